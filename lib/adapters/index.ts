@@ -1,0 +1,8 @@
+export {
+  Adapters,
+  createAdapters,
+  type AdapterInfo,
+  type CreateAdaptersOptions,
+  type LoraPair,
+  type Routes,
+} from "./adapters.js";

@@ -1,0 +1,130 @@
+import { existsSync, readFileSync } from "node:fs";
+import { mkdir, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { z } from "zod";
+import { fail } from "../errors.js";
+import { readSafetensors, writeSafetensors } from "../model/safetensors.js";
+import type { AdapterInfo, LoraPair } from "./adapters.js";
+import { TARGETS } from "./modules.js";
+
+const PREFIX = "base_model.model.";
+
+const schema = z.looseObject({
+  peft_type: z.string(),
+  r: z.number().int().positive(),
+  lora_alpha: z.number(),
+  use_rslora: z.boolean().default(false),
+  use_dora: z.boolean().default(false),
+  lora_bias: z.boolean().default(false),
+  bias: z.string().default("none"),
+  target_modules: z.union([z.string(), z.array(z.string())]),
+  rank_pattern: z.record(z.string(), z.number()).nullish(),
+  alpha_pattern: z.record(z.string(), z.number()).nullish(),
+  modules_to_save: z.array(z.string()).nullish(),
+});
+
+export interface PeftAdapter extends Omit<AdapterInfo, "name"> {
+  directory: string;
+  pairs: Map<string, LoraPair>;
+}
+
+/** Reads a PEFT LoRA directory. ERR_ADAPTER_NOT_FOUND, ERR_ADAPTER_INVALID, ERR_ADAPTER_UNSUPPORTED (DoRA, biases, patterns ...). */
+export async function readPeft(directory: string): Promise<PeftAdapter> {
+  const file = path.join(directory, "adapter_config.json");
+  const weights = path.join(directory, "adapter_model.safetensors");
+  for (const needed of [file, weights]) {
+    if (!existsSync(needed))
+      fail("ERR_ADAPTER_NOT_FOUND", `Expected a PEFT adapter directory but ${needed} does not exist`);
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(readFileSync(file, "utf8"));
+  } catch (cause) {
+    fail("ERR_ADAPTER_INVALID", `Expected JSON in ${file}: ${(cause as Error).message}`, cause);
+  }
+  const parsed = schema.safeParse(json);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    fail("ERR_ADAPTER_INVALID", `${file}: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? "invalid"}`);
+  }
+  const c = parsed.data;
+  const unsupported = (what: string): never =>
+    fail("ERR_ADAPTER_UNSUPPORTED", `${file}: ${what} is not supported by this version`);
+  if (c.peft_type !== "LORA") unsupported(`peft_type ${c.peft_type}`);
+  if (c.use_dora) unsupported("use_dora");
+  if (c.lora_bias || c.bias !== "none") unsupported("a LoRA bias");
+  if (Object.keys(c.rank_pattern ?? {}).length > 0) unsupported("rank_pattern");
+  if (Object.keys(c.alpha_pattern ?? {}).length > 0) unsupported("alpha_pattern");
+  if ((c.modules_to_save ?? []).length > 0) unsupported("modules_to_save");
+  const named = c.target_modules;
+  if (typeof named === "string" && named !== "all-linear") unsupported("a regular expression in target_modules");
+  const targets = typeof named === "string" ? [...TARGETS] : named;
+  const unknown = targets.find((name) => !(TARGETS as readonly string[]).includes(name));
+  if (unknown !== undefined) unsupported(`the target module ${unknown}`);
+
+  const halves = new Map<string, Partial<LoraPair>>();
+  for (const [name, { shape, data }] of await readSafetensors(weights)) {
+    const match = /^base_model\.model\.(.+)\.lora_([AB])\.(?:default\.)?weight$/.exec(name);
+    const [, module, side] = match ?? [];
+    if (module === undefined || side === undefined)
+      fail("ERR_ADAPTER_INVALID", `Expected LoRA weights in ${weights} but received ${name}`);
+    if (shape.length !== 2 || shape[side === "A" ? 0 : 1] !== c.r) {
+      fail(
+        "ERR_ADAPTER_INVALID",
+        `Expected rank ${c.r} (adapter_config.json) for ${name} in ${weights} but received shape [${shape.join(", ")}]`,
+      );
+    }
+    halves.set(module, { ...halves.get(module), [side === "A" ? "a" : "b"]: data });
+  }
+  const pairs = new Map<string, LoraPair>();
+  for (const [module, { a, b }] of halves) {
+    if (a === undefined || b === undefined)
+      fail("ERR_ADAPTER_INVALID", `Expected both lora_A and lora_B of ${module} in ${weights}`);
+    pairs.set(module, { a, b });
+  }
+  return { directory, rank: c.r, alpha: c.lora_alpha, rsLora: c.use_rslora, targets, pairs };
+}
+
+/** Writes a directory that peft's `PeftModel.from_pretrained` and {@link readPeft} read. */
+export async function writePeft(
+  directory: string,
+  info: AdapterInfo,
+  baseModel: string,
+  modules: (LoraPair & { module: string })[],
+): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  const tensors = modules.flatMap(({ module, a, b }) => [
+    {
+      name: `${PREFIX}${module}.lora_A.weight`,
+      dtype: "F32" as const,
+      shape: [info.rank, a.length / info.rank],
+      data: a,
+    },
+    {
+      name: `${PREFIX}${module}.lora_B.weight`,
+      dtype: "F32" as const,
+      shape: [b.length / info.rank, info.rank],
+      data: b,
+    },
+  ]);
+  await writeSafetensors(path.join(directory, "adapter_model.safetensors"), tensors);
+  const config = {
+    peft_type: "LORA",
+    task_type: "CAUSAL_LM",
+    base_model_name_or_path: baseModel,
+    r: info.rank,
+    lora_alpha: info.alpha,
+    lora_dropout: 0,
+    use_rslora: info.rsLora,
+    use_dora: false,
+    bias: "none",
+    fan_in_fan_out: false,
+    inference_mode: true,
+    init_lora_weights: true,
+    target_modules: [...info.targets].sort(),
+    rank_pattern: {},
+    alpha_pattern: {},
+    modules_to_save: null,
+  };
+  await writeFile(path.join(directory, "adapter_config.json"), `${JSON.stringify(config, null, 2)}\n`);
+}

@@ -1,0 +1,51 @@
+import type { NativeJob } from "./binding.js";
+import { fail } from "./errors.js";
+
+/** Throws the signal's own reason where it has been aborted. */
+export function checkSignal(signal: AbortSignal | undefined): void {
+  signal?.throwIfAborted();
+}
+
+/** Awaits a native job; an abort stops it and rejects with the signal's reason. */
+export async function abortable<T>(job: NativeJob<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return job.promise;
+  const abort = (): void => job.abort();
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    const value = await job.promise;
+    signal.throwIfAborted();
+    return value;
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+}
+
+type TypedArrayClass = abstract new (...args: never[]) => ArrayBufferView & { readonly length: number };
+
+/** ERR_INVALID_ARGUMENT unless `value` is exactly this kind of typed array. */
+export function checkArray(value: unknown, type: TypedArrayClass, name: string): void {
+  if (!(value instanceof type))
+    fail("ERR_INVALID_ARGUMENT", `Expected ${type.name} for ${name} but received ${describe(value)}`);
+}
+
+/** ERR_SHAPE unless the array has this length. */
+export function checkLength(value: ArrayLike<unknown>, length: number, name: string): void {
+  if (value.length !== length) {
+    fail("ERR_SHAPE", `Expected ${name} of length ${length} (that of inputIds) but received ${value.length}`);
+  }
+}
+
+/** ERR_INVALID_ARGUMENT unless `value` is an integer within the bounds. */
+export function checkInteger(value: unknown, name: string, low: number, high = Number.MAX_SAFE_INTEGER): void {
+  if (!Number.isSafeInteger(value) || (value as number) < low || (value as number) > high) {
+    fail("ERR_INVALID_ARGUMENT", `Expected an integer of at least ${low} for ${name} but received ${describe(value)}`);
+  }
+}
+
+/** A value as messages name it. */
+export function describe(value: unknown): string {
+  if (value === null || value === undefined || typeof value === "number" || typeof value === "boolean")
+    return String(value);
+  if (typeof value === "string") return JSON.stringify(value);
+  return (value as object).constructor?.name ?? typeof value;
+}

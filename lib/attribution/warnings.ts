@@ -1,0 +1,49 @@
+import type { CountTable } from "./cells.js";
+import { type Interference, type Variant, variants } from "./types.js";
+
+const trained: readonly Variant[] = ["base", "reas", "tool", "unified"];
+
+/** What to keep in mind with these figures, one sentence each; the ones that always hold come last. */
+export function warnings(result: Interference, counts: CountTable, posteriorAsked: boolean): string[] {
+  const { kept, dropped, saturated } = result;
+  const of = (n: number, all: number): string => `${n} of ${all} questions (${((100 * n) / all).toFixed(1)} %)`;
+  const list: string[] = [];
+  if (dropped.length > 0)
+    list.push(`${of(dropped.length, counts.questions)} were never answered by any variant and are dropped.`);
+  if (saturated.length > 0)
+    list.push(
+      `${of(saturated.length, kept.length)} are at a floor or ceiling in base, reas, tool and unified alike: smoothing, not ` +
+        "data, decides their lambda23.",
+    );
+  if (result.counts.zero > 0)
+    list.push(
+      `${of(result.counts.zero, kept.length)} have lambda23 of exactly 0; they count in the denominator of the share.`,
+    );
+  const uneven = unevenQuestions(result, counts);
+  if (uneven > 0)
+    list.push(
+      `${of(uneven, kept.length)} have different numbers of samples in base, reas, tool and unified: smoothing pulls these ` +
+        "accuracies by different amounts.",
+    );
+  if (posteriorAsked && result.posteriorNegative === null)
+    list.push("posteriorNegative is not computed for more than 32768 samples.");
+  if (counts.clustered) list.push("Clusters are given but not used: no interval is computed yet.");
+  list.push(
+    "The share has no null of 50 %: floors, ceilings and ties move it even where effects are exactly additive, so do not " +
+      "compare it, or the naive tests, with one half.",
+    "One training per variant: how much another seed would change the figures is not in them.",
+  );
+  return list;
+}
+
+function unevenQuestions(result: Interference, counts: CountTable): number {
+  const { samples, variantStride, questionStride } = counts;
+  if (variantStride === 0) return 0;
+  const numbers = trained.map((variant) => variants.indexOf(variant));
+  let uneven = 0;
+  for (const q of result.kept) {
+    const first = samples[(numbers[0] as number) * variantStride + q * questionStride];
+    if (numbers.some((v) => samples[v * variantStride + q * questionStride] !== first)) uneven++;
+  }
+  return uneven;
+}

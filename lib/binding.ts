@@ -1,0 +1,341 @@
+/**
+ * The native surface: finds, loads and types the addon. It is loaded at the first use of `native`, not at import, so
+ * that a missing binary is an error of the call that needs it and `rolegrad doctor` can still speak.
+ */
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import nodeGypBuild from "node-gyp-build";
+import { fail, RolegradError } from "./errors.js";
+
+// ---- system ----
+
+interface SystemNative {
+  /** The class that native errors are made of. */
+  setErrorClass(errorClass: typeof RolegradError): void;
+  cpuInfo(): CpuInfo;
+}
+
+/** What the engine sees of the CPU. */
+export interface CpuInfo {
+  /** The instruction sets found, as far as CPU and operating system both support them. */
+  instructionSets: string[];
+  /** The kernels in use: "avx512", "avx2", "neon"; "" where none of them, or not the one that ROLEGRAD_ISA names, can run. */
+  kernels: string;
+  /** Threads that the engine computes with: affinity and the cgroup's quota are taken into account. */
+  threads: number;
+}
+
+// ---- attribution ----
+
+/** A checked table: `correct` [6, questions]; `samples` of variant v and question q at v * variantStride + q * questionStride. */
+export interface CountArguments {
+  questions: number;
+  correct: Int32Array;
+  samples: Int32Array;
+  variantStride: number;
+  questionStride: number;
+}
+
+/** Choices by number: zeroMethod wilcox, pratt; method auto, exact, asymptotic. */
+export interface WilcoxonArguments {
+  zeroMethod: number;
+  correction: boolean;
+  method: number;
+}
+
+/** smoothing by number: haldane, laplace, none. */
+export interface InterferenceArguments {
+  smoothing: number;
+  posterior: boolean;
+  wilcoxon: WilcoxonArguments;
+}
+
+interface SignCounts {
+  negative: number;
+  zero: number;
+  positive: number;
+}
+
+interface TestValues {
+  statistic: number;
+  pValue: number;
+}
+
+export interface InterferenceValues {
+  kept: Int32Array;
+  dropped: Int32Array;
+  saturated: Int32Array;
+  lambda: Record<"l1" | "l2" | "l3" | "l12" | "l13" | "l23", Float64Array>;
+  counts: SignCounts;
+  /** Among the kept that are not saturated. */
+  unsaturated: SignCounts;
+  mean23: number;
+  median23: number;
+  additive: number;
+  overBest: number;
+  posteriorNegative: Float64Array | null;
+  sign: TestValues;
+  wilcoxon: TestValues;
+}
+
+interface AttributionNative {
+  interference(table: CountArguments, options: InterferenceArguments): InterferenceValues;
+  interferenceAsync(
+    table: CountArguments,
+    options: InterferenceArguments,
+  ): { promise: Promise<InterferenceValues>; abort: () => void };
+  /** `group` [columns]: -1 identifiable, else the number of its group. The last two are null below full rank. */
+  leastSquares(
+    x: Float64Array,
+    rows: number,
+    columns: number,
+    z: Float64Array,
+    tolerance: number,
+  ): { rank: number; group: Int32Array; lambda: Float64Array | null; residual: Float64Array | null };
+  signTest(negative: number, positive: number): TestValues;
+  wilcoxon(x: Float64Array, options: WilcoxonArguments): TestValues;
+}
+
+// ---- engine ----
+
+/** Work on the engine's stream; `abort` asks it to end early. */
+export interface NativeJob<T> {
+  promise: Promise<T>;
+  abort: () => void;
+}
+
+export interface NativeModel {
+  forward(
+    inputIds: Int32Array,
+    cuSeqlens: Int32Array,
+    roles: Int8Array | null,
+    adapters: NativeAdapters | null,
+    adapterOfRole: Int32Array,
+    temperature: number,
+    logits: boolean,
+    wanted: Uint8Array | null,
+  ): NativeJob<{ logprobs: Float32Array; logits?: Float32Array }>;
+  info(): { backend: string; weightBytes: number; tensors: string[] };
+  close(): void;
+}
+
+export interface NativeAdapterSpec {
+  name: string;
+  rank: number;
+  alpha: number;
+  rsLora: boolean;
+  targets: string[];
+}
+
+export interface NativeAdapters {
+  get(adapter: number, module: string): { a: Float32Array; b: Float32Array };
+  set(adapter: number, module: string, a: Float32Array, b: Float32Array): void;
+  norm(adapter: number): number;
+}
+
+export interface NativeBatch {
+  inputIds: Int32Array;
+  cuSeqlens: Int32Array;
+  roles: Int8Array;
+  adapterOfRole: Int32Array;
+  weights: Float64Array;
+  advantages: Float64Array;
+  oldLogprobs: Float32Array;
+  refLogprobs: Float32Array | null;
+  kind: "policy" | "sft";
+  clipLow: number;
+  clipHigh: number;
+  beta: number;
+  temperature: number;
+  stop: boolean;
+}
+
+/** Sums over the batch's tokens of weight != 0. */
+export interface NativeLoss {
+  loss: number;
+  k3: number;
+  clipHigh: number;
+  clipLow: number;
+  logprobs: Float32Array;
+  perTokenLoss: Float32Array;
+}
+
+export interface NativeStep {
+  learningRate: number;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  weightDecay: number;
+  maxGradNorm: number;
+}
+
+export interface NativeTrainer {
+  accumulate(batch: NativeBatch): NativeJob<NativeLoss>;
+  apply(step: NativeStep & { decayVectors: boolean }): NativeJob<Float64Array>;
+  zero(): void;
+  gradient(adapter: number, name: string): { a: Float32Array; b: Float32Array } & { value: Float32Array };
+  norms(): Float64Array;
+  parameters(): { name: string; shape: number[] }[];
+  parameter(name: string): Float32Array;
+  state(): { steps: number[]; first: Float32Array[]; second: Float32Array[] };
+  restore(index: number, steps: number, first: Float32Array, second: Float32Array): void;
+  memory(): { arenaBytes: number; arenaAllocations: number };
+}
+
+export interface NativeRouter {
+  base: number;
+  spans: { open: string; close: string; role: number }[];
+}
+
+export interface NativeGeneratorEvent {
+  id: number;
+  kind: "call" | "stop" | "length";
+  span: number;
+  text: Uint8Array;
+}
+
+export interface NativeGenerator {
+  add(
+    inputIds: Int32Array,
+    request: {
+      temperature: number;
+      topP: number;
+      topK: number;
+      seed: bigint;
+      stream: bigint;
+      maxNewTokens: number;
+      stopIds: Int32Array;
+    },
+  ): number;
+  append(id: number, ids: Int32Array): void;
+  run(steps: number): NativeJob<NativeGeneratorEvent[]>;
+  interrupt(): void;
+  take(id: number): { ids: Int32Array; roles: Int8Array; sampled: Uint8Array; logprobs: Float32Array };
+  runnable(): number;
+}
+
+export interface NativeLinear {
+  device: string;
+  x: Float32Array;
+  w: Float32Array;
+  bias?: Float32Array | undefined;
+  roles: Int32Array;
+  cuSeqlens?: Int32Array | undefined;
+  adapters: { a: Float32Array; b: Float32Array; scale: number }[];
+}
+
+interface EngineNative {
+  loadModel(
+    config: object,
+    files: string[],
+    tensors: { name: string; file: number; dtype: string; shape: number[]; begin: number; end: number }[],
+    device: string,
+    f32: boolean,
+  ): NativeJob<NativeModel>;
+  Adapters: new (model: NativeModel, adapters: NativeAdapterSpec[]) => NativeAdapters;
+  /** Without adapters: full training, `reference` for its KL. */
+  Trainer: new (model: NativeModel, adapters: NativeAdapters | null, reference: NativeModel | null) => NativeTrainer;
+  Generator: new (
+    model: NativeModel,
+    adapters: NativeAdapters | null,
+    options: {
+      maxSequences: number;
+      maxLength: number;
+      tokenBytes: readonly Uint8Array[];
+      router: NativeRouter;
+      adapterOfRole: Int32Array;
+    },
+  ) => NativeGenerator;
+  annotateRoles(router: NativeRouter, tokenBytes: readonly Uint8Array[], sampled: Uint8Array): Int8Array;
+  adamwStep(
+    parameters: Float32Array,
+    gradients: Float64Array,
+    first: Float32Array,
+    second: Float32Array,
+    step: NativeStep & { step: number; sumOfSquares: number },
+  ): NativeJob<{ parameters: Float32Array; first: Float32Array; second: Float32Array }>;
+  loraLinearForward(options: NativeLinear): NativeJob<Float32Array>;
+  loraLinearBackward(
+    options: NativeLinear & { dy: Float32Array },
+  ): NativeJob<{ dx: Float32Array; adapters: { a: Float32Array; b: Float32Array }[] }>;
+  measureMachine(): NativeJob<{ isa: string; threads: number; fmaPeakGflops: number; readGBps: number }>;
+  measureLinear(options: {
+    t: number;
+    k: number;
+    n: number;
+    span: number;
+    rank: number;
+    roles: number;
+    bf16: boolean;
+    runs: number;
+  }): NativeJob<{ plain: number; forward: number; forwardBackward: number; plainBackward: number; wrong: number }>;
+}
+
+/** Everything the addon exports; each noun adds its own interface in its own section above. */
+export interface Native extends SystemNative, AttributionNative, EngineNative {}
+
+// ---- loading ----
+
+/** The package's root: dist/binding.js and lib/binding.ts both lie one folder below it. */
+export const packageRoot = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
+
+/** The smallest Node version that "engines" in package.json allows. */
+export const minimumNode = "20.19.0";
+
+/** The package's own version. */
+export function packageVersion(): string {
+  const manifest = JSON.parse(readFileSync(path.join(packageRoot, "package.json"), "utf8")) as { version: string };
+  return manifest.version;
+}
+
+/** Throws ERR_NODE_VERSION when Node is older than {@link minimumNode}. */
+export function checkNodeVersion(found: string = process.versions.node): void {
+  const [needed, have] = [minimumNode, found].map((version) => version.split(".").map(Number));
+  for (let i = 0; i < 3; i++) {
+    const difference = (have?.[i] ?? 0) - (needed?.[i] ?? 0);
+    if (difference > 0) return;
+    if (difference < 0) fail("ERR_NODE_VERSION", `Expected Node ${minimumNode} or newer but received ${found}`);
+  }
+}
+
+/** The addon's file. Throws ERR_NO_BINARY where there is neither a prebuild for this platform nor a local build. */
+export function nativeFile(): string {
+  try {
+    return nodeGypBuild.path(packageRoot);
+  } catch (cause) {
+    fail(
+      "ERR_NO_BINARY",
+      `Expected a rolegrad binary for ${process.platform}-${process.arch} but found neither a prebuild nor a local build ` +
+        `in ${packageRoot}. Build it with: npx rolegrad build (needs CMake and a C++20 compiler)`,
+      cause,
+    );
+  }
+}
+
+let loaded: Native | undefined;
+
+function load(): Native {
+  if (loaded !== undefined) return loaded;
+  checkNodeVersion();
+  const file = nativeFile();
+  let addon: Native;
+  try {
+    addon = nodeGypBuild(packageRoot) as Native;
+  } catch (cause) {
+    fail(
+      "ERR_BINARY_LOAD",
+      `${file} cannot be loaded on this system: ${(cause as Error).message}. ` +
+        "Build one for it with: npx rolegrad build (needs CMake and a C++20 compiler)",
+      cause,
+    );
+  }
+  addon.setErrorClass(RolegradError);
+  return (loaded = addon);
+}
+
+/** The addon, loaded when first used. Throws ERR_NODE_VERSION, ERR_NO_BINARY or ERR_BINARY_LOAD. */
+export const native: Native = new Proxy({} as Native, {
+  get: (_target, name): unknown => Reflect.get(load(), name),
+  has: (_target, name) => Reflect.has(load(), name),
+});

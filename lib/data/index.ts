@@ -1,0 +1,2 @@
+export { readPassages } from "./passages.js";
+export { readQuestions, type ReadQuestionsOptions } from "./questions.js";

@@ -1,0 +1,2 @@
+export type { CallRecord, Environment, Passage, Question, ToolCall, ToolResult } from "./types.js";
+export { numberedPassages, SearchEnvironment, words, type SearchHit, type SearchOptions } from "./search.js";

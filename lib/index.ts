@@ -1,0 +1,13 @@
+export * from "./adapters/index.js";
+export * from "./attribution/index.js";
+export * from "./data/index.js";
+export * from "./environments/index.js";
+export { RolegradError, type RolegradErrorOptions } from "./errors.js";
+export { loraLinear, type LoraLinearInput } from "./kernels.js";
+export * from "./model/index.js";
+export { Random } from "./random.js";
+export * from "./rewards/index.js";
+export * from "./roles/index.js";
+export * from "./rollout/index.js";
+export * from "./trainer/index.js";
+export * from "./world/index.js";

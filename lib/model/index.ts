@@ -1,0 +1,11 @@
+export type { ModelConfig } from "./config.js";
+export {
+  loadModel,
+  type ForwardOptions,
+  type ForwardResult,
+  type LoadModelOptions,
+  type Model,
+  type PackedInput,
+} from "./model.js";
+export { saveModel } from "./save.js";
+export { loadTokenizer, type ChatMessage, type ChatTemplateOptions, type Tokenizer } from "./tokenizer.js";

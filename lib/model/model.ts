@@ -1,0 +1,150 @@
+import path from "node:path";
+import type { Adapters } from "../adapters/adapters.js";
+import { native, type NativeModel } from "../binding.js";
+import { abortable, checkArray, checkSignal } from "../arguments.js";
+import { fail } from "../errors.js";
+import { readCheckpoint } from "./checkpoint.js";
+import { parseModelConfig, type ModelConfig } from "./config.js";
+import { loadTokenizer, type Tokenizer } from "./tokenizer.js";
+
+export interface LoadModelOptions {
+  /** "cpu" (default), or "cpu-reference": the plain loops that everything else is tested against (slow). */
+  device?: "cpu" | "cpu-reference";
+  /** "auto" (default): weights as they are stored. "float32": bf16 widened; full training needs it. */
+  dtype?: "auto" | "float32";
+  signal?: AbortSignal;
+}
+
+/** A packed batch: B sequences one after another, without padding. */
+export interface PackedInput {
+  /** Token ids [total]. */
+  inputIds: Int32Array;
+  /** Where each sequence begins, and the total at the end [B + 1]. */
+  cuSeqlens: Int32Array;
+  /** Role of each input position [total], an index into the adapters' `roles`; -1 (default): no adapter. */
+  roles?: Int8Array;
+}
+
+export interface ForwardOptions {
+  adapters?: Adapters;
+  /** Logits are divided by it before the log-softmax. @default 1 */
+  temperature?: number;
+  /** Also return logits [total, V]. @default false */
+  logits?: boolean;
+  signal?: AbortSignal;
+}
+
+export interface ForwardResult {
+  /** By target [total]: entry t is log p(ids[t] | before); 0 at a sequence's first token. */
+  logprobs: Float32Array;
+  /** By input position [total, V]: row p predicts token p + 1. */
+  logits?: Float32Array;
+}
+
+/** A decoder with its weights loaded. Made by {@link loadModel}; call `close()` when done. */
+export class Model {
+  readonly config: ModelConfig;
+  /** The checkpoint's tokenizer; undefined where the directory has none. */
+  readonly tokenizer: Tokenizer | undefined;
+  /** The directory that it was loaded from. */
+  readonly directory: string;
+  /** @internal */
+  readonly native: NativeModel;
+  #open = true;
+
+  /** @internal */
+  constructor(handle: NativeModel, config: ModelConfig, tokenizer: Tokenizer | undefined, directory: string) {
+    this.native = handle;
+    this.config = config;
+    this.tokenizer = tokenizer;
+    this.directory = directory;
+  }
+
+  /** The last part of the directory's path. */
+  get name(): string {
+    return path.basename(this.directory);
+  }
+
+  /** Which backend runs it ("cpu-avx512", "cpu-avx2", ...) and the bytes that its weights take. */
+  get info(): { backend: string; weightBytes: number } {
+    const { backend, weightBytes } = this.native.info();
+    return { backend, weightBytes };
+  }
+
+  /**
+   * Runs whole sequences and returns log-probabilities (and logits). Each position runs the adapter of its role.
+   * Errors: ERR_EMPTY_BATCH, ERR_SHAPE, ERR_TOKEN_RANGE, ERR_ROLE_RANGE, ERR_CLOSED.
+   *
+   * @example
+   * const { logprobs } = await model.forward({ inputIds: Int32Array.of(1, 2, 3), cuSeqlens: Int32Array.of(0, 3) });
+   */
+  async forward(input: PackedInput, options: ForwardOptions = {}): Promise<ForwardResult> {
+    const { adapters, temperature = 1, logits = false, signal } = options;
+    if (!(temperature > 0)) fail("ERR_INVALID_ARGUMENT", `Expected a positive temperature but received ${temperature}`);
+    checkArray(input.inputIds, Int32Array, "inputIds");
+    checkArray(input.cuSeqlens, Int32Array, "cuSeqlens");
+    if (input.roles !== undefined) checkArray(input.roles, Int8Array, "roles");
+    checkSignal(signal);
+    const table = adapters?.adapterOfRole ?? new Int32Array(0);
+    return abortable(
+      this.native.forward(
+        input.inputIds,
+        input.cuSeqlens,
+        input.roles ?? null,
+        adapters?.native ?? null,
+        table,
+        temperature,
+        logits,
+        null,
+      ),
+      signal,
+    );
+  }
+
+  /** Gives the weights back once running work has ended. Closing twice is fine; using a closed model throws ERR_CLOSED. */
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.native.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+    return Promise.resolve();
+  }
+}
+
+/**
+ * Loads a Hugging Face checkpoint directory (config.json, safetensors, tokenizer files), or a hub id from the local cache.
+ * Weights are mapped and packed; nothing is downloaded.
+ *
+ * Errors: ERR_MODEL_NOT_FOUND, ERR_MODEL_CONFIG, ERR_MODEL_UNSUPPORTED, ERR_MODEL_TENSOR, ERR_SAFETENSORS, ERR_DTYPE, ERR_CPU_UNSUPPORTED.
+ *
+ * @example
+ * const model = await loadModel("checkpoints/Qwen2.5-0.5B");
+ * try {
+ *   console.log(model.config.layers);
+ * } finally {
+ *   model.close();
+ * }
+ */
+export async function loadModel(directory: string, options: LoadModelOptions = {}): Promise<Model> {
+  const { device = "cpu", dtype = "auto", signal } = options;
+  if (typeof directory !== "string")
+    fail("ERR_INVALID_ARGUMENT", `Expected a directory but received ${typeof directory}`);
+  if (dtype !== "auto" && dtype !== "float32") {
+    fail("ERR_INVALID_ARGUMENT", `Expected dtype "auto" or "float32" but received ${String(dtype)}`);
+  }
+  checkSignal(signal);
+  const checkpoint = readCheckpoint(directory);
+  const config = parseModelConfig(checkpoint.config, checkpoint.configFile);
+  const tokenizer = await loadTokenizer(checkpoint.directory).catch((error: unknown) => {
+    if ((error as { code?: string }).code === "ERR_TOKENIZER_NOT_FOUND") return undefined;
+    throw error;
+  });
+  const handle = await abortable(
+    native.loadModel(config, checkpoint.files, checkpoint.tensors, device, dtype === "float32"),
+    signal,
+  );
+  return new Model(handle, config, tokenizer, checkpoint.directory);
+}

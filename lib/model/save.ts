@@ -1,0 +1,36 @@
+import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import type { Trainer } from "../trainer/trainer.js";
+import { toBf16, writeSafetensors, type TensorData } from "./safetensors.js";
+
+const FILES = ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+
+/**
+ * Writes the model of a full training as a Hugging Face directory: model.safetensors, config.json and the tokenizer's files of the checkpoint
+ * that it came from. `dtype`: how the f32 masters are stored. @default "float32"
+ */
+export async function saveModel(
+  trainer: Trainer,
+  directory: string,
+  { dtype = "float32" }: { dtype?: "float32" | "bfloat16" } = {},
+): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  const tensors = trainer.parameters().map(({ name, shape }): TensorData => {
+    const data = trainer.parameter(name);
+    return dtype === "bfloat16"
+      ? { name, dtype: "BF16", shape, data: toBf16(data) }
+      : { name, dtype: "F32", shape, data };
+  });
+  const from = trainer.model.directory;
+  const config = JSON.parse(await readFile(path.join(from, "config.json"), "utf8")) as Record<string, unknown>;
+  for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = dtype;
+  await writeFile(path.join(directory, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+  if (path.resolve(from) !== path.resolve(directory)) {
+    for (const file of FILES) {
+      await copyFile(path.join(from, file), path.join(directory, file)).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== "ENOENT") throw error;
+      });
+    }
+  }
+  await writeSafetensors(path.join(directory, "model.safetensors"), tensors);
+}

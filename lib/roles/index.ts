@@ -1,0 +1,1 @@
+export { RoleRouter, type RoleRouterOptions, type RoleSpan } from "./router.js";

@@ -1,0 +1,10 @@
+export { Rollout, type RolloutOptions, type RunOptions, type Sampling } from "./rollout.js";
+export type { ToolErrorPolicy } from "./tool-call.js";
+export {
+  parseTrajectory,
+  segments,
+  serializeTrajectory,
+  type Finish,
+  type Trajectory,
+  type TrajectorySegment,
+} from "./trajectory.js";

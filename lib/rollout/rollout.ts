@@ -1,0 +1,310 @@
+import type { Adapters } from "../adapters/adapters.js";
+import { checkInteger, checkSignal, describe } from "../arguments.js";
+import { native, type NativeGenerator, type NativeGeneratorEvent } from "../binding.js";
+import type { Environment, Question } from "../environments/types.js";
+import { fail } from "../errors.js";
+import type { Model } from "../model/model.js";
+import type { Tokenizer } from "../model/tokenizer.js";
+import { streamOf } from "../random.js";
+import { lastAnswer } from "../rewards/exact-match.js";
+import type { Reward } from "../rewards/types.js";
+import type { RoleRouter } from "../roles/router.js";
+import { callTool, type ToolErrorPolicy } from "./tool-call.js";
+import type { CallRecord } from "../environments/types.js";
+import type { Finish, Trajectory } from "./trajectory.js";
+
+export interface Sampling {
+  /** 0: greedy. @default 1 */
+  temperature?: number;
+  /** @default 1 */
+  topP?: number;
+  /** 0: off. @default 0 */
+  topK?: number;
+  /** Sampled tokens of one trajectory. @default 512 */
+  maxNewTokens?: number;
+}
+
+export interface RolloutOptions {
+  adapters?: Adapters;
+  router: RoleRouter;
+  environment: Environment;
+  reward: Reward;
+  sampling?: Sampling;
+  /** Samples per question. @default 8 */
+  group?: number;
+  /** Sequences that are decoded together. @default 64 */
+  concurrency?: number;
+  /** @default 0 */
+  seed?: number;
+  /** Tool calls of one trajectory; a call beyond them ends it as "budget". @default 4 */
+  actionBudget?: number;
+  /** Tokens of one trajectory, prompt and tool output included. Default: the model's limit, at most 4096. */
+  maxLength?: number;
+  /** Text of the prompt. Default: the question itself. */
+  prompt?: (question: Question) => string;
+  /** Tags around tool output. @default { open: "<information>", close: "</information>" } */
+  output?: { open: string; close: string };
+  /** Tags of the final answer, for `Trajectory.answer`. @default { open: "<answer>", close: "</answer>" } */
+  answer?: { open: string; close: string };
+  /** Ids that end a trajectory. Default: those of the tokenizer. */
+  stopIds?: readonly number[];
+  /** Milliseconds until a tool that has not answered counts as failed. @default 30000 */
+  toolTimeout?: number;
+  /**
+   * What a tool that throws or never answers does: "observe" (default): the model reads the error; "finish": the trajectory ends as "error";
+   * "throw": the run rejects with ERR_TOOL_FAILED or ERR_TOOL_TIMEOUT. Recorded with the call in every case.
+   */
+  onToolError?: ToolErrorPolicy;
+  /** Default: the model's. */
+  tokenizer?: Tokenizer;
+}
+
+export interface RunOptions {
+  signal?: AbortSignal;
+  /** Keys of the random streams, with the seed: what the samples are for, and when. */
+  purpose?: string;
+  variant?: string;
+  step?: number;
+}
+
+interface Live {
+  trajectory: Pick<Trajectory, "id" | "group" | "rngKey"> & { calls: CallRecord[] };
+  question: Question;
+  promptLength: number;
+}
+
+/**
+ * Samples groups of trajectories with tools. Sequences join and leave at any step; a tool's answer is awaited while the others go on.
+ *
+ * @example
+ * const rollout = new Rollout(model, { adapters, router, environment, reward, group: 8, seed: 1 });
+ * for await (const trajectory of rollout.run(questions)) console.log(trajectory.reward, trajectory.response);
+ */
+export class Rollout {
+  readonly model: Model;
+  readonly options: RolloutOptions;
+  /** Recorded in the trajectories; set it to the trainer's `steps`. */
+  policyVersion = 0;
+  readonly #tokenizer: Tokenizer;
+
+  constructor(model: Model, options: RolloutOptions) {
+    const tokenizer = options.tokenizer ?? model.tokenizer;
+    if (tokenizer === undefined)
+      fail("ERR_TOKENIZER_NOT_FOUND", `Expected a tokenizer in ${model.directory} or in options.tokenizer`);
+    const { group = 8, concurrency = 64, seed = 0, actionBudget = 4, sampling = {}, adapters, router } = options;
+    checkInteger(group, "group", 1);
+    checkInteger(concurrency, "concurrency", 1, 1 << 16);
+    checkInteger(seed, "seed", 0);
+    checkInteger(actionBudget, "actionBudget", 0);
+    const { temperature = 1, topP = 1 } = sampling;
+    if (!(temperature >= 0 && Number.isFinite(temperature))) {
+      fail("ERR_INVALID_ARGUMENT", `Expected a temperature of at least 0 but received ${describe(temperature)}`);
+    }
+    if (!(topP > 0 && topP <= 1))
+      fail("ERR_INVALID_ARGUMENT", `Expected topP above 0 and up to 1 but received ${describe(topP)}`);
+    if (adapters !== undefined && adapters.roles.join() !== router.roles.join()) {
+      fail(
+        "ERR_NO_ROLE",
+        `Expected the router's roles (${router.roles.join(", ")}) to be the adapters' (${adapters.roles.join(", ")})`,
+      );
+    }
+    this.model = model;
+    this.options = options;
+    this.#tokenizer = tokenizer;
+  }
+
+  /** Trajectories in the order in which they end. What each holds does not depend on that order, nor on the concurrency. */
+  async *run(questions: Iterable<Question>, run: RunOptions = {}): AsyncGenerator<Trajectory, void, undefined> {
+    const { adapters, router, concurrency = 64, group = 8 } = this.options;
+    const { signal } = run;
+    checkSignal(signal);
+    const maxLength = this.options.maxLength ?? Math.min(4096, this.model.config.maxPositions);
+    checkInteger(maxLength, "maxLength", 2, this.model.config.maxPositions);
+    const generator = new native.Generator(this.model.native, adapters?.native ?? null, {
+      maxSequences: concurrency,
+      maxLength,
+      tokenBytes: this.#tokenizer.tokenBytes(),
+      router: router.native,
+      adapterOfRole: adapters?.adapterOfRole ?? new Int32Array(router.roles.length).fill(-1),
+    });
+    const stop = new AbortController();
+    const waiting = pairs(questions, group);
+    const live = new Map<number, Live>();
+    const answered: { id: number; ids: Int32Array }[] = [];
+    const ended: { id: number; finish: Finish }[] = [];
+    let failure: unknown;
+    let tools = 0;
+    let wake: () => void = () => undefined;
+    const abort = (): void => {
+      stop.abort(signal?.reason);
+      generator.interrupt();
+      wake();
+    };
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      for (;;) {
+        while (live.size < concurrency) {
+          const next = waiting.next();
+          if (next.done === true) break;
+          this.#start(generator, live, next.value.question, next.value.sample, run);
+        }
+        if (live.size === 0) return;
+        for (const { id, ids } of answered.splice(0)) generator.append(id, ids);
+        if (generator.runnable() > 0) {
+          const events = await generator.run(STEPS).promise;
+          for (const event of events) {
+            const item = live.get(event.id) as Live;
+            if (event.kind !== "call") {
+              ended.push({ id: event.id, finish: event.kind });
+            } else if (item.trajectory.calls.length >= (this.options.actionBudget ?? 4)) {
+              ended.push({ id: event.id, finish: "budget" });
+            } else {
+              tools++;
+              void this.#call(event, item, stop.signal)
+                .then(
+                  (ids) => {
+                    if (ids === undefined) ended.push({ id: event.id, finish: "error" });
+                    else answered.push({ id: event.id, ids });
+                  },
+                  (error: unknown) => (failure ??= error),
+                )
+                .finally(() => {
+                  tools--;
+                  generator.interrupt();
+                  wake();
+                });
+            }
+          }
+        } else if (
+          tools > 0 &&
+          answered.length === 0 &&
+          ended.length === 0 &&
+          failure === undefined &&
+          !stop.signal.aborted
+        ) {
+          await new Promise<void>((resolve) => (wake = resolve));
+        }
+        signal?.throwIfAborted();
+        if (failure !== undefined) throw failure;
+        for (const { id, finish } of ended.splice(0)) {
+          const item = live.get(id) as Live;
+          live.delete(id);
+          yield await this.#finish(generator, id, item, finish);
+        }
+      }
+    } finally {
+      // A consumer that stops early, an abort or a failure: calls that are still out are told to end.
+      stop.abort();
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /** All trajectories of {@link run}, in the order of questions and samples. */
+  async collect(questions: Iterable<Question>, run: RunOptions = {}): Promise<Trajectory[]> {
+    const list = [...questions];
+    const order = new Map<string, number>();
+    const { group = 8 } = this.options;
+    list.forEach((question, q) => {
+      for (let k = 0; k < group; k++) order.set(trajectoryId(run, question, k), q * group + k);
+    });
+    const out: Trajectory[] = [];
+    for await (const trajectory of this.run(list, run)) out.push(trajectory);
+    return out.sort((a, b) => (order.get(a.id) ?? 0) - (order.get(b.id) ?? 0));
+  }
+
+  #start(
+    generator: NativeGenerator,
+    live: Map<number, Live>,
+    question: Question,
+    sample: number,
+    run: RunOptions,
+  ): void {
+    const { prompt = (q: Question) => q.question, sampling = {}, seed = 0 } = this.options;
+    const { temperature = 1, topP = 1, topK = 0, maxNewTokens = 512 } = sampling;
+    const { purpose = "rollout", variant = "", step = 0 } = run;
+    const ids = Int32Array.from(this.#tokenizer.encode(prompt(question)));
+    const rngKey = JSON.stringify([seed, purpose, variant, step, question.id, sample]);
+    let id: number;
+    try {
+      id = generator.add(ids, {
+        temperature,
+        topP,
+        topK,
+        seed: BigInt(seed),
+        stream: streamOf(rngKey),
+        maxNewTokens,
+        stopIds: Int32Array.from(this.options.stopIds ?? this.#tokenizer.eosTokenIds),
+      });
+    } catch (error) {
+      const { code, message } = error as { code?: string; message: string };
+      fail(code ?? "ERR_INTERNAL", `Question ${question.id}: ${message}`, error);
+    }
+    const trajectory = { id: trajectoryId(run, question, sample), group: groupId(run, question), rngKey, calls: [] };
+    live.set(id, { trajectory, question, promptLength: ids.length });
+  }
+
+  /** The tokens of the tool's answer, or undefined where its failure ends the trajectory. */
+  async #call(event: NativeGeneratorEvent, item: Live, signal: AbortSignal): Promise<Int32Array | undefined> {
+    const { router, output = { open: "<information>", close: "</information>" }, toolTimeout = 30_000 } = this.options;
+    const policy = this.options.onToolError ?? "observe";
+    const role = router.spans[event.span]?.role ?? router.base;
+    const record = await callTool(
+      this.options.environment,
+      {
+        role,
+        text: new TextDecoder().decode(event.text),
+        question: item.question,
+        trajectory: item.trajectory,
+      },
+      { signal, timeout: toolTimeout },
+    );
+    item.trajectory.calls.push(record);
+    if (record.error !== undefined && policy === "throw") fail(record.error.code, record.error.message);
+    if (record.error !== undefined && policy === "finish") return undefined;
+    return Int32Array.from(this.#tokenizer.encode(`${output.open}${record.result}${output.close}`));
+  }
+
+  async #finish(generator: NativeGenerator, id: number, item: Live, finish: Finish): Promise<Trajectory> {
+    const { temperature = 1, topP = 1, topK = 0 } = this.options.sampling ?? {};
+    const { answer: tags = { open: "<answer>", close: "</answer>" }, reward: score } = this.options;
+    const { ids, roles, sampled, logprobs } = generator.take(id);
+    const { calls } = item.trajectory;
+    const response = this.#tokenizer.decode(ids.subarray(item.promptLength));
+    const reward = await score({ response, calls, finish }, item.question);
+    if (!Number.isFinite(reward)) {
+      fail("ERR_REWARD", `Expected a finite reward for question ${item.question.id} but received ${describe(reward)}`);
+    }
+    return {
+      ...item.trajectory,
+      question: item.question.id,
+      ids,
+      roles,
+      sampled,
+      logprobs,
+      temperature,
+      topP,
+      topK,
+      policyVersion: this.policyVersion,
+      response,
+      reward,
+      answer: lastAnswer(response, tags.open, tags.close),
+      calls,
+      finish,
+    };
+  }
+}
+
+/** Decoding steps between two looks at what the tools have answered; an answer also interrupts. */
+const STEPS = 64;
+
+function* pairs(questions: Iterable<Question>, group: number): Generator<{ question: Question; sample: number }> {
+  for (const question of questions) for (let sample = 0; sample < group; sample++) yield { question, sample };
+}
+
+function groupId({ purpose = "rollout", variant = "", step = 0 }: RunOptions, question: Question): string {
+  return [purpose, variant, step, question.id].filter((part) => part !== "").join("/");
+}
+
+function trajectoryId(run: RunOptions, question: Question, sample: number): string {
+  return `${groupId(run, question)}#${sample}`;
+}

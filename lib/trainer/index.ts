@@ -1,0 +1,13 @@
+export { groupAdvantages } from "./advantages.js";
+export { AdamW } from "./optimizer.js";
+export { Trainer, type Gradients, type StepOptions } from "./trainer.js";
+export type {
+  AccumulateOptions,
+  AccumulateResult,
+  Aggregation,
+  Objective,
+  Optimizer,
+  StepMetrics,
+  TrainerOptions,
+  TrainingBatch,
+} from "./types.js";

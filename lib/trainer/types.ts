@@ -1,0 +1,122 @@
+import type { Adapters } from "../adapters/adapters.js";
+import type { Model } from "../model/model.js";
+
+export type Aggregation = "token-mean" | "seq-mean-token-mean" | "seq-mean-token-sum-norm";
+
+export interface Objective {
+  /** "policy" (default): GRPO's clipped surrogate with KL (method.md, eq. 9). "sft": weighted mean of -log p. */
+  kind?: "policy" | "sft";
+  /** rho is bounded below by 1 - clipLow. @default 0.2 */
+  clipLow?: number;
+  /** rho is bounded above by 1 + clipHigh. @default clipLow */
+  clipHigh?: number;
+  /** beta of the k3 estimate of the KL to the reference: the backbone with adapters off, or `reference`. @default 0 */
+  klCoefficient?: number;
+  /** What the sum of token losses is divided by. @default "token-mean" */
+  aggregation?: Aggregation;
+  /** Divisor of "seq-mean-token-sum-norm", in tokens. */
+  normLength?: number;
+  /** Divide advantages by the group's standard deviation (false: Dr. GRPO). @default true */
+  standardize?: boolean;
+}
+
+export interface Optimizer {
+  learningRate: number;
+  /** @default [0.9, 0.999] */
+  betas?: [number, number];
+  /** @default 1e-8 */
+  epsilon?: number;
+  /** Decoupled. In full training norms and biases are left out. @default 0 */
+  weightDecay?: number;
+  /** Bound of the gradient's norm, per adapter (in full training: of everything); 0: no clipping. @default 1 */
+  maxGradNorm?: number;
+  /** Steps over which the rate rises linearly to learningRate. @default 0 */
+  warmupSteps?: number;
+  /** Steps over which it then falls linearly to learningRate * finalRatio; absent: constant. */
+  totalSteps?: number;
+  /** @default 0 */
+  finalRatio?: number;
+}
+
+export interface TrainerOptions {
+  /** The adapters to train; the backbone stays frozen. */
+  adapters?: Adapters;
+  /** Train every parameter of the model instead (load it with dtype "float32"). */
+  full?: true;
+  /** Reference of the KL in full training. */
+  reference?: Model;
+  objective?: Objective;
+  optimizer: Optimizer;
+  /** How gradients pass between roles (method.md, section 2): "flow" (plain autograd) or "stop". @default "flow" */
+  crossRole?: "flow" | "stop";
+  /** Roles whose tokens are trained; others still count in N. @default "all" */
+  lossRoles?: string[] | "all";
+  /** Tokens of one micro-batch of step(). @default 8192 */
+  microBatchTokens?: number;
+}
+
+/** A packed batch with what its loss needs. Per-token arrays are by target, `roles` by input position. */
+export interface TrainingBatch {
+  /** [total] */
+  inputIds: Int32Array;
+  /** [B + 1] */
+  cuSeqlens: Int32Array;
+  /** [total], by input position; default: role -1 everywhere (no adapter). */
+  roles?: Int8Array;
+  /** [total] 1 where the target was sampled (or is to be learned). A sequence's first token is no target. */
+  lossMask: Uint8Array;
+  /** [total] factor of each token's loss, and of its share in an "sft" mean. @default 1 */
+  lossWeights?: Float32Array;
+  /** [B] or [total]; needed for "policy". */
+  advantages?: Float32Array | Float64Array;
+  /** [total] log-probabilities under the policy that sampled; needed for "policy". Ignored where masked. */
+  oldLogprobs?: Float32Array | Float64Array;
+  /** [total] under the reference; computed where it is absent and klCoefficient > 0. Ignored where masked. */
+  refLogprobs?: Float32Array | Float64Array;
+}
+
+export interface AccumulateOptions {
+  /** The N (tokens; or sequences, for the seq-mean aggregations) of the whole optimizer batch, when this is a part of it. */
+  normalizer?: number;
+  /** @default 1 */
+  temperature?: number;
+  signal?: AbortSignal;
+}
+
+export interface AccumulateResult {
+  /** This part's share of the loss. */
+  loss: number;
+  /** Sum of k3 over trained tokens / N, without the coefficient. */
+  kl: number;
+  /** Share (of N) of trained tokens clipped from above (A > 0), and from below (A < 0). */
+  clipHigh: number;
+  clipLow: number;
+  /** Trained tokens. */
+  tokens: number;
+  /** The divisor that was used. */
+  normalizer: number;
+  /** [total] by target; 0 where not trained. */
+  logprobs: Float32Array;
+  /** [total] the bracket of eq. 9 (or -log p); 0 where not trained. */
+  perTokenLoss: Float32Array;
+}
+
+export interface StepMetrics {
+  step: number;
+  loss: number;
+  kl: number;
+  clipHigh: number;
+  clipLow: number;
+  /** Largest distance of a trained token's probability ratio from 1 (0 on policy, exactly). */
+  maxRatioDeviation: number;
+  learningRate: number;
+  /** By adapter, or { full }. Before clipping. */
+  gradNorms: Record<string, number>;
+  /** Mean reward, and the share of groups whose rewards differ (others teach nothing). */
+  reward: number;
+  mixedGroups: number;
+  trajectories: number;
+  tokens: number;
+  /** Sampled tokens by role. */
+  sampledTokens: Record<string, number>;
+}

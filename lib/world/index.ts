@@ -1,0 +1,17 @@
+export {
+  demonstration,
+  HARD,
+  PERFECT,
+  type DemonstrationOptions,
+  type Imperfections,
+  type Segment,
+} from "./demonstrations.js";
+export {
+  demonstrationStream,
+  packDemonstrations,
+  type Demonstration,
+  type DemonstrationStreamOptions,
+  type PackedDemonstrations,
+} from "./stream.js";
+export { WORLD_CHECKPOINT, WORLD_TAGS } from "./text.js";
+export { World, type WorldOptions, type WorldQuestion, type WorldQuestionOptions } from "./world.js";

@@ -1,0 +1,127 @@
+#pragma once
+// What the JavaScript classes of the engine hold, and share with each other.
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bindings/bindings.h"
+#include "bindings/run_async.h"
+#include "core/mapped_file.h"
+#include "model/generator.h"
+#include "train/trainer.h"
+
+namespace rolegrad::bindings {
+
+/// A loaded model, its mapped files, and the arena of its forward passes (jobs of the stream run one after another).
+struct LoadedModel {
+  std::vector<std::unique_ptr<MappedFile>> files;
+  std::map<std::string, StoredTensor> tensors;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Arena> arena;
+};
+
+/// Adapters belong to a model and keep it alive.
+struct SharedAdapters {
+  std::shared_ptr<LoadedModel> model;
+  std::shared_ptr<AdapterStore> store = std::make_shared<AdapterStore>();
+  /// Jobs that write to them and have not ended.
+  std::atomic<int> writers{0};
+};
+
+class ModelObject : public Napi::ObjectWrap<ModelObject> {
+ public:
+  static constexpr const char* kName = "NativeModel";
+  explicit ModelObject(const Napi::CallbackInfo& info);
+  ~ModelObject() override;
+  static Napi::Function define(Napi::Env env);
+  static const std::shared_ptr<LoadedModel>& of(const Napi::Value& value);
+
+ private:
+  Napi::Value forward(const Napi::CallbackInfo& info);
+  Napi::Value info(const Napi::CallbackInfo& info);
+  Napi::Value close(const Napi::CallbackInfo& info);
+  void release();
+  std::shared_ptr<LoadedModel> model_;
+  int64_t accounted_ = 0;
+};
+
+class AdaptersObject : public Napi::ObjectWrap<AdaptersObject> {
+ public:
+  static constexpr const char* kName = "NativeAdapters";
+  explicit AdaptersObject(const Napi::CallbackInfo& info);
+  static Napi::Function define(Napi::Env env);
+  static const std::shared_ptr<SharedAdapters>& of(const Napi::Value& value);
+
+ private:
+  Napi::Value get(const Napi::CallbackInfo& info);
+  void set(const Napi::CallbackInfo& info);
+  Napi::Value norm(const Napi::CallbackInfo& info);
+  std::shared_ptr<SharedAdapters> adapters_;
+};
+
+class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
+ public:
+  static constexpr const char* kName = "NativeTrainer";
+  explicit TrainerObject(const Napi::CallbackInfo& info);
+  static Napi::Function define(Napi::Env env);
+
+ private:
+  struct State;
+  Napi::Value accumulate(const Napi::CallbackInfo& info);
+  Napi::Value apply(const Napi::CallbackInfo& info);
+  void zero(const Napi::CallbackInfo& info);
+  Napi::Value gradient(const Napi::CallbackInfo& info);
+  Napi::Value parameters(const Napi::CallbackInfo& info);
+  Napi::Value parameter(const Napi::CallbackInfo& info);
+  Napi::Value state(const Napi::CallbackInfo& info);
+  void restore(const Napi::CallbackInfo& info);
+  Napi::Value norms(const Napi::CallbackInfo& info);
+  Napi::Value memory(const Napi::CallbackInfo& info);
+  std::shared_ptr<State> state_;
+  void idle() const;
+};
+
+class GeneratorObject : public Napi::ObjectWrap<GeneratorObject> {
+ public:
+  static constexpr const char* kName = "NativeGenerator";
+  explicit GeneratorObject(const Napi::CallbackInfo& info);
+  static Napi::Function define(Napi::Env env);
+
+ private:
+  struct State;
+  Napi::Value add(const Napi::CallbackInfo& info);
+  void append(const Napi::CallbackInfo& info);
+  Napi::Value run(const Napi::CallbackInfo& info);
+  void interrupt(const Napi::CallbackInfo& info);
+  Napi::Value take(const Napi::CallbackInfo& info);
+  Napi::Value runnable(const Napi::CallbackInfo& info);
+  std::shared_ptr<State> state_;
+};
+
+/// "model.layers.3.mlp.up_proj" -> layer, group and module; ERR_NO_MODULE otherwise.
+struct ModuleAddress {
+  int64_t layer;
+  int group, module;
+};
+ModuleAddress module_address(const Model& model, const std::string& name);
+
+/// { base, spans: [{ open, close, role }] } of byte strings.
+RouterConfig router_config(const Napi::Value& value);
+
+template <class T>
+std::vector<T> copy_argument(const Napi::Value& value, const std::string& name) {
+  auto view = typed_array_argument<T>(value, name);
+  return {view.begin(), view.end()};
+}
+template <class T>
+std::vector<T> optional_copy(const Napi::Value& value, const std::string& name) {
+  return value.IsUndefined() || value.IsNull() ? std::vector<T>{} : copy_argument<T>(value, name);
+}
+
+/// ids within the vocabulary, cu_seqlens increasing from 0 to their number, roles [T] within the table (or empty).
+void check_batch(const Model& model, std::span<const int32_t> ids, std::span<const int32_t> cu_seqlens,
+                 std::span<const int8_t> roles, size_t role_count);
+
+}  // namespace rolegrad::bindings

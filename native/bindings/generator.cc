@@ -1,0 +1,205 @@
+// The classes NativeGenerator (decoding of many sequences together) and the role router.
+
+#include "bindings/engine.h"
+
+namespace rolegrad::bindings {
+
+struct GeneratorObject::State {
+  std::shared_ptr<LoadedModel> model;
+  std::unique_ptr<Generator> generator;
+  std::atomic<bool> interrupt{false};
+  bool running = false;  // JavaScript thread only
+};
+
+namespace {
+
+std::vector<std::vector<uint8_t>> byte_arrays(const Napi::Value& value, const std::string& name) {
+  if (!value.IsArray()) expected("an array of Uint8Array", name, value);
+  auto list = value.As<Napi::Array>();
+  std::vector<std::vector<uint8_t>> out;
+  out.reserve(list.Length());
+  for (uint32_t i = 0; i < list.Length(); i++) {
+    Napi::Value item = list.Get(i);
+    out.push_back(copy_argument<uint8_t>(item, name));
+  }
+  return out;
+}
+
+uint64_t word_argument(const Napi::Value& value, const std::string& name) {
+  if (!value.IsBigInt()) expected("a BigInt", name, value);
+  bool lossless = true;
+  return value.As<Napi::BigInt>().Uint64Value(&lossless);
+}
+
+const char* kind_name(Generator::EventKind kind) {
+  switch (kind) {
+    case Generator::EventKind::call:
+      return "call";
+    case Generator::EventKind::stop:
+      return "stop";
+    default:
+      return "length";
+  }
+}
+
+/// annotateRoles(config, tokenBytes[], sampled Uint8Array) -> Int8Array
+Napi::Value annotate(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    RouterConfig config = router_config(info[0]);
+    auto tokens = byte_arrays(info[1], "tokenBytes");
+    auto sampled = typed_array_argument<uint8_t>(info[2], "sampled");
+    if (sampled.size() != tokens.size())
+      throw Error("ERR_SHAPE", "Expected sampled of the length of tokenBytes (" + std::to_string(tokens.size()) + ") but received " +
+                                   std::to_string(sampled.size()));
+    RoleRouter router(config);
+    std::vector<int8_t> roles;
+    for (size_t t = 0; t < tokens.size(); t++) roles.push_back(sampled[t] ? router.sampled(tokens[t]) : router.given());
+    return to_typed_array<int8_t>(env, roles);
+  });
+}
+
+}  // namespace
+
+RouterConfig router_config(const Napi::Value& value) {
+  auto o = object_argument(value, "router");
+  RouterConfig config;
+  config.base = int8_t(integer_argument(o.Get("base"), "base", 0, 127));
+  auto spans = o.Get("spans").As<Napi::Array>();
+  for (uint32_t i = 0; i < spans.Length(); i++) {
+    auto span = object_argument(spans.Get(i), "spans");
+    config.spans.push_back({string_argument(span.Get("open"), "open"), string_argument(span.Get("close"), "close"),
+                            int8_t(integer_argument(span.Get("role"), "role", 0, 127))});
+    if (config.spans.back().open.empty() || config.spans.back().close.empty())
+      throw Error("ERR_INVALID_ARGUMENT", "Expected tags that are not empty");
+  }
+  return config;
+}
+
+/// new NativeGenerator(model, adapters | null, { maxSequences, maxLength, tokenBytes, router, adapterOfRole })
+GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<GeneratorObject>(info) {
+  guard(info.Env(), [&] {
+    state_ = std::make_shared<State>();
+    state_->model = ModelObject::of(info[0]);
+    AdapterList adapters;
+    if (!info[1].IsNull() && !info[1].IsUndefined()) adapters = AdaptersObject::of(info[1])->store->list();
+    auto o = object_argument(info[2], "options");
+    Generator::Options options;
+    options.max_sequences = integer_argument(o.Get("maxSequences"), "maxSequences", 1, 1 << 20);
+    options.max_length = integer_argument(o.Get("maxLength"), "maxLength", 2, 1 << 24);
+    options.token_bytes = byte_arrays(o.Get("tokenBytes"), "tokenBytes");
+    options.router = router_config(o.Get("router"));
+    options.adapter_of_role = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
+    for (int32_t a : options.adapter_of_role)
+      if (a < -1 || a >= int32_t(adapters.size())) throw Error("ERR_ROLE_RANGE", "Expected routes to adapters that exist");
+    int64_t roles = int64_t(options.adapter_of_role.size());
+    bool known = options.router.base < roles;
+    for (const auto& span : options.router.spans) known = known && span.role < roles;
+    if (!known) throw Error("ERR_ROLE_RANGE", "Expected a route for every role of the router");
+    state_->generator = std::make_unique<Generator>(*state_->model->model, std::move(adapters), std::move(options));
+  });
+}
+
+/// add(ids, { temperature, topP, topK, seed: BigInt, stream: BigInt, maxNewTokens, stopIds: Int32Array }) -> number
+Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running while a sequence is added");
+    Generator::Request request;
+    request.ids = copy_argument<int32_t>(info[0], "inputIds");
+    auto o = object_argument(info[1], "request");
+    request.sampling.temperature = number_argument(o.Get("temperature"), "temperature");
+    request.sampling.top_p = number_argument(o.Get("topP"), "topP");
+    request.sampling.top_k = int(integer_argument(o.Get("topK"), "topK", 0));
+    request.key = {word_argument(o.Get("seed"), "seed"), word_argument(o.Get("stream"), "stream")};
+    request.max_new_tokens = integer_argument(o.Get("maxNewTokens"), "maxNewTokens", 1);
+    request.stop_ids = copy_argument<int32_t>(o.Get("stopIds"), "stopIds");
+    return Napi::Number::New(env, double(state_->generator->add(std::move(request))));
+  });
+}
+
+void GeneratorObject::append(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running while tokens are appended");
+    state_->generator->append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50), typed_array_argument<int32_t>(info[1], "ids"));
+  });
+}
+
+/// run(steps) -> { promise: [{ id, kind, span, text: Uint8Array }] }
+Napi::Value GeneratorObject::run(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    if (state_->running) throw Error("ERR_BUSY", "Expected the decoding that is running to end first");
+    int64_t steps = integer_argument(info[0], "steps", 1);
+    auto state = state_;
+    auto events = std::make_shared<std::vector<Generator::Event>>();
+    auto error = std::make_shared<std::exception_ptr>();
+    state->interrupt.store(false);
+    state->running = true;
+    return run_async(
+        env,
+        [=](const std::atomic<bool>&) {
+          try {
+            *events = state->generator->run(steps, state->interrupt);
+          } catch (...) {
+            *error = std::current_exception();  // `running` is the JavaScript thread's to clear
+          }
+        },
+        [=](Napi::Env env) -> Napi::Value {
+          state->running = false;
+          if (*error) std::rethrow_exception(*error);
+          auto list = Napi::Array::New(env);
+          uint32_t i = 0;
+          for (const auto& event : *events) {
+            auto item = Napi::Object::New(env);
+            item.Set("id", double(event.id));
+            item.Set("kind", kind_name(event.kind));
+            item.Set("span", event.span);
+            item.Set("text", to_typed_array<uint8_t>(env, std::span(reinterpret_cast<const uint8_t*>(event.text.data()), event.text.size())));
+            list.Set(i++, item);
+          }
+          return list;
+        });
+  });
+}
+
+/// Makes a running run() return after the step it is in.
+void GeneratorObject::interrupt(const Napi::CallbackInfo&) { state_->interrupt.store(true); }
+
+/// take(id) -> { ids, roles, sampled, logprobs }
+Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running while a sequence is taken");
+    auto result = state_->generator->take(integer_argument(info[0], "sequence", 0, int64_t(1) << 50));
+    auto out = Napi::Object::New(env);
+    out.Set("ids", to_typed_array<int32_t>(env, result.ids));
+    out.Set("roles", to_typed_array<int8_t>(env, result.roles));
+    out.Set("sampled", to_typed_array<uint8_t>(env, result.sampled));
+    out.Set("logprobs", to_typed_array<float>(env, result.logprobs));
+    return out;
+  });
+}
+
+Napi::Value GeneratorObject::runnable(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running");
+    return Napi::Number::New(info.Env(), double(state_->generator->runnable()));
+  });
+}
+
+Napi::Function GeneratorObject::define(Napi::Env env) {
+  return DefineClass(env, kName,
+                     {InstanceMethod("add", &GeneratorObject::add), InstanceMethod("append", &GeneratorObject::append),
+                      InstanceMethod("run", &GeneratorObject::run), InstanceMethod("interrupt", &GeneratorObject::interrupt),
+                      InstanceMethod("take", &GeneratorObject::take), InstanceMethod("runnable", &GeneratorObject::runnable)});
+}
+
+void register_generator(Napi::Env env, Napi::Object exports) {
+  auto function = GeneratorObject::define(env);
+  constructor(env, GeneratorObject::kName) = Napi::Persistent(function);
+  exports.Set("Generator", function);
+  exports.Set("annotateRoles", Napi::Function::New(env, annotate, "annotateRoles"));
+}
+
+}  // namespace rolegrad::bindings

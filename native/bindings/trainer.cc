@@ -1,0 +1,318 @@
+// The class NativeTrainer: gradient buffers, optimizer steps and their state.
+
+#include <cmath>
+
+#include "bindings/engine.h"
+
+namespace rolegrad::bindings {
+
+struct TrainerObject::State {
+  std::shared_ptr<LoadedModel> model, reference;
+  std::shared_ptr<SharedAdapters> adapters;
+  std::unique_ptr<Trainer> trainer;
+  std::atomic<int> running{0};
+};
+
+namespace {
+
+/// Counts a job against the trainer and its adapters from the call until its end.
+template <class State>
+struct Lease {
+  explicit Lease(std::shared_ptr<State> s) : state(std::move(s)) {
+    state->running++;
+    if (state->adapters) state->adapters->writers++;
+  }
+  ~Lease() {
+    state->running--;
+    if (state->adapters) state->adapters->writers--;
+  }
+  std::shared_ptr<State> state;
+};
+
+AdamWStep step_argument(const Napi::Object& o) {
+  AdamWStep s;
+  s.learning_rate = number_argument(o.Get("learningRate"), "learningRate");
+  s.beta1 = number_argument(o.Get("beta1"), "beta1");
+  s.beta2 = number_argument(o.Get("beta2"), "beta2");
+  s.epsilon = number_argument(o.Get("epsilon"), "epsilon");
+  s.weight_decay = number_argument(o.Get("weightDecay"), "weightDecay");
+  s.max_norm = number_argument(o.Get("maxGradNorm"), "maxGradNorm");
+  return s;
+}
+
+template <class T>
+void check_length(const std::vector<T>& x, size_t n, const char* name) {
+  if (x.size() != n)
+    throw Error("ERR_SHAPE", std::string("Expected ") + name + " of length " + std::to_string(n) + " but received " + std::to_string(x.size()));
+}
+
+std::vector<float> dense(Backend& b, const Tensor& t) {
+  std::vector<float> values(size_t(t.rows * t.cols));
+  b.read(values.data(), t);
+  return values;
+}
+
+std::vector<float> to_float(std::span<const double> x) { return {x.begin(), x.end()}; }
+
+}  // namespace
+
+/// new NativeTrainer(model, adapters | null, reference | null): without adapters, full training.
+TrainerObject::TrainerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrainerObject>(info) {
+  guard(info.Env(), [&] {
+    state_ = std::make_shared<State>();
+    state_->model = ModelObject::of(info[0]);
+    Model& model = *state_->model->model;
+    if (!info[1].IsNull() && !info[1].IsUndefined()) {
+      state_->adapters = AdaptersObject::of(info[1]);
+      if (state_->adapters->model != state_->model)
+        throw Error("ERR_INVALID_ARGUMENT", "Expected adapters of this model but received another model's");
+      state_->trainer = std::make_unique<Trainer>(model, state_->adapters->store);
+    } else {
+      if (!info[2].IsNull() && !info[2].IsUndefined()) state_->reference = ModelObject::of(info[2]);
+      if (model.embedding().dtype() != DType::f32)
+        throw Error("ERR_DTYPE", "Expected a model loaded with dtype \"float32\" for full training but received bfloat16 weights");
+      state_->trainer = std::make_unique<Trainer>(model, std::make_unique<FullParameters>(model, state_->model->tensors),
+                                                  state_->reference ? state_->reference->model.get() : nullptr);
+    }
+  });
+}
+
+void TrainerObject::idle() const {
+  if (state_->running.load() > 0)
+    throw Error("ERR_BUSY", "Expected no step of this trainer to be running: await it first");
+}
+
+/// accumulate({ inputIds, cuSeqlens, roles, adapterOfRole, weights, advantages, oldLogprobs, refLogprobs, kind, clipLow, clipHigh, beta,
+/// temperature, stop })
+Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    auto o = object_argument(info[0], "batch");
+    struct Job {
+      std::vector<int32_t> ids, cu, table;
+      std::vector<int8_t> roles;
+      std::vector<double> weight, advantage;
+      std::vector<float> old, reference;
+      LossOptions options;
+      LossResult result;
+    };
+    auto job = std::make_shared<Job>();
+    job->ids = copy_argument<int32_t>(o.Get("inputIds"), "inputIds");
+    job->cu = copy_argument<int32_t>(o.Get("cuSeqlens"), "cuSeqlens");
+    job->roles = copy_argument<int8_t>(o.Get("roles"), "roles");
+    job->table = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
+    job->weight = copy_argument<double>(o.Get("weights"), "weights");
+    job->advantage = copy_argument<double>(o.Get("advantages"), "advantages");
+    job->old = copy_argument<float>(o.Get("oldLogprobs"), "oldLogprobs");
+    job->reference = optional_copy<float>(o.Get("refLogprobs"), "refLogprobs");
+    check_batch(*state_->model->model, job->ids, job->cu, job->roles, job->table.size());
+    size_t n = job->ids.size();
+    check_length(job->roles, n, "roles");
+    check_length(job->weight, n, "weights");
+    check_length(job->advantage, n, "advantages");
+    check_length(job->old, n, "oldLogprobs");
+    if (!job->reference.empty()) check_length(job->reference, n, "refLogprobs");
+    job->options.kind = string_argument(o.Get("kind"), "kind") == "sft" ? ObjectiveKind::sft : ObjectiveKind::policy;
+    job->options.clip_low = number_argument(o.Get("clipLow"), "clipLow");
+    job->options.clip_high = number_argument(o.Get("clipHigh"), "clipHigh");
+    job->options.beta = number_argument(o.Get("beta"), "beta");
+    job->options.temperature = float(number_argument(o.Get("temperature"), "temperature"));
+    job->options.stop_cross_role = boolean_argument(o.Get("stop"), "stop");
+    auto lease = std::make_shared<Lease<State>>(state_);
+    return run_async(
+        env,
+        [job, lease](const std::atomic<bool>&) mutable {
+          auto held = std::move(lease);
+          LossBatch batch{job->ids, job->cu, job->roles, job->table, job->weight, job->advantage, job->old, job->reference};
+          job->result = held->state->trainer->accumulate(batch, job->options);
+        },
+        [job](Napi::Env env) -> Napi::Value {
+          auto out = Napi::Object::New(env);
+          const auto& r = job->result;
+          out.Set("loss", r.sums.loss);
+          out.Set("k3", r.sums.k3);
+          out.Set("clipHigh", r.sums.clip_high);
+          out.Set("clipLow", r.sums.clip_low);
+          out.Set("logprobs", to_typed_array<float>(env, r.logprob));
+          out.Set("perTokenLoss", to_typed_array<float>(env, r.per_token));
+          return out;
+        });
+  });
+}
+
+/// apply({ learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, decayVectors }) -> gradient norms, one per adapter (or one)
+Napi::Value TrainerObject::apply(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    auto o = object_argument(info[0], "step");
+    AdamWStep step = step_argument(o);
+    bool decay_vectors = boolean_argument(o.Get("decayVectors"), "decayVectors");
+    auto norms = std::make_shared<std::vector<double>>();
+    auto lease = std::make_shared<Lease<State>>(state_);
+    return run_async(
+        env,
+        [=](const std::atomic<bool>&) mutable {
+          auto held = std::move(lease);
+          *norms = held->state->trainer->apply(step, decay_vectors);
+        },
+        [norms](Napi::Env env) -> Napi::Value { return to_typed_array<double>(env, *norms); });
+  });
+}
+
+void TrainerObject::zero(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    idle();
+    state_->trainer->zero_gradients();
+  });
+}
+
+/// gradient(adapter, module) -> { a, b }; gradient(-1, parameter) -> { value } in full training.
+Napi::Value TrainerObject::gradient(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    idle();
+    Trainer& trainer = *state_->trainer;
+    Backend& backend = state_->model->model->backend();
+    auto out = Napi::Object::New(env);
+    std::string name = string_argument(info[1], "name");
+    if (trainer.full()) {
+      out.Set("value", to_typed_array<float>(env, to_float(trainer.full()->read_gradient(trainer.full()->entry(name)))));
+      return out;
+    }
+    auto index = int(integer_argument(info[0], "adapter", 0, int64_t(trainer.store()->adapters.size()) - 1));
+    ModuleAddress at = module_address(*state_->model->model, name);
+    const auto& gradient = trainer.slot(index).gradient;
+    GradTensor ga = gradient.a(at.layer, at.group, at.module, trainer.store()->adapters[size_t(index)]->spec().rank);
+    GradTensor gb = gradient.bt(at.layer, at.group, at.module);
+    std::vector<double> a(size_t(ga.rows * ga.cols)), bt(size_t(gb.rows * gb.cols)), b(bt.size());
+    backend.read(a.data(), ga);
+    backend.read(bt.data(), gb);
+    for (int64_t j = 0; j < gb.rows; j++)
+      for (int64_t n = 0; n < gb.cols; n++) b[size_t(n * gb.rows + j)] = bt[size_t(j * gb.cols + n)];
+    out.Set("a", to_typed_array<float>(env, to_float(a)));
+    out.Set("b", to_typed_array<float>(env, to_float(b)));
+    return out;
+  });
+}
+
+Napi::Value TrainerObject::norms(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    idle();
+    return to_typed_array<double>(info.Env(), state_->trainer->gradient_norms());
+  });
+}
+
+/// parameters() -> [{ name, shape }] of full training.
+Napi::Value TrainerObject::parameters(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    auto list = Napi::Array::New(env);
+    if (!state_->trainer->full()) return list;
+    uint32_t i = 0;
+    for (const auto& e : state_->trainer->full()->entries()) {
+      auto item = Napi::Object::New(env);
+      auto shape = Napi::Array::New(env);
+      item.Set("name", e.name);
+      bool matrix = e.decays;
+      shape.Set(0u, double(matrix ? e.rows : e.cols));
+      if (matrix) shape.Set(1u, double(e.cols));
+      item.Set("shape", shape);
+      list.Set(i++, item);
+    }
+    return list;
+  });
+}
+
+Napi::Value TrainerObject::parameter(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    idle();
+    if (!state_->trainer->full()) throw Error("ERR_NO_PARAMETER", "Expected full training: the backbone is frozen here");
+    auto& full = *state_->trainer->full();
+    return to_typed_array<float>(env, dense(state_->model->model->backend(), full.value(full.entry(string_argument(info[0], "name")))));
+  });
+}
+
+/// state() -> { steps: number[], first: Float32Array[], second: Float32Array[] }: one entry per adapter, or per parameter in full training.
+Napi::Value TrainerObject::state(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    idle();
+    Trainer& t = *state_->trainer;
+    Backend& b = state_->model->model->backend();
+    auto out = Napi::Object::New(env);
+    auto steps = Napi::Array::New(env), first = Napi::Array::New(env), second = Napi::Array::New(env);
+    uint32_t i = 0;
+    if (t.full()) {
+      for (const auto& e : t.full()->entries()) {
+        steps.Set(i, double(t.full_steps));
+        first.Set(i, to_typed_array<float>(env, dense(b, t.full()->first_moment(e))));
+        second.Set(i++, to_typed_array<float>(env, dense(b, t.full()->second_moment(e))));
+      }
+    } else {
+      for (size_t v = 0; v < t.store()->adapters.size(); v++) {
+        auto& slot = t.slot(int(v));
+        steps.Set(i, double(slot.steps));
+        first.Set(i, to_typed_array<float>(env, dense(b, t.moments(*slot.first, int(v)))));
+        second.Set(i++, to_typed_array<float>(env, dense(b, t.moments(*slot.second, int(v)))));
+      }
+    }
+    out.Set("steps", steps);
+    out.Set("first", first);
+    out.Set("second", second);
+    return out;
+  });
+}
+
+/// restore(index, steps, first, second)
+void TrainerObject::restore(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    idle();
+    Trainer& t = *state_->trainer;
+    Backend& b = state_->model->model->backend();
+    size_t count = t.full() ? t.full()->entries().size() : t.store()->adapters.size();
+    auto index = size_t(integer_argument(info[0], "index", 0, int64_t(count) - 1));
+    auto steps = uint64_t(integer_argument(info[1], "steps", 0, int64_t(1) << 50));
+    auto first = copy_argument<float>(info[2], "first"), second = copy_argument<float>(info[3], "second");
+    Tensor m, v;
+    if (t.full()) {
+      const auto& e = t.full()->entries()[index];
+      m = t.full()->first_moment(e), v = t.full()->second_moment(e);
+    } else {
+      m = t.moments(*t.slot(int(index)).first, int(index)), v = t.moments(*t.slot(int(index)).second, int(index));
+    }
+    check_length(first, size_t(m.rows * m.cols), "first");
+    check_length(second, size_t(v.rows * v.cols), "second");
+    b.write(m, first.data());
+    b.write(v, second.data());
+    (t.full() ? t.full_steps : t.slot(int(index)).steps) = steps;
+  });
+}
+
+/// memory() -> { arenaBytes, arenaAllocations }
+Napi::Value TrainerObject::memory(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    idle();
+    auto out = Napi::Object::New(info.Env());
+    out.Set("arenaBytes", double(state_->trainer->arena().bytes()));
+    out.Set("arenaAllocations", double(state_->trainer->arena().allocations()));
+    return out;
+  });
+}
+
+Napi::Function TrainerObject::define(Napi::Env env) {
+  return DefineClass(env, kName,
+                     {InstanceMethod("accumulate", &TrainerObject::accumulate), InstanceMethod("apply", &TrainerObject::apply),
+                      InstanceMethod("zero", &TrainerObject::zero), InstanceMethod("gradient", &TrainerObject::gradient),
+                      InstanceMethod("norms", &TrainerObject::norms), InstanceMethod("parameters", &TrainerObject::parameters),
+                      InstanceMethod("parameter", &TrainerObject::parameter), InstanceMethod("state", &TrainerObject::state),
+                      InstanceMethod("restore", &TrainerObject::restore), InstanceMethod("memory", &TrainerObject::memory)});
+}
+
+void register_trainer(Napi::Env env, Napi::Object exports) {
+  auto function = TrainerObject::define(env);
+  constructor(env, TrainerObject::kName) = Napi::Persistent(function);
+  exports.Set("Trainer", function);
+}
+
+}  // namespace rolegrad::bindings

@@ -1,0 +1,165 @@
+#include "core/executor.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <fstream>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace rolegrad {
+
+namespace {
+
+// cgroup v2 "quota period" or v1 files; 0 where there is no limit.
+double cgroup_cpus() {
+  std::ifstream v2("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  double period = 0;
+  if (v2 >> quota >> period && quota != "max" && period > 0) return std::atof(quota.c_str()) / period;
+  std::ifstream q1("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p1("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  double q = 0, p = 0;
+  if (q1 >> q && p1 >> p && q > 0 && p > 0) return q / p;
+  return 0;
+}
+
+void pause_cpu() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+int available_parallelism() {
+  int n = int(std::thread::hardware_concurrency());
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+#endif
+  if (double quota = cgroup_cpus(); quota > 0) n = std::min(n, std::max(1, int(quota + 0.5)));
+  if (const char* wanted = std::getenv("ROLEGRAD_THREADS")) {
+    int w = std::atoi(wanted);
+    if (w >= 1) n = std::min(w, 256);
+  }
+  return std::max(1, n);
+}
+
+void set_float_environment() {
+#if defined(__x86_64__)
+  _mm_setcsr(0x1f80);
+#elif defined(__aarch64__)
+  uint64_t zero = 0;
+  asm volatile("msr fpcr, %0" ::"r"(zero));
+#endif
+}
+
+struct Executor::Pool {
+  std::vector<std::thread> threads;
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::atomic<uint64_t> generation{0};
+  std::atomic<int64_t> next{0};
+  std::atomic<int> running{0};
+  std::atomic<bool> stop{false};
+  std::atomic<bool> failed{false};
+  int64_t tasks = 0;
+  int active = 1;
+  const std::function<void(int64_t, int)>* body = nullptr;
+  std::exception_ptr error;
+
+  void work(int worker) {
+    for (;;) {
+      int64_t task = next.fetch_add(1, std::memory_order_relaxed);
+      if (task >= tasks || failed.load(std::memory_order_relaxed)) return;
+      try {
+        (*body)(task, worker);
+      } catch (...) {
+        std::lock_guard lock(mutex);
+        if (!error) error = std::current_exception();
+        failed.store(true);
+      }
+    }
+  }
+
+  void loop(int worker) {
+    set_float_environment();
+    uint64_t seen = 0;
+    for (;;) {
+      // About 20 us of spinning covers the gap between two operations of a step; then sleep, so that idle pools cost nothing.
+      int spins = 0;
+      while (generation.load(std::memory_order_acquire) == seen && !stop.load(std::memory_order_relaxed)) {
+        if (++spins < 4000) {
+          pause_cpu();
+          continue;
+        }
+        std::unique_lock lock(mutex);
+        wake.wait(lock, [&] { return generation.load() != seen || stop.load(); });
+      }
+      if (stop.load()) return;
+      seen = generation.load(std::memory_order_acquire);
+      if (worker < active) work(worker);
+      running.fetch_sub(1, std::memory_order_release);
+    }
+  }
+};
+
+Executor::Executor(int threads) : pool_(new Pool), threads_(threads), active_(threads) {
+  for (int i = 1; i < threads; i++) pool_->threads.emplace_back([this, i] { pool_->loop(i); });
+}
+
+Executor::~Executor() {
+  pool_->stop.store(true);
+  {
+    std::lock_guard lock(pool_->mutex);
+  }
+  pool_->wake.notify_all();
+  for (auto& thread : pool_->threads) thread.join();
+  delete pool_;
+}
+
+Executor& Executor::shared() {
+  // Never destroyed: worker threads of Node may still hold buffers when static destructors run.
+  static Executor* executor = new Executor(available_parallelism());
+  return *executor;
+}
+
+void Executor::limit_threads(int n) { active_ = std::max(1, std::min(n, threads_)); }
+
+void Executor::parallel_for(int64_t tasks, const std::function<void(int64_t, int)>& body) {
+  if (tasks <= 0) return;
+  if (tasks == 1 || active_ == 1) {
+    for (int64_t i = 0; i < tasks; i++) body(i, 0);
+    return;
+  }
+  Pool& pool = *pool_;
+  pool.body = &body;
+  pool.tasks = tasks;
+  pool.active = active_;
+  pool.error = nullptr;
+  pool.failed.store(false);
+  pool.next.store(0);
+  pool.running.store(threads_ - 1);
+  {
+    std::lock_guard lock(pool.mutex);
+    pool.generation.fetch_add(1, std::memory_order_release);
+  }
+  pool.wake.notify_all();
+  pool.work(0);
+  while (pool.running.load(std::memory_order_acquire) > 0) pause_cpu();
+  if (pool.error) std::rethrow_exception(pool.error);
+}
+
+}  // namespace rolegrad

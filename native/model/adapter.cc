@@ -1,0 +1,111 @@
+#include "model/adapter.h"
+
+#include <cmath>
+
+#include "core/error.h"
+
+namespace rolegrad {
+
+double AdapterSpec::scale() const { return rs_lora ? alpha / std::sqrt(double(rank)) : alpha / rank; }
+
+AdapterLayout::Place AdapterLayout::place(const Model& model, int64_t rows, int64_t cols) {
+  Place p{size_, rows, cols, model.backend().leading_dimension(cols)};
+  size_ += size_t(rows) * size_t(p.ld);
+  return p;
+}
+
+AdapterLayout::AdapterLayout(const Model& model, const AdapterSpec& spec) {
+  for (int64_t l = 0; l < model.config().layers; l++)
+    for (int g = 0; g < kGroups; g++) {
+      int64_t modules = int64_t(kModuleNames[size_t(g)].size());
+      a_.push_back(place(model, modules * spec.rank, model.module_shape(g, 0).first));
+      bt_.emplace_back();
+      for (int m = 0; m < modules; m++) bt_.back().push_back(place(model, spec.rank, model.module_shape(g, m).second));
+    }
+  size_ = (size_ + size_t(kRow) - 1) / size_t(kRow) * size_t(kRow);
+}
+
+Adapter::Adapter(const Model& model, AdapterSpec spec) : model_(model), spec_(std::move(spec)), layout_(model, spec_) {
+  parameters_ = model.backend().allocate(layout_.size() * sizeof(float));
+  build();
+}
+
+Adapter::Adapter(const Adapter& other) : model_(other.model_), spec_(other.spec_), layout_(other.layout_) {
+  parameters_ = model_.backend().allocate(layout_.size() * sizeof(float));
+  model_.backend().copy(flat(), other.flat());
+  build();
+  refresh();
+}
+
+void Adapter::build() {
+  Backend& backend = model_.backend();
+  auto* base = static_cast<float*>(parameters_->data());
+  auto tensor = [&](const AdapterLayout::Place& p) { return Tensor{base + p.offset, p.rows, p.cols, p.ld}; };
+  size_t transposed = 0;
+  auto room = [&](int64_t rows, int64_t cols) {
+    Tensor t{nullptr, rows, cols, backend.leading_dimension(cols)};
+    t.data = reinterpret_cast<float*>(transposed * sizeof(float));  // an offset until the block exists
+    transposed += size_t(rows) * size_t(t.ld);
+    return t;
+  };
+  for (int64_t l = 0; l < model_.config().layers; l++)
+    for (int g = 0; g < kGroups; g++) {
+      LoraGroup group;
+      group.rank = spec_.rank;
+      group.scale = float(spec_.scale());
+      group.present = spec_.targets[size_t(g)];
+      group.a = tensor(layout_.a(l, g));
+      group.at = room(group.a.cols, group.a.rows);
+      for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) {
+        group.bt.push_back(tensor(layout_.bt(l, g, int(m))));
+        group.b.push_back(room(group.bt[m].cols, group.bt[m].rows));
+      }
+      groups_.push_back(std::move(group));
+    }
+  transposes_ = backend.allocate(transposed * sizeof(float));
+  auto place = [&](Tensor& t) {
+    t.data = static_cast<float*>(transposes_->data()) + reinterpret_cast<uintptr_t>(t.data) / sizeof(float);
+  };
+  for (auto& group : groups_) {
+    place(group.at);
+    for (auto& b : group.b) place(b);
+  }
+}
+
+Tensor Adapter::flat() const {
+  int64_t row = AdapterLayout::kRow;
+  return {static_cast<float*>(parameters_->data()), int64_t(layout_.size()) / row, row, row};
+}
+
+void Adapter::refresh() {
+  for (const auto& group : groups_) model_.backend().refresh_lora(group);
+}
+
+Tensor Adapter::a(int64_t layer, int group, int m) const {
+  return this->group(layer, group).a.row_range(int64_t(m) * spec_.rank, spec_.rank);
+}
+
+AdapterGradient::AdapterGradient(const Model& model, const AdapterSpec& spec) : layout_(model, spec) {
+  memory_ = model.backend().allocate(layout_.size() * sizeof(double));
+  auto* base = static_cast<double*>(memory_->data());
+  auto tensor = [&](const AdapterLayout::Place& p) { return GradTensor{base + p.offset, p.rows, p.cols, p.ld}; };
+  for (int64_t l = 0; l < model.config().layers; l++)
+    for (int g = 0; g < kGroups; g++) {
+      LoraGradient group;
+      group.a = tensor(layout_.a(l, g));
+      for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) group.bt.push_back(tensor(layout_.bt(l, g, int(m))));
+      groups_.push_back(std::move(group));
+    }
+}
+
+GradTensor AdapterGradient::flat() const {
+  int64_t row = AdapterLayout::kRow;
+  return {static_cast<double*>(memory_->data()), int64_t(layout_.size()) / row, row, row};
+}
+
+GradTensor AdapterGradient::a(int64_t layer, int group, int m, int rank) const {
+  GradTensor all = groups_[size_t(layer * kGroups + group)].a;
+  return {all.data + int64_t(m) * rank * all.ld, rank, all.cols, all.ld};
+}
+
+}  // namespace rolegrad

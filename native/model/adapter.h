@@ -1,0 +1,92 @@
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/model.h"
+
+namespace rolegrad {
+
+struct AdapterSpec {
+  int rank = 8;
+  double alpha = 16;
+  bool rs_lora = false;
+  /// By group and module: which linears carry a pair.
+  std::array<std::vector<bool>, kGroups> targets = {{{true, true, true}, {true}, {true, true}, {true}}};
+
+  double scale() const;
+};
+
+/// Where the pairs of one adapter lie in one flat block: for each layer and group `a` [modules * r, K], then `bt` [r, N_m] a module.
+/// Rows are padded to the backend's leading dimension; the padding stays zero through every update.
+class AdapterLayout {
+ public:
+  AdapterLayout(const Model& model, const AdapterSpec& spec);
+
+  struct Place {
+    size_t offset;
+    int64_t rows, cols, ld;
+  };
+  const Place& a(int64_t layer, int group) const { return a_[size_t(layer * kGroups + group)]; }
+  const Place& bt(int64_t layer, int group, int m) const { return bt_[size_t(layer * kGroups + group)][size_t(m)]; }
+  /// Elements, a multiple of kRow.
+  size_t size() const { return size_; }
+  static constexpr int64_t kRow = 4096;
+
+ private:
+  Place place(const Model& model, int64_t rows, int64_t cols);
+  std::vector<Place> a_;
+  std::vector<std::vector<Place>> bt_;
+  size_t size_ = 0;
+};
+
+/// One adapter's parameters at one version. A rollout that pins a version shares it; training then writes to a copy.
+class Adapter {
+ public:
+  Adapter(const Model& model, AdapterSpec spec);
+  Adapter(const Adapter& other);
+  Adapter& operator=(const Adapter&) = delete;
+
+  const AdapterSpec& spec() const { return spec_; }
+  const AdapterLayout& layout() const { return layout_; }
+  const LoraGroup& group(int64_t layer, int group) const { return groups_[size_t(layer * kGroups + group)]; }
+  /// All parameters as [rows, kRow].
+  Tensor flat() const;
+  /// The transposes, after parameters have changed.
+  void refresh();
+  /// a [r, K] of a module; bt [r, N].
+  Tensor a(int64_t layer, int group, int m) const;
+  Tensor bt(int64_t layer, int group, int m) const { return this->group(layer, group).bt[size_t(m)]; }
+  size_t bytes() const { return parameters_->bytes() + transposes_->bytes(); }
+
+ private:
+  void build();
+  const Model& model_;
+  AdapterSpec spec_;
+  AdapterLayout layout_;
+  std::unique_ptr<Memory> parameters_, transposes_;
+  std::vector<LoraGroup> groups_;
+};
+
+/// Gradient sums of one adapter, f64, in the adapter's own layout.
+class AdapterGradient {
+ public:
+  AdapterGradient(const Model& model, const AdapterSpec& spec);
+  LoraGradient* group(int64_t layer, int group) { return &groups_[size_t(layer * kGroups + group)]; }
+  GradTensor flat() const;
+  const AdapterLayout& layout() const { return layout_; }
+  GradTensor a(int64_t layer, int group, int m, int rank) const;
+  GradTensor bt(int64_t layer, int group, int m) const { return groups_[size_t(layer * kGroups + group)].bt[size_t(m)]; }
+
+ private:
+  AdapterLayout layout_;
+  std::unique_ptr<Memory> memory_;
+  std::vector<LoraGradient> groups_;
+};
+
+/// The adapters of a forward pass by adapter index; null: none.
+using AdapterList = std::vector<std::shared_ptr<const Adapter>>;
+
+}  // namespace rolegrad

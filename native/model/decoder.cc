@@ -1,0 +1,176 @@
+#include "model/decoder.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace rolegrad {
+
+PackedBatch::PackedBatch(std::span<const int32_t> ids, std::vector<int32_t> cu_seqlens, std::vector<int32_t> adapter, int adapters) {
+  batch.ids = ids;
+  batch.rows = Rows(std::move(cu_seqlens), std::move(adapter), adapters);
+  auto cuts = batch.rows.cu_seqlens();
+  for (size_t s = 0; s + 1 < cuts.size(); s++) {
+    for (int32_t t = cuts[s]; t < cuts[s + 1]; t++) batch.positions.push_back(t - cuts[s]);
+    pages += (cuts[s + 1] - cuts[s] + KvPages::kPage - 1) / KvPages::kPage;
+  }
+  page_numbers_.resize(size_t(pages));
+  for (size_t i = 0; i < page_numbers_.size(); i++) page_numbers_[i] = int32_t(i);
+  size_t first = 0;
+  for (size_t s = 0; s + 1 < cuts.size(); s++) {
+    int64_t count = cuts[s + 1] - cuts[s];
+    size_t n = size_t((count + KvPages::kPage - 1) / KvPages::kPage);
+    batch.spans.push_back({cuts[s], count, 0, std::span(page_numbers_).subspan(first, n)});
+    first += n;
+  }
+}
+
+std::vector<const LoraGroup*> Decoder::lora(const AdapterList& adapters, int64_t layer, int group) const {
+  std::vector<const LoraGroup*> set;
+  for (const auto& adapter : adapters) set.push_back(adapter ? &adapter->group(layer, group) : nullptr);
+  return set;
+}
+
+namespace {
+
+/// Columns that u needs for a group: the widest adapter's modules * rank.
+int64_t u_columns(const std::vector<const LoraGroup*>& set) {
+  int64_t columns = 0;
+  for (const auto* group : set)
+    if (group) columns = std::max(columns, group->a.rows);
+  return columns;
+}
+
+}  // namespace
+
+Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, Saved* saved) const {
+  Backend& b = model_.backend();
+  const ModelConfig& c = model_.config();
+  const AttentionShape shape = model_.attention_shape();
+  const int64_t rows = int64_t(batch.ids.size()), q_columns = c.heads * c.head_dim, kv_columns = c.kv_heads * c.head_dim;
+  const float eps = float(c.rms_norm_eps);
+
+  Tensor hidden = arena.tensor(rows, c.hidden_size);
+  b.embed(hidden, model_.embedding(), batch.ids);
+  Tensor normed = arena.tensor(rows, c.hidden_size), out = arena.tensor(rows, c.hidden_size);
+  Tensor act = arena.tensor(rows, c.intermediate_size);
+  auto reuse = arena.mark();
+  for (int64_t l = 0; l < c.layers; l++) {
+    const Layer& layer = model_.layer(l);
+    if (!saved) arena.release(reuse);
+    SavedLayer keep;
+    auto run = [&](const Tensor& y, const Tensor& x, int g) {
+      auto set = lora(adapters, l, g);
+      int64_t columns = u_columns(set);
+      if (columns) keep.u[size_t(g)] = arena.tensor(rows, columns);
+      b.linear(y, keep.u[size_t(g)], x, *layer.linear[size_t(g)], set, batch.rows);
+    };
+    keep.input = hidden;
+    keep.qkv = arena.tensor(rows, q_columns + 2 * kv_columns);
+    keep.attention_out = arena.tensor(rows, q_columns);
+    keep.lse = arena.tensor(rows, c.heads);
+    keep.gate_up = arena.tensor(rows, 2 * c.intermediate_size);
+
+    b.rmsnorm(normed, hidden, layer.attention_norm, eps);
+    run(keep.qkv, normed, kQkv);
+    Tensor q = keep.qkv.col_range(0, q_columns), k = keep.qkv.col_range(q_columns, kv_columns);
+    Tensor v = keep.qkv.col_range(q_columns + kv_columns, kv_columns);
+    b.rope(q, shape.heads, shape.head_dim, batch.positions, model_.rope_frequencies(), false);
+    b.rope(k, shape.kv_heads, shape.head_dim, batch.positions, model_.rope_frequencies(), false);
+    b.kv_write(kv, int(l), shape, k, v, batch.spans);
+    b.attention(keep.attention_out, keep.lse, q, kv, int(l), shape, batch.spans);
+    run(out, keep.attention_out, kOut);
+    if (saved) {
+      keep.middle = arena.tensor(rows, c.hidden_size);
+      b.copy(keep.middle, keep.input);
+    } else {
+      keep.middle = hidden;
+    }
+    b.add(keep.middle, out);
+
+    b.rmsnorm(normed, keep.middle, layer.mlp_norm, eps);
+    run(keep.gate_up, normed, kGateUp);
+    b.swiglu(act, keep.gate_up);
+    run(out, act, kDown);
+    if (saved) {
+      hidden = arena.tensor(rows, c.hidden_size);
+      b.copy(hidden, keep.middle);
+    }
+    b.add(hidden, out);
+    if (saved) saved->layers.push_back(std::move(keep));
+  }
+  if (saved) saved->hidden = hidden;
+  return hidden;
+}
+
+void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters, const KvPages& kv,
+                       const Saved& saved, const std::vector<AdapterGradient*>& gradients, FullGradient* full,
+                       std::span<const int8_t> roles) const {
+  Backend& b = model_.backend();
+  const ModelConfig& c = model_.config();
+  const AttentionShape shape = model_.attention_shape();
+  const int64_t rows = int64_t(batch.ids.size()), q_columns = c.heads * c.head_dim, kv_columns = c.kv_heads * c.head_dim;
+  const float eps = float(c.rms_norm_eps);
+  const Rows::Group& all = batch.rows.all();
+
+  Tensor normed = arena.tensor(rows, c.hidden_size), dn = arena.tensor(rows, c.hidden_size);
+  Tensor act = arena.tensor(rows, c.intermediate_size), dact = arena.tensor(rows, c.intermediate_size);
+  Tensor dgate_up = arena.tensor(rows, 2 * c.intermediate_size);
+  Tensor dattention = arena.tensor(rows, q_columns), dqkv = arena.tensor(rows, q_columns + 2 * kv_columns);
+  auto reuse = arena.mark();
+  for (int64_t l = c.layers - 1; l >= 0; l--) {
+    const Layer& layer = model_.layer(l);
+    const SavedLayer& s = saved.layers[size_t(l)];
+    arena.release(reuse);
+    // dx of one group of linears (unless dx is empty) and the gradients of its parameters.
+    auto run = [&](const Tensor& dx, const Tensor& dy, const Tensor& x, int g) {
+      auto set = lora(adapters, l, g);
+      const PackedWeight& w = *layer.linear[size_t(g)];
+      int64_t columns = u_columns(set);
+      Tensor du = columns ? arena.tensor(rows, columns) : Tensor{};
+      if (dx.data)
+        b.linear_backward(dx, du, dy, w, set, batch.rows, false);
+      else
+        b.lora_du(du, dy, w, set, batch.rows);
+      std::vector<LoraGradient*> sinks;
+      bool any = false;
+      for (auto* gradient : gradients) {
+        sinks.push_back(gradient ? gradient->group(l, g) : nullptr);
+        any |= gradient != nullptr;
+      }
+      if (any) b.lora_gradient(sinks, s.u[size_t(g)], du, x, dy, w, set, batch.rows);
+      if (full)
+        for (int m = 0; m < w.modules(); m++) {
+          auto& biases = full->layers[size_t(l)].bias[size_t(g)];
+          b.weight_gradient(full->layers[size_t(l)].weight[size_t(g)][size_t(m)],
+                            size_t(m) < biases.size() ? &biases[size_t(m)] : nullptr, dy.col_range(w.column(m), w.n(m)), x, all);
+        }
+    };
+    auto norm = [&](const Tensor& x, const Tensor& w, GradTensor* dw) {
+      b.rmsnorm_backward(dh, full ? dw : nullptr, dn, x, w, eps, all, true);
+    };
+
+    b.swiglu(act, s.gate_up);
+    run(dact, dh, act, kDown);
+    b.swiglu_backward(dgate_up, dact, s.gate_up);
+    b.rmsnorm(normed, s.middle, layer.mlp_norm, eps);
+    run(dn, dgate_up, normed, kGateUp);
+    norm(s.middle, layer.mlp_norm, full ? &full->layers[size_t(l)].mlp_norm : nullptr);
+
+    run(dattention, dh, s.attention_out, kOut);
+    Tensor dq = dqkv.col_range(0, q_columns), dk = dqkv.col_range(q_columns, kv_columns);
+    Tensor dv = dqkv.col_range(q_columns + kv_columns, kv_columns);
+    b.attention_backward(dq, dk, dv, dattention, s.qkv.col_range(0, q_columns), s.attention_out, s.lse, kv, int(l), shape,
+                         batch.spans, roles);
+    b.rope(dq, shape.heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
+    b.rope(dk, shape.kv_heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
+    b.rmsnorm(normed, s.input, layer.attention_norm, eps);
+    // Below the first layer nothing is trained unless the embedding is.
+    bool last = l == 0 && !full;
+    run(last ? Tensor{} : dn, dqkv, normed, kQkv);
+    if (!last) norm(s.input, layer.attention_norm, full ? &full->layers[size_t(l)].attention_norm : nullptr);
+  }
+  if (full) b.embed_gradient(full->embedding, dh, batch.ids, all);
+}
+
+}  // namespace rolegrad

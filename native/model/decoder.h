@@ -1,0 +1,74 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "model/adapter.h"
+#include "model/model.h"
+#include "ops/arena.h"
+
+namespace rolegrad {
+
+/// The rows of one forward pass: packed new tokens of several sequences.
+struct Batch {
+  std::span<const int32_t> ids;
+  std::vector<int32_t> positions;
+  Rows rows;  // adapter of each row
+  std::vector<SequenceSpan> spans;
+};
+
+/// Whole sequences packed without padding, each with pages of its own taken in order from 0.
+struct PackedBatch {
+  /// cu_seqlens [B + 1]; adapter [T] by position.
+  PackedBatch(std::span<const int32_t> ids, std::vector<int32_t> cu_seqlens, std::vector<int32_t> adapter, int adapters);
+  Batch batch;
+  int64_t pages = 0;
+
+ private:
+  std::vector<int32_t> page_numbers_;
+};
+
+/// What the backward pass takes from the forward pass, per layer.
+struct SavedLayer {
+  Tensor input, middle;               // residual stream before attention and before the MLP
+  Tensor qkv, attention_out, lse;     // q and k after rope
+  Tensor gate_up;
+  std::array<Tensor, kGroups> u;
+};
+struct Saved {
+  std::vector<SavedLayer> layers;
+  Tensor hidden;  // after the last layer, before the final norm
+};
+
+/// Where full training sums its gradients, by parameter.
+struct FullGradient {
+  GradTensor embedding, head;  // the same when the head is tied
+  GradTensor final_norm;
+  struct LayerGradient {
+    std::array<std::vector<GradTensor>, kGroups> weight, bias;
+    GradTensor attention_norm, mlp_norm;
+  };
+  std::vector<LayerGradient> layers;
+};
+
+/// One decoder's forward and backward pass over a packed batch.
+class Decoder {
+ public:
+  explicit Decoder(const Model& model) : model_(model) {}
+
+  /// Runs the layers over `batch`, keys and values going to `kv`; returns the hidden rows before the final norm.
+  /// With `saved` the tensors that backward() needs stay in the arena.
+  Tensor forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, Saved* saved) const;
+
+  /// From dh [T, H], the gradient of the hidden rows, to adapter gradients (by adapter index; null: not wanted) and, in full training,
+  /// to `full`. `roles` not empty: crossRole "stop".
+  void backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters, const KvPages& kv,
+                const Saved& saved, const std::vector<AdapterGradient*>& gradients, FullGradient* full,
+                std::span<const int8_t> roles) const;
+
+ private:
+  std::vector<const LoraGroup*> lora(const AdapterList& adapters, int64_t layer, int group) const;
+  const Model& model_;
+};
+
+}  // namespace rolegrad

@@ -1,0 +1,127 @@
+#include "model/model.h"
+
+#include <cmath>
+
+#include "core/error.h"
+#include "core/math.h"
+
+namespace rolegrad {
+
+const std::array<std::vector<std::string>, kGroups> kModuleNames = {{
+    {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
+    {"self_attn.o_proj"},
+    {"mlp.gate_proj", "mlp.up_proj"},
+    {"mlp.down_proj"},
+}};
+
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); i++) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+const StoredTensor& find(const std::map<std::string, StoredTensor>& tensors, const std::string& name,
+                         const std::vector<int64_t>& shape) {
+  auto it = tensors.find(name);
+  if (it == tensors.end())
+    throw Error("ERR_MODEL_TENSOR", "Expected the tensor " + name + " " + shape_text(shape) +
+                                        " in the checkpoint but it is missing: is the download complete?");
+  if (it->second.shape != shape)
+    throw Error("ERR_MODEL_TENSOR", "Expected shape " + shape_text(shape) + " for the tensor " + name + " (from config.json) but received " +
+                                        shape_text(it->second.shape));
+  return it->second;
+}
+
+}  // namespace
+
+std::vector<float> widen_tensor(const StoredTensor& t) {
+  int64_t n = 1;
+  for (int64_t d : t.shape) n *= d;
+  std::vector<float> values(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; i++)
+    values[size_t(i)] =
+        t.dtype == DType::bf16 ? bf16_to_float(static_cast<const bf16*>(t.data)[i]) : static_cast<const float*>(t.data)[i];
+  return values;
+}
+
+Tensor Model::vector(const std::map<std::string, StoredTensor>& tensors, const std::string& name) {
+  auto values = widen_tensor(find(tensors, name, {config_.hidden_size}));
+  int64_t ld = backend_->leading_dimension(config_.hidden_size);
+  vectors_.push_back(backend_->allocate(size_t(ld) * sizeof(float)));
+  Tensor t{static_cast<float*>(vectors_.back()->data()), 1, config_.hidden_size, ld};
+  backend_->write(t, values.data());
+  return t;
+}
+
+std::pair<int64_t, int64_t> Model::module_shape(int group, int m) const {
+  const auto& c = config_;
+  switch (group) {
+    case kQkv:
+      return {c.hidden_size, (m == 0 ? c.heads : c.kv_heads) * c.head_dim};
+    case kOut:
+      return {c.heads * c.head_dim, c.hidden_size};
+    case kGateUp:
+      return {c.hidden_size, c.intermediate_size};
+    default:
+      return {c.intermediate_size, c.hidden_size};
+  }
+}
+
+Model::Model(std::unique_ptr<Backend> backend, ModelConfig config, const std::map<std::string, StoredTensor>& tensors, bool f32)
+    : backend_(std::move(backend)), config_(config) {
+  const auto& c = config_;
+  for (int64_t i = 0; i < c.head_dim / 2; i++) {
+    double exponent = 2.0 * double(i) / double(c.head_dim);
+    frequencies_.push_back(1.0 / math::pow(c.rope_theta, exponent));
+  }
+  std::vector<std::vector<float>> widened;
+  // What `source` widens must live until it is packed.
+  auto source = [&](const std::string& name, int64_t n, int64_t k, const float* bias) {
+    const StoredTensor& t = find(tensors, name, {n, k});
+    if (!f32 || t.dtype == DType::f32) return WeightSource{t.data, t.dtype, n, k, bias};
+    widened.push_back(widen_tensor(t));
+    return WeightSource{widened.back().data(), DType::f32, n, k, bias};
+  };
+  auto pack = [&](const std::vector<WeightSource>& sources) {
+    auto packed = backend_->pack(sources);
+    widened.clear();
+    return packed;
+  };
+  embedding_ = pack({source("model.embed_tokens.weight", c.vocab_size, c.hidden_size, nullptr)});
+  if (!c.tied) head_ = pack({source("lm_head.weight", c.vocab_size, c.hidden_size, nullptr)});
+  final_norm_ = vector(tensors, "model.norm.weight");
+  for (int64_t l = 0; l < c.layers; l++) {
+    std::string prefix = "model.layers." + std::to_string(l) + ".";
+    Layer layer;
+    layer.attention_norm = vector(tensors, prefix + "input_layernorm.weight");
+    layer.mlp_norm = vector(tensors, prefix + "post_attention_layernorm.weight");
+    for (int g = 0; g < kGroups; g++) {
+      std::vector<WeightSource> sources;
+      std::vector<std::vector<float>> biases(kModuleNames[size_t(g)].size());
+      for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) {
+        const std::string name = prefix + kModuleNames[size_t(g)][m];
+        auto [k, n] = module_shape(g, int(m));
+        if (g == kQkv && c.attention_bias) biases[m] = widen_tensor(find(tensors, name + ".bias", {n}));
+        sources.push_back(source(name + ".weight", n, k, biases[m].empty() ? nullptr : biases[m].data()));
+      }
+      layer.linear[size_t(g)] = pack(sources);
+    }
+    layers_.push_back(std::move(layer));
+  }
+}
+
+AttentionShape Model::attention_shape() const {
+  return {int(config_.heads), int(config_.kv_heads), int(config_.head_dim), float(1.0 / std::sqrt(double(config_.head_dim)))};
+}
+
+size_t Model::weight_bytes() const {
+  size_t total = embedding_->bytes() + (head_ ? head_->bytes() : 0);
+  for (const auto& layer : layers_)
+    for (const auto& w : layer.linear) total += w->bytes();
+  for (const auto& v : vectors_) total += v->bytes();
+  return total;
+}
+
+}  // namespace rolegrad

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ops/backend.h"
+
+namespace rolegrad {
+
+/// The numbers of a Qwen2-architecture config.json, as TypeScript has read and checked them.
+struct ModelConfig {
+  int64_t vocab_size = 0, hidden_size = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, intermediate_size = 0;
+  double rms_norm_eps = 1e-6, rope_theta = 10000;
+  bool tied = false, attention_bias = true;
+};
+
+/// A stored tensor: where it lies in a mapped file.
+struct StoredTensor {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  std::vector<int64_t> shape;
+};
+
+/// The four groups of linears of a layer that read the same x.
+enum Group { kQkv = 0, kOut = 1, kGateUp = 2, kDown = 3, kGroups = 4 };
+/// Modules of each group, by their Hugging Face names within a layer.
+extern const std::array<std::vector<std::string>, kGroups> kModuleNames;
+
+struct Layer {
+  std::array<std::unique_ptr<PackedWeight>, kGroups> linear;
+  Tensor attention_norm, mlp_norm;  // [1, H]
+};
+
+/// The frozen (or, in full training, trained) weights of one decoder on one backend.
+class Model {
+ public:
+  /// `tensors` by Hugging Face names. Missing or misshapen ones: ERR_MODEL_TENSOR. `f32`: widen bf16 weights (full training needs it).
+  Model(std::unique_ptr<Backend> backend, ModelConfig config, const std::map<std::string, StoredTensor>& tensors, bool f32);
+
+  Backend& backend() const { return *backend_; }
+  const ModelConfig& config() const { return config_; }
+  const Layer& layer(int64_t i) const { return layers_[size_t(i)]; }
+  Layer& layer(int64_t i) { return layers_[size_t(i)]; }
+  const PackedWeight& embedding() const { return *embedding_; }
+  PackedWeight& embedding() { return *embedding_; }
+  const PackedWeight& head() const { return config_.tied ? *embedding_ : *head_; }
+  PackedWeight& head() { return config_.tied ? *embedding_ : *head_; }
+  const Tensor& final_norm() const { return final_norm_; }
+  std::span<const double> rope_frequencies() const { return frequencies_; }
+  AttentionShape attention_shape() const;
+  size_t weight_bytes() const;
+  /// Input and output columns of a module.
+  std::pair<int64_t, int64_t> module_shape(int group, int m) const;
+
+ private:
+  Tensor vector(const std::map<std::string, StoredTensor>& tensors, const std::string& name);
+
+  std::unique_ptr<Backend> backend_;
+  ModelConfig config_;
+  std::vector<Layer> layers_;
+  std::unique_ptr<PackedWeight> embedding_, head_;
+  Tensor final_norm_;
+  std::vector<std::unique_ptr<Memory>> vectors_;
+  std::vector<double> frequencies_;
+};
+
+/// A stored tensor as f32 values.
+std::vector<float> widen_tensor(const StoredTensor& t);
+
+}  // namespace rolegrad

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "ops/backend.h"
+
+namespace rolegrad {
+
+/// Tensors of one pass, taken in order and given back together. After the first pass one block holds them all: a step of the same or a
+/// smaller size allocates nothing.
+class Arena {
+ public:
+  explicit Arena(Backend& backend) : backend_(backend) {}
+
+  Tensor tensor(int64_t rows, int64_t cols) {
+    int64_t ld = backend_.leading_dimension(cols);
+    return {static_cast<float*>(take(size_t(std::max<int64_t>(rows, 1)) * size_t(ld) * sizeof(float))), rows, cols, ld};
+  }
+
+  /// Everything taken since the last reset is free again.
+  void reset() {
+    if (blocks_.size() > 1) {  // next time in one piece
+      size_t total = 0;
+      for (auto& block : blocks_) total += block->bytes();
+      blocks_.clear();
+      blocks_.push_back(backend_.allocate(total));
+      allocations_++;
+    }
+    block_ = 0;
+    used_ = 0;
+  }
+
+  /// What a nested pass gives back: `mark` before it, `release(mark)` after it.
+  struct Mark {
+    size_t block, used;
+  };
+  Mark mark() const { return {block_, used_}; }
+  void release(Mark m) { block_ = m.block, used_ = m.used; }
+
+  /// Blocks asked of the backend so far.
+  int64_t allocations() const { return allocations_; }
+  size_t bytes() const {
+    size_t total = 0;
+    for (const auto& block : blocks_) total += block->bytes();
+    return total;
+  }
+
+ private:
+  void* take(size_t bytes) {
+    constexpr size_t kSlack = 256;  // vector loads past the last column of the last row stay inside the block
+    bytes = (bytes + kSlack + 63) / 64 * 64;
+    while (block_ < blocks_.size() && used_ + bytes > blocks_[block_]->bytes()) block_++, used_ = 0;
+    if (block_ == blocks_.size()) {
+      // Buckets of 4 MiB, and at least a quarter of what is there, keep the number of blocks of a first pass small.
+      size_t size = std::max(bytes, std::max<size_t>(size_t(4) << 20, this->bytes() / 4));
+      blocks_.push_back(backend_.allocate(size));
+      allocations_++;
+      used_ = 0;
+    }
+    void* at = static_cast<char*>(blocks_[block_]->data()) + used_;
+    used_ += bytes;
+    return at;
+  }
+
+  Backend& backend_;
+  std::vector<std::unique_ptr<Memory>> blocks_;
+  size_t block_ = 0, used_ = 0;
+  int64_t allocations_ = 0;
+};
+
+}  // namespace rolegrad

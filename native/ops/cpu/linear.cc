@@ -1,0 +1,223 @@
+// Linears of the CPU backend: which thread computes which part of the output. Threads split output elements, never a chain.
+#include <cstring>
+
+#include "ops/cpu/cpu_backend.h"
+
+namespace rolegrad::cpu {
+
+namespace {
+
+/// Rows per task: with a block of 384 k steps 192 rows of x are 288 KiB, a third of L2; whole tiles.
+constexpr int64_t kTaskRows = 192;
+/// A transposed block costs more to make, so it serves more rows.
+constexpr int64_t kBackwardRows = 768;
+/// Panels per task.
+constexpr int64_t kTaskPanels = 8;
+
+const Panels& panels_of(const PackedWeight& w) { return static_cast<const Panels&>(w); }
+
+/// Splits n units into parts of `whole`, smaller where there would be too few parts for the threads.
+int64_t part_size(int64_t n, int64_t whole, int64_t other_parts, int threads) {
+  int64_t wanted = threads * 3;
+  while (whole > 1 && (n + whole - 1) / whole * other_parts < wanted) whole = (whole + 1) / 2;
+  return whole;
+}
+
+/// What each adapter adds in module m: forward reads bt, backward reads a.
+std::vector<LowRank> forward_parts(LoraSet lora, int m) {
+  std::vector<LowRank> parts(lora.size());
+  for (size_t v = 0; v < lora.size(); v++)
+    if (lora[v] && lora[v]->present[size_t(m)])
+      parts[v] = {lora[v]->bt[size_t(m)].data, lora[v]->bt[size_t(m)].ld, lora[v]->rank, int64_t(m) * lora[v]->rank};
+  return parts;
+}
+
+bool any_adapter(LoraSet lora, const Rows& rows) {
+  for (int v = 0; v < rows.adapters() && v < int(lora.size()); v++)
+    if (lora[size_t(v)] && !rows.of(v).rows.empty()) return true;
+  return false;
+}
+
+}  // namespace
+
+void CpuBackend::forward_module(const Tensor& y, const Tensor& u, const Tensor& x, const Panels& w, int m, int64_t p0, int64_t p1,
+                                int64_t m0, int64_t m1, const int32_t* adapter, const LowRank* lora, float* scratch) {
+  ForwardTask t{};
+  t.y = y.data;
+  t.ldy = y.ld;
+  t.x = x.data;
+  t.ldx = x.ld;
+  t.m0 = m0, t.m1 = m1, t.p0 = p0, t.p1 = p1;
+  t.panels = w.panels(m);
+  t.bf16 = w.is_bf16();
+  t.k = w.k();
+  t.n = w.n(m);
+  t.bias = w.bias(m);
+  t.adapter = adapter;
+  t.lora = lora;
+  t.u = u.data;
+  t.ldu = u.data ? u.ld : 0;
+  t.scratch = scratch;
+  k_.forward(t);
+}
+
+void CpuBackend::project(const Tensor& out, int64_t out_column, const Tensor& x, const Tensor& p, int64_t columns, float scale,
+                         std::span<const int32_t> rows) {
+  int64_t count = int64_t(rows.size()), part = k_.mr * 4;
+  parallel((count + part - 1) / part, [&](int64_t task, int worker) {
+    NarrowTask t{};
+    t.out = out.data + out_column;
+    t.ldo = out.ld;
+    t.x = x.data;
+    t.ldx = x.ld;
+    t.p = p.data;
+    t.ldp = p.ld;
+    t.k = p.rows;
+    t.e = columns;
+    t.rows = rows.data() + task * part;
+    t.count = std::min(part, count - task * part);
+    t.scale = scale;
+    t.scratch = scratch(worker, k_.mr * p.rows);
+    k_.narrow(t);
+  });
+}
+
+void CpuBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& weight, LoraSet lora,
+                        const Rows& rows) {
+  const Panels& w = panels_of(weight);
+  bool routed = any_adapter(lora, rows);
+  for (int v = 0; routed && v < int(lora.size()); v++)
+    if (lora[size_t(v)])
+      project(u, 0, x, lora[size_t(v)]->at, lora[size_t(v)]->at.cols, lora[size_t(v)]->scale, rows.of(v).rows);
+
+  struct Part {
+    int m;
+    int64_t p0, p1;
+  };
+  int64_t row_parts = (x.rows + kTaskRows - 1) / kTaskRows;
+  int64_t panels = 0;
+  for (int m = 0; m < w.modules(); m++) panels += w.panel_count(m);
+  int64_t per_task = part_size(panels, kTaskPanels, row_parts, pool_.threads());
+  std::vector<Part> parts;
+  std::vector<std::vector<LowRank>> low_rank;
+  for (int m = 0; m < w.modules(); m++) {
+    low_rank.push_back(forward_parts(lora, m));
+    for (int64_t p = 0; p < w.panel_count(m); p += per_task) parts.push_back({m, p, std::min(p + per_task, w.panel_count(m))});
+  }
+  const int32_t* adapter = routed ? rows.adapter().data() : nullptr;
+  parallel(row_parts * int64_t(parts.size()), [&](int64_t task, int worker) {
+    const Part& part = parts[size_t(task % int64_t(parts.size()))];
+    int64_t m0 = task / int64_t(parts.size()) * kTaskRows, m1 = std::min(m0 + kTaskRows, x.rows);
+    forward_module(y.col_range(w.column(part.m), w.n(part.m)), u, x, w, part.m, part.p0, part.p1, m0, m1, adapter,
+                   low_rank[size_t(part.m)].data(), scratch(worker, k_.block * k_.nr));
+  });
+}
+
+void CpuBackend::lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) {
+  for (int v = 0; v < rows.adapters() && v < int(lora.size()); v++) {
+    const LoraGroup* group = lora[size_t(v)];
+    if (!group || rows.of(v).rows.empty()) continue;
+    for (int m = 0; m < w.modules(); m++) {
+      if (group->present[size_t(m)]) {
+        project(du, int64_t(m) * group->rank, dy.col_range(w.column(m), w.n(m)), group->b[size_t(m)], group->rank, group->scale,
+                rows.of(v).rows);
+      } else {
+        for (int32_t row : rows.of(v).rows)
+          std::memset(du.data + row * du.ld + m * group->rank, 0, size_t(group->rank) * sizeof(float));
+      }
+    }
+  }
+}
+
+void CpuBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& weight, LoraSet lora,
+                                 const Rows& rows, bool accumulate) {
+  const Panels& w = panels_of(weight);
+  bool routed = any_adapter(lora, rows);
+  std::vector<LowRank> low_rank(lora.size());
+  if (routed) {
+    lora_du(du, dy, w, lora, rows);
+    for (size_t v = 0; v < lora.size(); v++)
+      if (lora[v]) low_rank[v] = {lora[v]->a.data, lora[v]->a.ld, lora[v]->a.rows, 0};
+  }
+  std::vector<BackwardModule> modules;
+  for (int m = 0; m < w.modules(); m++) modules.push_back({w.panels(m), w.n(m), w.column(m)});
+  int64_t columns = (w.k() + k_.nr - 1) / k_.nr;
+  int64_t row_parts = (dy.rows + kBackwardRows - 1) / kBackwardRows;
+  int64_t per_task = part_size(columns, 4, row_parts, pool_.threads());
+  int64_t column_parts = (columns + per_task - 1) / per_task;
+  parallel(row_parts * column_parts, [&](int64_t task, int worker) {
+    BackwardTask t{};
+    t.dx = dx.data;
+    t.lddx = dx.ld;
+    t.dy = dy.data;
+    t.lddy = dy.ld;
+    t.m0 = task / column_parts * kBackwardRows;
+    t.m1 = std::min(t.m0 + kBackwardRows, dy.rows);
+    t.q0 = task % column_parts * per_task;
+    t.q1 = std::min(t.q0 + per_task, columns);
+    t.modules = modules.data();
+    t.module_count = w.modules();
+    t.bf16 = w.is_bf16();
+    t.accumulate = accumulate;
+    t.k = w.k();
+    t.adapter = routed ? rows.adapter().data() : nullptr;
+    t.lora = low_rank.data();
+    t.du = du.data;
+    t.lddu = du.data ? du.ld : 0;
+    t.scratch = scratch(worker, (k_.block + 4) * k_.nr);
+    k_.backward(t);
+  });
+}
+
+void CpuBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x, const Tensor& dy,
+                               const PackedWeight& w, LoraSet lora, const Rows& rows) {
+  struct Part {
+    GradientTask task;
+  };
+  std::vector<GradientTask> tasks;
+  // 128 columns a task: x and dy are read once, a few cache lines of each row at a time.
+  constexpr int64_t kColumns = 128;
+  auto split = [&](const GradTensor& g, const Tensor& p, const Tensor& q, const Rows::Group& group) {
+    for (int64_t n = 0; n < g.cols; n += kColumns)
+      tasks.push_back({g.data, g.ld, p.data, p.ld, q.data, q.ld, 0, g.rows, n, std::min(n + kColumns, g.cols), group.rows.data(),
+                       group.cuts.data(), int64_t(group.cuts.size()) - 1});
+  };
+  for (int v = 0; v < rows.adapters() && v < int(lora.size()); v++) {
+    const LoraGroup* pair = lora[size_t(v)];
+    if (!pair || !gradients[size_t(v)] || rows.of(v).rows.empty()) continue;
+    split(gradients[size_t(v)]->a, du, x, rows.of(v));
+    for (int m = 0; m < w.modules(); m++)
+      if (pair->present[size_t(m)])
+        split(gradients[size_t(v)]->bt[size_t(m)], u.col_range(int64_t(m) * pair->rank, pair->rank),
+              dy.col_range(w.column(m), w.n(m)), rows.of(v));
+  }
+  parallel(int64_t(tasks.size()), [&](int64_t i, int) { k_.gradient(tasks[size_t(i)]); });
+}
+
+void CpuBackend::weight_gradient(const GradTensor& dw, const GradTensor* db, const Tensor& dy, const Tensor& x,
+                                 const Rows::Group& group) {
+  int64_t rows_per_task = k_.mr * 8, columns_per_task = k_.nr * 4;
+  int64_t row_parts = (dw.rows + rows_per_task - 1) / rows_per_task;
+  int64_t column_parts = (dw.cols + columns_per_task - 1) / columns_per_task;
+  int64_t sequences = int64_t(group.cuts.size()) - 1;
+  parallel(row_parts * column_parts, [&](int64_t task, int) {
+    int64_t m0 = task % row_parts * rows_per_task, n0 = task / row_parts * columns_per_task;
+    k_.gradient({dw.data, dw.ld, dy.data, dy.ld, x.data, x.ld, m0, std::min(m0 + rows_per_task, dw.rows), n0,
+                 std::min(n0 + columns_per_task, dw.cols), group.rows.data(), group.cuts.data(), sequences});
+  });
+  if (db)
+    parallel((dy.cols + 255) / 256, [&](int64_t i, int) {
+      k_.column_sum(db->data, dy.data, dy.ld, i * 256, std::min(i * 256 + 256, dy.cols), group.rows.data(), group.cuts.data(),
+                    sequences);
+    });
+}
+
+void CpuBackend::refresh_lora(const LoraGroup& g) {
+  for (int64_t i = 0; i < g.a.rows; i++)
+    for (int64_t k = 0; k < g.a.cols; k++) g.at.data[k * g.at.ld + i] = g.a.data[i * g.a.ld + k];
+  for (size_t m = 0; m < g.bt.size(); m++)
+    for (int64_t j = 0; j < g.bt[m].rows; j++)
+      for (int64_t n = 0; n < g.bt[m].cols; n++) g.b[m].data[n * g.b[m].ld + j] = g.bt[m].data[j * g.bt[m].ld + n];
+}
+
+}  // namespace rolegrad::cpu

@@ -1,0 +1,178 @@
+// Row-wise operations: elementwise but for the 16-lane sums.
+
+float rms_inverse(const float* x, int64_t n, float eps) {
+  vf part[P16];
+  for (int i = 0; i < P16; i++) part[i] = vf{};
+  int64_t whole = n / 16 * 16;
+  for (int64_t j = 0; j < whole; j += 16)
+    for (int i = 0; i < P16; i++) {
+      vf v = load(x + j + i * LANES);
+      part[i] = fma(v, v, part[i]);
+    }
+  float tail[16];
+  load_tail(tail, x + whole, n - whole, 0);
+  for (int i = 0; i < P16; i++) part[i] = fma(load(tail + i * LANES), load(tail + i * LANES), part[i]);
+  return float(1.0 / __builtin_sqrt(double(tree_sum(part)) / double(n) + double(eps)));
+}
+
+void rmsnorm(float* y, const float* x, const float* w, float inverse, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = x[i] * inverse * w[i];
+}
+
+/// dx = inv * (w dy - xhat * mean(w dy xhat)), xhat = x * inv.
+void rmsnorm_backward(float* dx, const float* dy, const float* x, const float* w, float inverse, int64_t n, bool accumulate) {
+  vf part[P16];
+  for (int i = 0; i < P16; i++) part[i] = vf{};
+  int64_t whole = n / 16 * 16;
+  for (int64_t j = 0; j < whole; j += 16)
+    for (int i = 0; i < P16; i++) {
+      int64_t at = j + i * LANES;
+      part[i] = fma(load(dy + at) * load(w + at), load(x + at), part[i]);
+    }
+  float a[16], b[16], c[16];
+  load_tail(a, dy + whole, n - whole, 0);
+  load_tail(b, w + whole, n - whole, 0);
+  load_tail(c, x + whole, n - whole, 0);
+  for (int i = 0; i < P16; i++) part[i] = fma(load(a + i * LANES) * load(b + i * LANES), load(c + i * LANES), part[i]);
+  float mean = tree_sum(part) * inverse / float(n);
+  for (int64_t i = 0; i < n; i++) {
+    float g = inverse * (dy[i] * w[i] - x[i] * inverse * mean);
+    dx[i] = accumulate ? dx[i] + g : g;
+  }
+}
+
+void rmsnorm_weight(double* dw, const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* inverse, int64_t n0,
+                    int64_t n1, const int32_t* rows, const int32_t* cuts, int64_t sequences) {
+  for (int64_t s = 0; s < sequences; s++)
+    for (int64_t n = n0; n < n1; n++) {
+      float sum = 0;
+      for (int64_t i = cuts[s]; i < cuts[s + 1]; i++) {
+        int64_t t = rows[i];
+        sum = __builtin_fmaf(dy[t * lddy + n], x[t * ldx + n] * inverse[t], sum);
+      }
+      dw[n] += double(sum);
+    }
+}
+
+void swiglu(float* y, const float* gate, const float* up, int64_t n) {
+  const vf one = splat(1);
+  int64_t j = 0;
+  for (; j + LANES <= n; j += LANES) {
+    vf g = load(gate + j);
+    store(y + j, g / (one + exp(-g)) * load(up + j));
+  }
+  if (j < n) {
+    float g[16], u[16];
+    load_tail(g, gate + j, n - j, 0);
+    load_tail(u, up + j, n - j, 0);
+    vf gv = load(g);
+    store(u, gv / (one + exp(-gv)) * load(u));
+    for (int64_t i = j; i < n; i++) y[i] = u[i - j];
+  }
+}
+
+INLINE void swiglu_backward_step(float* dgate, float* dup, const float* dy, const float* gate, const float* up) {
+  const vf one = splat(1);
+  vf g = load(gate), u = load(up), dv = load(dy);
+  vf sigmoid = one / (one + exp(-g));
+  store(dup, dv * (g * sigmoid));
+  store(dgate, dv * u * sigmoid * (one + g * (one - sigmoid)));
+}
+
+void swiglu_backward(float* dgate, float* dup, const float* dy, const float* gate, const float* up, int64_t n) {
+  int64_t j = 0;
+  for (; j + LANES <= n; j += LANES) swiglu_backward_step(dgate + j, dup + j, dy + j, gate + j, up + j);
+  if (j < n) {
+    float a[16], b[16], c[16];
+    load_tail(a, dy + j, n - j, 0);
+    load_tail(b, gate + j, n - j, 0);
+    load_tail(c, up + j, n - j, 0);
+    swiglu_backward_step(b, c, a, b, c);
+    for (int64_t i = j; i < n; i++) {
+      dgate[i] = b[i - j];
+      dup[i] = c[i - j];
+    }
+  }
+}
+
+void add(float* y, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+/// (a, b) -> (a cos - b sin, b cos + a sin) with a = x_i, b = x_{i + d/2}.
+void rope(float* x, const float* cos, const float* sin, int64_t heads, int64_t d, float sign) {
+  int64_t half = d / 2;
+  for (int64_t h = 0; h < heads; h++) {
+    float* a = x + h * d;
+    float* b = a + half;
+    for (int64_t i = 0; i < half; i++) {
+      float s = sin[i] * sign, u = a[i], w = b[i];
+      a[i] = u * cos[i] - w * s;
+      b[i] = w * cos[i] + u * s;
+    }
+  }
+}
+
+void chunk_stats(const float* logits, int64_t n, float temperature, float* max_out, float* sum_out) {
+  vf part[P16], t = splat(temperature);
+  for (int i = 0; i < P16; i++) part[i] = splat(-__builtin_inff());
+  int64_t whole = n / 16 * 16;
+  float tail[16];
+  load_tail(tail, logits + whole, n - whole, -__builtin_inff());
+  for (int64_t j = 0; j < whole; j += 16)
+    for (int i = 0; i < P16; i++) part[i] = max(load(logits + j + i * LANES) / t, part[i]);
+  for (int i = 0; i < P16; i++) part[i] = max(load(tail + i * LANES) / t, part[i]);
+  float m = tree_max(part);
+  vf mv = splat(m);
+  for (int i = 0; i < P16; i++) part[i] = vf{};
+  for (int64_t j = 0; j < whole; j += 16)
+    for (int i = 0; i < P16; i++) part[i] = part[i] + exp(load(logits + j + i * LANES) / t - mv);
+  for (int i = 0; i < P16; i++) part[i] = part[i] + exp(load(tail + i * LANES) / t - mv);
+  *max_out = m;
+  *sum_out = tree_sum(part);
+}
+
+void chunk_gradient(float* logits, int64_t n, float temperature, float lse, float coefficient) {
+  vf t = splat(temperature), l = splat(lse), c = splat(coefficient);
+  int64_t j = 0;
+  for (; j + LANES <= n; j += LANES) store(logits + j, c * exp(load(logits + j) / t - l) / t);
+  if (j < n) {
+    float tail[16];
+    load_tail(tail, logits + j, n - j, 0);
+    store(tail, c * exp(load(tail) / t - l) / t);
+    for (int64_t i = j; i < n; i++) logits[i] = tail[i - j];
+  }
+}
+
+void adamw(float* p, const double* g, float* m, float* v, int64_t n, double g_scale, double decay, double b1, double b2,
+           double step_size, double bias2_root, double epsilon) {
+  for (int64_t i = 0; i < n; i++) {
+    double x = g[i] * g_scale;
+    double m1 = b1 * double(m[i]) + (1 - b1) * x, v1 = b2 * double(v[i]) + (1 - b2) * (x * x);
+    m[i] = float(m1);
+    v[i] = float(v1);
+    double denominator = __builtin_sqrt(v1) / bias2_root + epsilon;
+    p[i] = float(double(p[i]) * decay - step_size * (m1 / denominator));
+  }
+}
+
+/// MR * NV independent chains, as in a tile's inner loop but with nothing to load.
+double fma_rounds(int64_t rounds, float* sink) {
+  vf acc[12];
+  for (int i = 0; i < 12; i++) acc[i] = splat(float(i));
+  vf x = splat(1.0001f), y = splat(0.5f);
+  for (int64_t r = 0; r < rounds; r++) UNROLL for (int i = 0; i < 12; i++) acc[i] = fma(acc[i], x, y);
+  float s = 0;
+  for (int i = 0; i < 12; i++) s += acc[i][0];
+  *sink = s;
+  return 12.0 * LANES * 2;
+}
+
+void read_memory(const float* x, int64_t n, float* sink) {
+  vf acc[8];
+  for (int i = 0; i < 8; i++) acc[i] = vf{};
+  for (int64_t j = 0; j + 8 * LANES <= n; j += 8 * LANES) UNROLL for (int i = 0; i < 8; i++) acc[i] = acc[i] + load(x + j + i * LANES);
+  float s = 0;
+  for (int i = 0; i < 8; i++) s += acc[i][0];
+  *sink = s;
+}

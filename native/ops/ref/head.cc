@@ -1,0 +1,68 @@
+#include "ops/ref/ref_backend.h"
+
+namespace rolegrad::ref {
+
+namespace {
+
+// h w^T / temperature of row r, [V]
+std::vector<double> scaled_logits(const Tensor& h, int64_t r, const Weight& head, double temperature) {
+  std::vector<double> z(size_t(head.n()));
+  for (int64_t v = 0; v < head.n(); v++) {
+    for (int64_t k = 0; k < head.k(); k++) z[size_t(v)] += double(at(h, r, k)) * head.at(v, k);
+    z[size_t(v)] /= temperature;
+  }
+  return z;
+}
+
+}  // namespace
+
+void RefBackend::logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) {
+  for (int64_t r = 0; r < h.rows; r++) {
+    auto z = scaled_logits(h, r, static_cast<const Weight&>(head), 1);
+    for (int64_t v = 0; v < head.n(); v++) at(logits, r, v) = float(z[size_t(v)]);
+  }
+}
+
+// logprob = z_target - lse, z = h w^T / temperature
+void RefBackend::head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
+                               std::span<const int32_t> targets, float temperature) {
+  for (int64_t r = 0; r < h.rows; r++) {
+    auto z = scaled_logits(h, r, static_cast<const Weight&>(head), temperature);
+    double target = z[size_t(targets[size_t(r)])], sum = softmax(z);
+    at(logprob, r, 0) = float(target - sum);
+    at(lse, r, 0) = float(sum);
+  }
+}
+
+// dz_v = coefficient (softmax(z)_v - [v = target]) / temperature;   dh = sum_v dz_v w_v;   dw_v += dz_v h
+// A row of coefficient 0 is left out, not multiplied. The softmax is computed again: lse, which spares that, is not read.
+void RefBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor&,
+                               const PackedWeight& head, std::span<const int32_t> targets,
+                               std::span<const float> coefficient, float temperature, const Rows::Group& group) {
+  const auto& weight = static_cast<const Weight&>(head);
+  auto dlogits = [&](int64_t r) {
+    std::vector<double> z = scaled_logits(h, r, weight, temperature);
+    softmax(z);
+    z[size_t(targets[size_t(r)])] -= 1;
+    for (double& value : z) value *= coefficient[size_t(r)] / double(temperature);
+    return z;
+  };
+  for (int64_t r = 0; r < h.rows; r++) {
+    std::vector<double> sum(size_t(head.k()));
+    if (coefficient[size_t(r)] != 0) {
+      auto dz = dlogits(r);
+      for (int64_t v = 0; v < head.n(); v++)
+        for (int64_t k = 0; k < head.k(); k++) sum[size_t(k)] += dz[size_t(v)] * weight.at(v, k);
+    }
+    for (int64_t k = 0; k < head.k(); k++) at(dh, r, k) = float(sum[size_t(k)]);
+  }
+  if (!dw) return;
+  for (int32_t r : group.rows) {
+    if (coefficient[size_t(r)] == 0) continue;
+    auto dz = dlogits(r);
+    for (int64_t v = 0; v < head.n(); v++)
+      for (int64_t k = 0; k < head.k(); k++) at(*dw, v, k) += dz[size_t(v)] * at(h, r, k);
+  }
+}
+
+}  // namespace rolegrad::ref

@@ -1,0 +1,106 @@
+#include "ops/ref/ref_backend.h"
+
+// method.md, eq. 10, with the pairs of the row's own adapter alone: other adapters' numbers are not read.
+namespace rolegrad::ref {
+
+namespace {
+
+// The pairs that row t runs, or null.
+const LoraGroup* pairs_of(LoraSet lora, const Rows& rows, int64_t t) {
+  int32_t adapter = rows.adapter()[size_t(t)];
+  return adapter >= 0 && size_t(adapter) < lora.size() ? lora[size_t(adapter)] : nullptr;
+}
+
+}  // namespace
+
+// y = x w^T + bias + u bt, u = scale x a^T; a module without a pair has u = 0
+void RefBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
+                        const Rows& rows) {
+  const auto& weight = static_cast<const Weight&>(w);
+  for (int64_t t = 0; t < x.rows; t++) {
+    std::vector<double> sum(weight.bias.begin(), weight.bias.end());
+    for (int64_t n = 0; n < w.n(); n++)
+      for (int64_t k = 0; k < w.k(); k++) sum[size_t(n)] += double(at(x, t, k)) * weight.at(n, k);
+
+    if (const LoraGroup* pairs = pairs_of(lora, rows, t))
+      for (int m = 0; m < w.modules(); m++)
+        for (int64_t i = 0; i < pairs->rank; i++) {
+          int64_t row = m * int64_t(pairs->rank) + i;
+          at(u, t, row) = 0;
+          if (!pairs->present[size_t(m)]) continue;
+          double xa = 0;
+          for (int64_t k = 0; k < w.k(); k++) xa += double(at(x, t, k)) * at(pairs->a, row, k);
+          double ui = pairs->scale * xa;
+          at(u, t, row) = float(ui);
+          for (int64_t n = 0; n < w.n(m); n++) sum[size_t(w.column(m) + n)] += ui * at(pairs->bt[size_t(m)], i, n);
+        }
+    for (int64_t n = 0; n < w.n(); n++) at(y, t, n) = float(sum[size_t(n)]);
+  }
+}
+
+// du = scale dy b, 0 for a module without a pair
+void RefBackend::lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) {
+  for (int64_t t = 0; t < dy.rows; t++) {
+    const LoraGroup* pairs = pairs_of(lora, rows, t);
+    if (!pairs) continue;
+    for (int m = 0; m < w.modules(); m++)
+      for (int64_t i = 0; i < pairs->rank; i++) {
+        double sum = 0;
+        for (int64_t n = 0; pairs->present[size_t(m)] && n < w.n(m); n++)
+          sum += double(at(dy, t, w.column(m) + n)) * at(pairs->bt[size_t(m)], i, n);
+        at(du, t, m * int64_t(pairs->rank) + i) = float(pairs->scale * sum);
+      }
+  }
+}
+
+// dx = dy w + du a
+void RefBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
+                                 LoraSet lora, const Rows& rows, bool accumulate) {
+  const auto& weight = static_cast<const Weight&>(w);
+  lora_du(du, dy, w, lora, rows);
+  for (int64_t t = 0; t < dy.rows; t++) {
+    const LoraGroup* pairs = pairs_of(lora, rows, t);
+    for (int64_t k = 0; k < w.k(); k++) {
+      double sum = accumulate ? at(dx, t, k) : 0.0;
+      for (int64_t n = 0; n < w.n(); n++) sum += double(at(dy, t, n)) * weight.at(n, k);
+      for (int m = 0; pairs && m < w.modules(); m++) {
+        if (!pairs->present[size_t(m)]) continue;
+        for (int64_t i = m * int64_t(pairs->rank); i < (m + 1) * int64_t(pairs->rank); i++)
+          sum += double(at(du, t, i)) * at(pairs->a, i, k);
+      }
+      at(dx, t, k) = float(sum);
+    }
+  }
+}
+
+// a += du^T x, bt += u^T dy over the rows of each adapter; the scale is in u and du.
+void RefBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x,
+                               const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) {
+  for (int v = 0; v < rows.adapters(); v++) {
+    if (size_t(v) >= lora.size() || !lora[size_t(v)] || !gradients[size_t(v)]) continue;
+    const LoraGroup& pairs = *lora[size_t(v)];
+    const LoraGradient& gradient = *gradients[size_t(v)];
+    for (int32_t t : rows.of(v).rows)
+      for (int m = 0; m < w.modules(); m++) {
+        if (!pairs.present[size_t(m)]) continue;
+        for (int64_t i = 0; i < pairs.rank; i++) {
+          int64_t row = m * int64_t(pairs.rank) + i;
+          for (int64_t k = 0; k < w.k(); k++) at(gradient.a, row, k) += double(at(du, t, row)) * at(x, t, k);
+          for (int64_t n = 0; n < w.n(m); n++)
+            at(gradient.bt[size_t(m)], i, n) += double(at(u, t, row)) * at(dy, t, w.column(m) + n);
+        }
+      }
+  }
+}
+
+// dw += dy^T x, db += sum of dy
+void RefBackend::weight_gradient(const GradTensor& dw, const GradTensor* db, const Tensor& dy, const Tensor& x,
+                                 const Rows::Group& group) {
+  for (int32_t t : group.rows)
+    for (int64_t n = 0; n < dy.cols; n++) {
+      for (int64_t k = 0; k < x.cols; k++) at(dw, n, k) += double(at(dy, t, n)) * at(x, t, k);
+      if (db) at(*db, 0, n) += at(dy, t, n);
+    }
+}
+
+}  // namespace rolegrad::ref

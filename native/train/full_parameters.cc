@@ -1,0 +1,138 @@
+#include "train/full_parameters.h"
+
+#include <cmath>
+
+#include "core/error.h"
+
+namespace rolegrad {
+
+FullParameters::FullParameters(Model& model, const std::map<std::string, StoredTensor>& tensors) : model_(model) {
+  const ModelConfig& c = model.config();
+  Backend& b = model.backend();
+  auto add = [&](const std::string& name, int64_t rows, int64_t cols) {
+    entries_.push_back({name, size_, rows, cols, b.leading_dimension(cols), rows > 1});
+    size_ += size_t(rows) * size_t(entries_.back().ld);
+  };
+  add("model.embed_tokens.weight", c.vocab_size, c.hidden_size);
+  if (!c.tied) add("lm_head.weight", c.vocab_size, c.hidden_size);
+  add("model.norm.weight", 1, c.hidden_size);
+  for (int64_t l = 0; l < c.layers; l++) {
+    std::string prefix = "model.layers." + std::to_string(l) + ".";
+    add(prefix + "input_layernorm.weight", 1, c.hidden_size);
+    add(prefix + "post_attention_layernorm.weight", 1, c.hidden_size);
+    for (int g = 0; g < kGroups; g++)
+      for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) {
+        auto [k, n] = model.module_shape(g, int(m));
+        add(prefix + kModuleNames[size_t(g)][m] + ".weight", n, k);
+        if (g == kQkv && c.attention_bias) add(prefix + kModuleNames[size_t(g)][m] + ".bias", 1, n);
+      }
+  }
+  tied_head_ = size_;
+  size_t gradient_size = size_ + (c.tied ? size_t(c.vocab_size) * size_t(b.leading_dimension(c.hidden_size)) : 0);
+  values_ = b.allocate(size_ * sizeof(float));
+  first_ = b.allocate(size_ * sizeof(float));
+  second_ = b.allocate(size_ * sizeof(float));
+  gradients_ = b.allocate(gradient_size * sizeof(double));
+  scalar_ = b.allocate(sizeof(double));
+  for (const auto& e : entries_) {
+    auto it = tensors.find(e.name);
+    if (it == tensors.end()) throw Error("ERR_MODEL_TENSOR", "Expected the tensor " + e.name + " in the checkpoint but it is missing");
+    b.write(value(e), widen_tensor(it->second).data());
+  }
+
+  sinks_.embedding = gradient(entry("model.embed_tokens.weight"));
+  sinks_.head = sinks_.embedding;
+  if (c.tied)
+    sinks_.head.data = gradients() + tied_head_;
+  else
+    sinks_.head = gradient(entry("lm_head.weight"));
+  sinks_.final_norm = gradient(entry("model.norm.weight"));
+  for (int64_t l = 0; l < c.layers; l++) {
+    std::string prefix = "model.layers." + std::to_string(l) + ".";
+    FullGradient::LayerGradient layer;
+    layer.attention_norm = gradient(entry(prefix + "input_layernorm.weight"));
+    layer.mlp_norm = gradient(entry(prefix + "post_attention_layernorm.weight"));
+    for (int g = 0; g < kGroups; g++)
+      for (const auto& module : kModuleNames[size_t(g)]) {
+        layer.weight[size_t(g)].push_back(gradient(entry(prefix + module + ".weight")));
+        if (g == kQkv && c.attention_bias) layer.bias[size_t(g)].push_back(gradient(entry(prefix + module + ".bias")));
+      }
+    sinks_.layers.push_back(std::move(layer));
+  }
+}
+
+const FullParameters::Entry& FullParameters::entry(const std::string& name) const {
+  for (const auto& e : entries_)
+    if (e.name == name) return e;
+  throw Error("ERR_NO_PARAMETER", "Expected the name of a parameter but received " + name);
+}
+
+Tensor FullParameters::first_moment(const Entry& e) const {
+  return {static_cast<float*>(first_->data()) + e.offset, e.rows, e.cols, e.ld};
+}
+Tensor FullParameters::second_moment(const Entry& e) const {
+  return {static_cast<float*>(second_->data()) + e.offset, e.rows, e.cols, e.ld};
+}
+GradTensor FullParameters::gradient(const Entry& e) const { return {gradients() + e.offset, e.rows, e.cols, e.ld}; }
+
+std::vector<double> FullParameters::read_gradient(const Entry& e) const {
+  std::vector<double> values(static_cast<size_t>(e.rows * e.cols));
+  model_.backend().read(values.data(), gradient(e));
+  if (model_.config().tied && e.name == "model.embed_tokens.weight") {
+    std::vector<double> head(values.size());
+    model_.backend().read(head.data(), sinks_.head);
+    for (size_t i = 0; i < values.size(); i++) values[i] += head[i];
+  }
+  return values;
+}
+
+void FullParameters::zero_gradients() {
+  for (const auto& e : entries_) model_.backend().zero(gradient(e));
+  model_.backend().zero(sinks_.head);
+}
+
+double FullParameters::apply(const AdamWStep& step, bool decay_vectors) {
+  Backend& b = model_.backend();
+  if (model_.config().tied) {
+    // Both uses of the table become one gradient.
+    auto summed = read_gradient(entries_[0]);
+    b.write(gradient(entries_[0]), summed.data());
+    b.zero(sinks_.head);
+  }
+  GradTensor scalar{static_cast<double*>(scalar_->data()), 1, 1, 1};
+  b.zero(scalar);
+  for (const auto& e : entries_) b.sum_of_squares(scalar.data, gradient(e));
+  for (const auto& e : entries_) {
+    AdamWStep own = step;
+    if (!e.decays && !decay_vectors) own.weight_decay = 0;
+    b.adamw(value(e), gradient(e), first_moment(e), second_moment(e), own, scalar.data);
+  }
+  publish();
+  return std::sqrt(b.read_scalar(scalar.data));
+}
+
+void FullParameters::publish() {
+  Backend& b = model_.backend();
+  const ModelConfig& c = model_.config();
+  b.repack(model_.embedding(), 0, value(entry("model.embed_tokens.weight")), nullptr);
+  if (!c.tied) b.repack(model_.head(), 0, value(entry("lm_head.weight")), nullptr);
+  b.copy(model_.final_norm(), value(entry("model.norm.weight")));
+  for (int64_t l = 0; l < c.layers; l++) {
+    std::string prefix = "model.layers." + std::to_string(l) + ".";
+    b.copy(model_.layer(l).attention_norm, value(entry(prefix + "input_layernorm.weight")));
+    b.copy(model_.layer(l).mlp_norm, value(entry(prefix + "post_attention_layernorm.weight")));
+    for (int g = 0; g < kGroups; g++)
+      for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) {
+        const std::string name = prefix + kModuleNames[size_t(g)][m];
+        bool biased = g == kQkv && c.attention_bias;
+        Tensor bias = biased ? value(entry(name + ".bias")) : Tensor{};
+        b.repack(*model_.layer(l).linear[size_t(g)], int(m), value(entry(name + ".weight")), biased ? &bias : nullptr);
+      }
+  }
+}
+
+size_t FullParameters::bytes() const {
+  return values_->bytes() + gradients_->bytes() + first_->bytes() + second_->bytes();
+}
+
+}  // namespace rolegrad

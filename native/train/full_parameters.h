@@ -1,0 +1,52 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/decoder.h"
+
+namespace rolegrad {
+
+/// Every parameter of a model under full training: f32 masters, f64 gradient sums and Adam's moments, each in one flat block.
+/// The embedding and a tied head are summed apart and added when the step is taken, so that micro-batches change no bit.
+class FullParameters {
+ public:
+  /// `tensors`: the checkpoint's values. The model must hold f32 weights.
+  FullParameters(Model& model, const std::map<std::string, StoredTensor>& tensors);
+
+  struct Entry {
+    std::string name;  // Hugging Face's
+    size_t offset;
+    int64_t rows, cols, ld;
+    bool decays;  // matrices do, norms and biases do not
+  };
+  const std::vector<Entry>& entries() const { return entries_; }
+  const Entry& entry(const std::string& name) const;
+  Tensor value(const Entry& e) const { return {values() + e.offset, e.rows, e.cols, e.ld}; }
+  Tensor first_moment(const Entry& e) const;
+  Tensor second_moment(const Entry& e) const;
+  GradTensor gradient(const Entry& e) const;
+  /// With a tied head: embedding and head together, as torch reports it.
+  std::vector<double> read_gradient(const Entry& e) const;
+  FullGradient& sinks() { return sinks_; }
+  void zero_gradients();
+  /// One AdamW step on everything with a global norm; returns the norm before clipping.
+  double apply(const AdamWStep& step, bool decay_vectors);
+  /// Values -> the model's packed weights.
+  void publish();
+  size_t bytes() const;
+
+ private:
+  float* values() const { return static_cast<float*>(values_->data()); }
+  double* gradients() const { return static_cast<double*>(gradients_->data()); }
+
+  Model& model_;
+  std::vector<Entry> entries_;
+  std::unique_ptr<Memory> values_, gradients_, first_, second_, scalar_;
+  size_t size_ = 0;
+  size_t tied_head_ = 0;  // offset of the tied head's own gradient, beyond size_
+  FullGradient sinks_;
+};
+
+}  // namespace rolegrad

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Builds the addon and the native tests with the address and undefined-behaviour sanitizers, in their own tree, and runs
+# on them the native tests and the node tests that work the engine hardest: scripts/asan.sh [TEST FILE ...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tests=("$@")
+if [ ${#tests[@]} -eq 0 ]; then
+  # By name: what runs the engine for minutes (training to a reward), or not at all, is left out.
+  shopt -s nullglob
+  tests=(test/{native,binding,attribution*,model*,weights*,safetensors*,forward*,adapter*,router*,lora*,kernel*,gradient*,trainer*,optimizer*,bad-*}.test.ts)
+fi
+
+node native/build.mjs --out build/asan/build -D ROLEGRAD_SANITIZE=address,undefined
+node native/build.mjs --out build/asan/build --target rolegrad_tests
+
+export ROLEGRAD_PREBUILD="$PWD/build/asan" # node-gyp-build looks in <folder>/build/Release
+export ROLEGRAD_NATIVE_TESTS="$PWD/build/asan/build/Release/rolegrad_tests"
+export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1}" UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
+LD_PRELOAD="$("${CXX:-g++}" -print-file-name=libasan.so)" node node_modules/.bin/tap "${tests[@]}"

@@ -1,0 +1,158 @@
+// The command line, the example, and what the package's entry loads.
+import { execFile } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { promisify } from "node:util";
+import t, { type Test } from "tap";
+import { computeInterferenceSync, summary } from "rolegrad/attribution";
+import { root } from "./helpers/shared.js";
+import { dense, designRows, randomCounts, table } from "./helpers/tables.js";
+
+const counts = randomCounts(12, 20, 11);
+const correct = dense(counts);
+const rows = designRows.flatMap((variant, v) =>
+  counts.map((k, q) => ({ variant, id: `q${q}`, correct: k[v], samples: 20 })),
+);
+const expected = computeInterferenceSync(table(counts, 20));
+
+interface Ended {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a script of the repository. */
+async function node(...args: string[]): Promise<Ended> {
+  const env = { ...process.env, NO_COLOR: "1", FORCE_COLOR: undefined };
+  try {
+    return { code: 0, ...(await promisify(execFile)(process.execPath, args, { cwd: root, env })) };
+  } catch (error) {
+    return error as Ended;
+  }
+}
+
+const rolegrad = (...args: string[]): Promise<Ended> => node("bin/rolegrad.js", "interference", ...args);
+
+function file(t: Test, name: string, text: string): string {
+  const made = path.join(t.testdir(), name);
+  writeFileSync(made, text);
+  return made;
+}
+
+t.test("rolegrad interference prints the figures, the warnings and the sentence", async (t) => {
+  const { code, stdout, stderr } = await rolegrad(file(t, "table.json", JSON.stringify({ samples: 20, correct })));
+  t.equal(code, 0, stderr);
+  t.match(stdout, new RegExp(`^negative +${expected.counts.negative} .* interference$`, "m"));
+  t.match(
+    stdout,
+    new RegExp(`^lambda23 +${expected.mean23.value.toFixed(2)} +${expected.median23.value.toFixed(2)} `, "m"),
+  );
+  t.match(stdout, /^naive tests/m);
+  for (const warning of expected.warnings) t.ok(stdout.includes(`- ${warning}\n`), warning);
+  t.ok(stdout.endsWith(`\n${summary(expected)}\n`));
+});
+
+t.test("--json prints the whole result, from all three kinds of file", async (t) => {
+  const files = {
+    "dense.json": JSON.stringify({ samples: 20, correct }),
+    "rows.json": JSON.stringify({ rows }),
+    "list.json": JSON.stringify(rows),
+    "rows.jsonl": rows.map((row) => `${JSON.stringify(row)}\n`).join("\n"),
+  };
+  for (const [name, text] of Object.entries(files)) {
+    const { code, stdout } = await rolegrad("--json", file(t, name, text));
+    t.equal(code, 0, name);
+    const result = JSON.parse(stdout);
+    t.same(result.lambda.l23, [...expected.lambda.l23], name);
+    t.same(result.counts, expected.counts);
+    t.same(result.warnings, expected.warnings);
+    t.equal(result.summary, summary(expected));
+  }
+});
+
+t.test("--smoothing chooses the smoothing", async (t) => {
+  const { stdout } = await rolegrad(
+    "--json",
+    "--smoothing",
+    "laplace",
+    file(t, "t.json", JSON.stringify({ samples: 20, correct })),
+  );
+  t.equal(JSON.parse(stdout).smoothing, "laplace");
+});
+
+t.test("errors name the file, and the line of a row; exit codes tell failure from wrong use", async (t) => {
+  const bad = rows.map((row, i) => (i === 3 ? { ...row, correct: 21 } : row));
+  const cases: [name: string, text: string | undefined, code: number, message: RegExp][] = [
+    [
+      "k.json",
+      JSON.stringify({ rows: bad }),
+      1,
+      /\[ERR_TABLE_COUNT\]: \S*k\.json: .*rows\[3\]\.correct \(variant base of question "q3"\).*21/,
+    ],
+    [
+      "k.jsonl",
+      bad.map((row) => `\n${JSON.stringify(row)}`).join("\n"),
+      1,
+      /\[ERR_TABLE_COUNT\]: .*k\.jsonl:8\.correct \(variant base/,
+    ],
+    ["short.json", '{"samples": 20,', 1, /\[ERR_TABLE_FILE\]: Expected JSON in \S*short\.json/],
+    ["short.jsonl", '{"variant": "base"', 1, /\[ERR_DATA_LINE\].*short\.jsonl:1/],
+    ["missing.json", undefined, 1, /\[ERR_DATA_NOT_FOUND\].*missing\.json/],
+    ["missing.jsonl", undefined, 1, /\[ERR_DATA_NOT_FOUND\].*missing\.jsonl/],
+  ];
+  for (const [name, text, code, message] of cases) {
+    const made = text === undefined ? path.join(t.testdir(), name) : file(t, name, text);
+    const ended = await rolegrad(made);
+    t.equal(ended.code, code, name);
+    t.match(ended.stderr, message);
+    t.equal(ended.stdout, "");
+  }
+  t.match(await rolegrad("--smoothing", "some", "t.json"), { code: 2, stderr: /ERR_USAGE.*--smoothing.*some/ });
+  t.match(await rolegrad(), { code: 2, stderr: /missing required argument/ });
+});
+
+t.test("the example prints its sentence", async (t) => {
+  const { code, stdout } = await node("examples/attribution.mjs");
+  t.equal(code, 0);
+  t.equal(
+    stdout,
+    "Reasoning and tool use interfere in 4 of 5 answered questions (80.0 %) and help each other in 1; on average training " +
+      "both together gains 0.36 logits less than the two trainings apart (mean lambda23 -0.36, median -0.28; point " +
+      "estimates for these checkpoints).\n",
+  );
+});
+
+t.test("the code of docs/attribution.md runs and prints what the page says", async (t) => {
+  const page = readFileSync(path.join(root, "docs", "attribution.md"), "utf8");
+  const blocks = [...page.matchAll(/^```js\n(.*?)^```/gms)].map(([, code = ""]) => code);
+  t.equal(blocks.length, 2);
+  const outputs: string[] = [];
+  for (const code of blocks) {
+    const ended = await node("--input-type=module", "--eval", code);
+    t.equal(ended.code, 0, ended.stderr);
+    outputs.push(ended.stdout);
+  }
+  t.match(outputs[0], /^Reasoning and tool use interfere in 3 of 3 /);
+  t.ok(blocks[1]?.includes(`// ${outputs[1]?.trim()}\n`), outputs[1] ?? "nothing printed");
+});
+
+t.test("rolegrad/attribution loads nothing of the agent side", async (t) => {
+  const dist = path.join(root, "dist");
+  const seen = new Set<string>();
+  const packages = new Set<string>();
+  const visit = (module: string): void => {
+    if (seen.has(module)) return;
+    seen.add(module);
+    for (const [, name = ""] of readFileSync(module, "utf8").matchAll(/(?:from|import\(|^import) ?"([^"]+)"/gm)) {
+      if (name.startsWith(".")) visit(path.resolve(path.dirname(module), name));
+      else if (!name.startsWith("node:")) packages.add(name);
+    }
+  };
+  visit(path.join(dist, "attribution", "index.js"));
+  const outside = [...seen]
+    .map((module) => path.relative(dist, module))
+    .filter((name) => !name.startsWith("attribution"));
+  t.same(outside.sort(), ["binding.js", "errors.js"]);
+  t.same([...packages], ["node-gyp-build"]);
+  t.ok([...seen].every((module) => existsSync(module)));
+});

@@ -1,0 +1,51 @@
+// The engine's own tests (test/native/*.cc), which need no Node: each claim there is an assertion here.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import t from "tap";
+import { root } from "./helpers/shared.js";
+
+const program =
+  process.env["ROLEGRAD_NATIVE_TESTS"] ??
+  path.join(root, "build/cmake/Release", process.platform === "win32" ? "rolegrad_tests.exe" : "rolegrad_tests");
+
+t.test("the native tests pass", async (t) => {
+  if (!existsSync(program)) {
+    t.fail(`${program} is not there: node native/build.mjs --target rolegrad_tests builds it`);
+    return;
+  }
+  const child = spawn(program, { stdio: ["ignore", "pipe", "inherit"] });
+  const ended = once(child, "close") as Promise<[number | null, string | null]>;
+  let planned: number | undefined;
+  let ran = 0;
+  let failed: { claim: string; notes: string[] } | undefined;
+  const report = (): void => {
+    if (failed !== undefined) t.fail(failed.claim, { notes: failed.notes });
+    failed = undefined;
+  };
+  for await (const line of createInterface({ input: child.stdout })) {
+    const [, not, claim = ""] = /^(not )?ok \d+ - (.*)$/.exec(line) ?? [undefined, undefined, undefined];
+    const plan = /^1\.\.(\d+)$/.exec(line);
+    if (claim !== "") {
+      report();
+      ran++;
+      if (not === undefined) t.pass(claim);
+      else failed = { claim, notes: [] };
+    } else if (plan !== null) {
+      planned = Number(plan[1]);
+    } else if (line.startsWith("# ") && failed !== undefined) {
+      failed.notes.push(line.slice(2));
+    } else {
+      t.comment(line);
+    }
+  }
+  report();
+  const [status, signal] = await ended;
+  t.ok(
+    ran > 0 && planned === ran,
+    `the native tests ran to their end (${ran} of ${planned ?? "?"}, ${signal ?? status})`,
+  );
+  if (planned === ran && t.counts.fail === 0) t.equal(status, 0, "rolegrad_tests ends with 0 when nothing failed");
+});

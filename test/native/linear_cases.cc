@@ -1,0 +1,202 @@
+#include "linear_cases.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace rolegrad::testing {
+
+const std::vector<LinearShape>& linear_shapes() {
+  static const DType bf16 = DType::bf16;
+  static const std::vector<LinearShape> shapes{
+      {.name = "1 x 64 x 64, no adapter", .lengths = {1}, .k = 64, .n = {64}},
+      {.name = "1 x 1 x 1, no adapter", .lengths = {1}, .k = 1, .n = {1}, .bias = true},
+      {.name = "13 x 50 x 37, bias", .lengths = {13}, .k = 50, .n = {37}, .bias = true},
+      {.name = "13 x 50 x 37, bf16, bias", .lengths = {13}, .k = 50, .n = {37}, .dtype = bf16, .bias = true},
+      {.name = "one row, rank 3", .lengths = {1}, .k = 33, .n = {47}, .ranks = {3}, .routes = "0"},
+      {.name = "47 rows, one adapter of rank 8", .lengths = {30, 17}, .k = 96, .n = {80}, .ranks = {8}, .routes = "0"},
+      {.name = "200 rows, one adapter of rank 8, bf16",
+       .lengths = {64, 65, 71},
+       .k = 130,
+       .n = {97},
+       .ranks = {8},
+       .routes = "0",
+       .dtype = bf16},
+      {.name = "two adapters row by row",
+       .lengths = {9, 14},
+       .k = 64,
+       .n = {72},
+       .ranks = {8, 8},
+       .routes = "01"},
+      {.name = "three adapters of ranks 1, 8, 13, rows without one",
+       .lengths = {5, 1, 40, 23},
+       .k = 77,
+       .n = {101},
+       .ranks = {1, 8, 13},
+       .routes = "00.1122220.1"},
+      {.name = "spans of two adapters over a group of three modules with biases, bf16",
+       .lengths = {31, 48},
+       .k = 64,
+       .n = {64, 32, 32},
+       .ranks = {8, 4},
+       .routes = "00000000111110000000000011",
+       .dtype = bf16,
+       .bias = true},
+      {.name = "three modules of odd widths, three adapters",
+       .lengths = {2, 3, 44},
+       .k = 50,
+       .n = {41, 7, 19},
+       .ranks = {5, 16, 2},
+       .routes = "0.012120000"},
+      {.name = "two modules, 70 columns each", .lengths = {53}, .k = 64, .n = {70, 70}, .ranks = {8}, .routes = "0000."},
+      {.name = "an adapter without rows", .lengths = {21}, .k = 40, .n = {33}, .ranks = {4, 8}, .routes = "1"},
+      {.name = "an adapter without pairs here",
+       .lengths = {21, 8},
+       .k = 40,
+       .n = {33, 20},
+       .ranks = {4, 0, 8},
+       .routes = "0112"},
+      {.name = "adapters, and no row that runs one", .lengths = {6}, .k = 40, .n = {33}, .ranks = {4}, .routes = "."},
+      {.name = "pairs on the first and last of three modules",
+       .lengths = {26, 9},
+       .k = 48,
+       .n = {48, 16, 24},
+       .ranks = {8, 3},
+       .routes = "0011.",
+       .present = {true, false, true}},
+      {.name = "pairs on the second of two modules, one row",
+       .lengths = {1},
+       .k = 48,
+       .n = {30, 31},
+       .ranks = {6},
+       .routes = "0",
+       .present = {false, true}},
+      {.name = "1000 wide, 5 rows", .lengths = {5}, .k = 1000, .n = {600}, .ranks = {16}, .routes = "0", .dtype = bf16},
+      {.name = "wider than a block, 40 rows, rank 32",
+       .lengths = {40},
+       .k = 900,
+       .n = {330},
+       .ranks = {32, 32},
+       .routes = "00001111."},
+  };
+  return shapes;
+}
+
+LinearData::LinearData(LinearShape shape_, uint64_t seed) : shape(std::move(shape_)) {
+  Numbers numbers(seed);
+  std::vector<int32_t> cu{0}, adapter;
+  for (int64_t length : shape.lengths) cu.push_back(cu.back() + int32_t(length));
+  for (int32_t t = 0; t < cu.back(); t++) {
+    const char route = shape.routes[size_t(t) % shape.routes.size()];
+    adapter.push_back(route == '.' ? -1 : route - '0');
+  }
+  rows = Rows(cu, adapter, int(shape.ranks.size()));
+  x = numbers.matrix(rows.count(), shape.k);
+  dy = numbers.matrix(rows.count(), total_n());
+  for (int64_t n : shape.n) {
+    w.push_back(shape.dtype == DType::bf16 ? numbers.bf16_matrix(n, shape.k, 0.5) : numbers.matrix(n, shape.k, 0.5));
+    bias.push_back(numbers.matrix(1, n));
+  }
+  for (int r : shape.ranks) {
+    Pairs pair{1.0f + float(numbers.uniform()), numbers.matrix(int64_t(shape.n.size()) * r, shape.k, 0.5), {}};
+    for (size_t m = 0; m < shape.n.size(); m++) {
+      pair.bt.push_back(numbers.matrix(r, shape.n[m], 0.5));
+      if (!present(m)) std::fill_n(pair.a.v.begin() + int64_t(m) * r * shape.k, r * shape.k, 0.0f);
+    }
+    pairs.push_back(std::move(pair));
+  }
+}
+
+int64_t LinearData::total_n() const { return std::accumulate(shape.n.begin(), shape.n.end(), int64_t(0)); }
+
+int64_t LinearData::u_cols() const {
+  int most = 0;
+  for (int r : shape.ranks) most = std::max(most, r);
+  return int64_t(shape.n.size()) * most;
+}
+
+Mat LinearData::all_weights() const {
+  Mat all(total_n(), shape.k);
+  auto to = all.v.begin();
+  for (const Mat& module : w) to = std::copy(module.v.begin(), module.v.end(), to);
+  return all;
+}
+
+PlacedPairs::PlacedPairs(Place& place, const LinearData& data) {
+  const size_t modules = data.shape.n.size();
+  for (size_t v = 0; v < data.pairs.size(); v++) {
+    LoraGroup group;
+    group.rank = data.shape.ranks[v];
+    group.scale = data.pairs[v].scale;
+    if (group.rank > 0) {
+      group.a = place.put(data.pairs[v].a);
+      group.at = place.put(Mat(data.shape.k, int64_t(modules) * group.rank));
+    }
+    for (size_t m = 0; m < modules; m++) {
+      const bool pair = group.rank > 0 && data.present(m);
+      group.present.push_back(pair);
+      group.bt.push_back(pair ? place.put(data.pairs[v].bt[m]) : Tensor{});
+      group.b.push_back(pair ? place.poison(data.shape.n[m], group.rank) : Tensor{});
+    }
+    if (group.rank > 0) place.backend().refresh_lora(group);
+    groups_.push_back(std::move(group));
+  }
+  for (const LoraGroup& group : groups_) set_.push_back(group.rank > 0 ? &group : nullptr);
+}
+
+PlacedGradients::PlacedGradients(Place& place, const LinearData& data, uint64_t seed) {
+  Numbers numbers(seed);
+  const size_t modules = data.shape.n.size();
+  for (int rank : data.shape.ranks) {
+    auto made = std::make_unique<LoraGradient>();
+    if (rank > 0) made->a = place.put(numbers.gradient(int64_t(modules) * rank, data.shape.k));
+    for (size_t m = 0; m < modules; m++)
+      made->bt.push_back(rank > 0 && data.present(m) ? place.put(numbers.gradient(rank, data.shape.n[m])) : GradTensor{});
+    set_.push_back(rank > 0 ? made.get() : nullptr);
+    gradients_.push_back(std::move(made));
+  }
+}
+
+std::vector<std::pair<std::string, GradMat>> PlacedGradients::read(Place& place) const {
+  std::vector<std::pair<std::string, GradMat>> out;
+  for (size_t v = 0; v < gradients_.size(); v++) {
+    if (!set_[v]) continue;
+    out.emplace_back("gradient of a of adapter " + std::to_string(v), place.read(gradients_[v]->a));
+    for (size_t m = 0; m < gradients_[v]->bt.size(); m++)
+      out.emplace_back("gradient of bt of adapter " + std::to_string(v) + ", module " + std::to_string(m),
+                       place.read(gradients_[v]->bt[m]));
+  }
+  return out;
+}
+
+std::unique_ptr<PackedWeight> pack(Backend& backend, const LinearData& data) {
+  return pack(backend, data, 0, data.shape.n.size());
+}
+
+std::unique_ptr<PackedWeight> pack(Backend& backend, const LinearData& data, size_t first, size_t count) {
+  std::vector<std::vector<bf16>> narrow;
+  std::vector<WeightSource> sources;
+  for (size_t m = first; m < first + count; m++) {
+    const void* from = data.w[m].v.data();
+    if (data.shape.dtype == DType::bf16) {
+      narrow.emplace_back();
+      for (float value : data.w[m].v) narrow.back().push_back(float_to_bf16(value));
+      from = narrow.back().data();
+    }
+    sources.push_back({from, data.shape.dtype, data.shape.n[m], data.shape.k,
+                       data.shape.bias ? data.bias[m].v.data() : nullptr});
+  }
+  return backend.pack(sources);
+}
+
+LinearResult run_linear(Backend& backend, const LinearData& data) {
+  Place place(backend);
+  auto w = pack(backend, data);
+  PlacedPairs pairs(place, data);
+  Tensor y = place.poison(data.x.rows, data.total_n()), u = place.poison(data.x.rows, data.u_cols());
+  backend.linear(y, u, place.put(data.x), *w, pairs.set(), data.rows);
+  LinearResult result{place.read(y), place.read(u)};
+  place.guards("linear " + data.shape.name);
+  return result;
+}
+
+}  // namespace rolegrad::testing

@@ -1,0 +1,124 @@
+// Logits, log-probabilities and the gradient through them, against the reference.
+#include "head_cases.h"
+
+using namespace rolegrad;
+using namespace rolegrad::testing;
+
+namespace {
+
+template <class Run>
+std::vector<Case> for_heads(Run run) {
+  std::vector<Case> cases;
+  for (const HeadShape& shape : head_shapes())
+    cases.push_back({shape.name, [shape, run](Backend& backend) { return run(backend, HeadData(shape)); }});
+  return cases;
+}
+
+// How far a logit of each row may be off.
+std::vector<double> logit_bounds(const HeadData& data) {
+  const auto w = data.w.row_norms();
+  std::vector<double> out = data.h.row_norms();
+  for (double& value : out) value *= 4 * kEps * std::sqrt(double(data.shape.h) + 4) * *std::max_element(w.begin(), w.end());
+  return out;
+}
+
+std::vector<Case> logits_cases() {
+  return for_heads([](Backend& backend, const HeadData& data) {
+    Place place(backend);
+    auto w = pack(backend, data);
+    Tensor logits = place.poison(data.h.rows, data.shape.vocabulary);
+    backend.logits(logits, place.put(data.h), *w);
+    place.guards(data.shape.name);
+    const auto bounds = logit_bounds(data);
+    Outputs out;
+    out.add("logits", place.read(logits), [&](int64_t r, int64_t) { return bounds[size_t(r)]; });
+    return out;
+  });
+}
+OPERATION("logits", logits_cases);
+
+std::vector<Case> logprobs_cases() {
+  return for_heads([](Backend& backend, const HeadData& data) {
+    const LogProbs result = run_logprobs(backend, data);
+    const auto bounds = logit_bounds(data);
+    auto bound = [&](const Mat& value) {
+      return [&](int64_t r, int64_t) {
+        const double z = bounds[size_t(r)] / data.shape.temperature;
+        return 2 * z + 4 * kEps * (1 + std::abs(value(r, 0)) + std::abs(result.lse(r, 0)));
+      };
+    };
+    Outputs out;
+    out.add("logprob", result.logprob, bound(result.logprob));
+    out.add("lse", result.lse, bound(result.lse));
+    return out;
+  });
+}
+OPERATION("head_logprobs", logprobs_cases);
+
+std::vector<Case> head_backward_cases() {
+  return for_heads([](Backend& backend, const HeadData& data) {
+    Place place(backend);
+    auto w = pack(backend, data);
+    const int64_t n = data.h.rows, vocabulary = data.shape.vocabulary;
+    Tensor h = place.put(data.h), logprob = place.poison(n, 1), lse = place.poison(n, 1);
+    Tensor dh = place.poison(n, data.shape.h), dh_alone = place.poison(n, data.shape.h);
+    GradTensor dw = place.put(Numbers(2).gradient(vocabulary, data.shape.h));
+    const float temperature = data.shape.temperature;
+    backend.head_logprobs(logprob, lse, h, *w, data.targets, temperature);
+    backend.head_backward(dh, &dw, h, lse, *w, data.targets, data.coefficient, temperature, data.rows.all());
+    backend.head_backward(dh_alone, nullptr, h, lse, *w, data.targets, data.coefficient, temperature, data.rows.all());
+    place.guards(data.shape.name);
+
+    // d logit_v is coefficient / temperature times a probability, which is off by the error of its logit and of the lse, relative to
+    // itself; the probabilities add to 1, and so does the target's own term.
+    const auto bounds = logit_bounds(data);
+    auto dlogits = [&](int64_t r) {
+      const double relative = 2 * bounds[size_t(r)] / temperature + kEps * (16 + 4 * std::log(double(vocabulary)));
+      return std::abs(double(data.coefficient[size_t(r)])) / temperature * relative;
+    };
+    auto dh_bound = [&](int64_t r, int64_t) {
+      return data.coefficient[size_t(r)] == 0 ? 0 : dlogits(r) * 4 * data.w_most + 1e-37;
+    };
+    double all = 0;
+    for (int64_t r = 0; r < n; r++) all += dlogits(r);
+    Outputs out;
+    out.add("dh", place.read(dh), dh_bound, 128 * kEps);
+    out.add("dh without dw", place.read(dh_alone), dh_bound, 128 * kEps);
+    out.add("dw", place.read(dw), [&](int64_t, int64_t) { return all + 1e-15; }, 64 * kEps);
+    return out;
+  });
+}
+OPERATION("head_backward", head_backward_cases);
+
+// A masked row is selected away: whatever its numbers are, its dh is zero and dw does not see it.
+void check_masked_rows(Backend& backend) {
+  HeadData data(head_shapes()[3]);
+  auto run = [&](float masked) {
+    Place place(backend);
+    auto w = pack(backend, data);
+    Mat h = data.h;
+    for (int64_t r = 0; r < h.rows; r++)
+      for (int64_t k = 0; k < h.cols && data.coefficient[size_t(r)] == 0; k++) h(r, k) = masked;
+    Tensor th = place.put(h), logprob = place.poison(h.rows, 1), lse = place.poison(h.rows, 1);
+    Tensor dh = place.poison(h.rows, h.cols);
+    GradTensor dw = place.put(GradMat(data.shape.vocabulary, h.cols));
+    backend.head_logprobs(logprob, lse, th, *w, data.targets, 1);
+    backend.head_backward(dh, &dw, th, lse, *w, data.targets, data.coefficient, 1, data.rows.all());
+    return std::pair(place.read(dh), place.read(dw));
+  };
+  const auto [dh, dw] = run(0.5f);
+  const auto [nan_dh, nan_dw] = run(NAN);
+  CHECK_SAME_BITS(dh, nan_dh);
+  CHECK_SAME_BITS(dw, nan_dw);
+  int masked = 0;
+  for (int64_t r = 0; r < dh.rows; r++) {
+    if (data.coefficient[size_t(r)] != 0) continue;
+    masked++;
+    CHECK_SAME_BITS(dh.row_range(r, 1), Mat(1, dh.cols));
+  }
+  CHECK(masked > 0);
+}
+TEST("a NaN in a row of coefficient 0 changes no gradient of the head (reference)") { check_masked_rows(reference_backend()); }
+BACKEND_TEST("a NaN in a row of coefficient 0 changes no gradient of the head") { check_masked_rows(backend); }
+
+}  // namespace
