@@ -8,7 +8,7 @@ tests=("$@")
 if [ ${#tests[@]} -eq 0 ]; then
   # By name: what runs the engine for minutes (training to a reward), or not at all, is left out.
   shopt -s nullglob
-  tests=(test/{native,binding,attribution*,model*,weights*,safetensors*,forward*,adapter*,router*,lora*,kernel*,gradient*,trainer*,optimizer*,bad-*}.test.ts)
+  tests=(test/{native,binding,attribution,attribution-{fixture,properties,table,worker},fixtures-*,model*,weights*,safetensors*,forward*,adapter*,router*,lora*,kernel*,gradient*,trainer*,optimizer*,bad-*}.test.ts)
 fi
 
 node native/build.mjs --out build/asan/build -D ROLEGRAD_SANITIZE=address,undefined
@@ -17,4 +17,5 @@ node native/build.mjs --out build/asan/build --target rolegrad_tests
 export ROLEGRAD_PREBUILD="$PWD/build/asan" # node-gyp-build looks in <folder>/build/Release
 export ROLEGRAD_NATIVE_TESTS="$PWD/build/asan/build/Release/rolegrad_tests"
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1}" UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
+export LSAN_OPTIONS="suppressions=$PWD/scripts/lsan.txt:print_suppressions=0"
 LD_PRELOAD="$("${CXX:-g++}" -print-file-name=libasan.so)" node node_modules/.bin/tap "${tests[@]}"

@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import type { Adapters } from "../adapters/adapters.js";
 import { checkInteger, checkSignal, describe } from "../arguments.js";
 import { native, type NativeGenerator, type NativeGeneratorEvent } from "../binding.js";
@@ -128,6 +129,8 @@ export class Rollout {
       adapterOfRole: adapters?.adapterOfRole ?? new Int32Array(router.roles.length).fill(-1),
     });
     const stop = new AbortController();
+    // Every call that is out listens to it: as many as there are sequences.
+    setMaxListeners(0, stop.signal);
     const waiting = pairs(questions, group);
     const live = new Map<number, Live>();
     const answered: { id: number; ids: Int32Array }[] = [];

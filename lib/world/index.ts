@@ -13,5 +13,6 @@ export {
   type DemonstrationStreamOptions,
   type PackedDemonstrations,
 } from "./stream.js";
+export { trainBase, type BaseProgress, type TrainBaseOptions } from "./base.js";
 export { WORLD_CHECKPOINT, WORLD_TAGS } from "./text.js";
 export { World, type WorldOptions, type WorldQuestion, type WorldQuestionOptions } from "./world.js";

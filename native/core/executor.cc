@@ -66,52 +66,63 @@ void set_float_environment() {
 #endif
 }
 
+// A worker takes part only by claiming a task, and a claim succeeds only for the call that is under way: so a call ends when its tasks are
+// done and never waits for a worker that still sleeps.
 struct Executor::Pool {
   std::vector<std::thread> threads;
   std::mutex mutex;
   std::condition_variable wake;
-  std::atomic<uint64_t> generation{0};
-  std::atomic<int64_t> next{0};
-  std::atomic<int> running{0};
-  std::atomic<bool> stop{false};
-  std::atomic<bool> failed{false};
-  int64_t tasks = 0;
-  int active = 1;
+  std::atomic<uint64_t> ticket{0};  // call number << 32 | next task
+  std::atomic<int64_t> tasks{0}, done{0};
+  std::atomic<int> active{1}, sleeping{0};
+  std::atomic<bool> stop{false}, failed{false};
   const std::function<void(int64_t, int)>* body = nullptr;
   std::exception_ptr error;
 
-  void work(int worker) {
-    for (;;) {
-      int64_t task = next.fetch_add(1, std::memory_order_relaxed);
-      if (task >= tasks || failed.load(std::memory_order_relaxed)) return;
-      try {
-        (*body)(task, worker);
-      } catch (...) {
-        std::lock_guard lock(mutex);
-        if (!error) error = std::current_exception();
-        failed.store(true);
+  static uint32_t call_of(uint64_t ticket) { return uint32_t(ticket >> 32); }
+
+  /// The next task of this call, or -1.
+  int64_t claim(uint32_t call) {
+    uint64_t t = ticket.load(std::memory_order_acquire);
+    while (call_of(t) == call && int64_t(uint32_t(t)) < tasks.load(std::memory_order_relaxed))
+      if (ticket.compare_exchange_weak(t, t + 1, std::memory_order_acq_rel)) return int64_t(uint32_t(t));
+    return -1;
+  }
+
+  void work(uint32_t call, int worker) {
+    for (int64_t task = claim(call); task >= 0; task = claim(call)) {
+      if (!failed.load(std::memory_order_relaxed)) {
+        try {
+          (*body)(task, worker);
+        } catch (...) {
+          std::lock_guard lock(mutex);
+          if (!error) error = std::current_exception();
+          failed.store(true);
+        }
       }
+      done.fetch_add(1, std::memory_order_release);
     }
   }
 
   void loop(int worker) {
     set_float_environment();
-    uint64_t seen = 0;
+    uint32_t seen = 0;
     for (;;) {
       // About 20 us of spinning covers the gap between two operations of a step; then sleep, so that idle pools cost nothing.
       int spins = 0;
-      while (generation.load(std::memory_order_acquire) == seen && !stop.load(std::memory_order_relaxed)) {
-        if (++spins < 4000) {
+      while (call_of(ticket.load(std::memory_order_acquire)) == seen && !stop.load(std::memory_order_relaxed)) {
+        if (++spins < 2000) {
           pause_cpu();
           continue;
         }
         std::unique_lock lock(mutex);
-        wake.wait(lock, [&] { return generation.load() != seen || stop.load(); });
+        sleeping.fetch_add(1);
+        wake.wait(lock, [&] { return call_of(ticket.load()) != seen || stop.load(); });
+        sleeping.fetch_sub(1);
       }
       if (stop.load()) return;
-      seen = generation.load(std::memory_order_acquire);
-      if (worker < active) work(worker);
-      running.fetch_sub(1, std::memory_order_release);
+      seen = call_of(ticket.load(std::memory_order_acquire));
+      if (worker < active.load(std::memory_order_relaxed)) work(seen, worker);
     }
   }
 };
@@ -146,19 +157,26 @@ void Executor::parallel_for(int64_t tasks, const std::function<void(int64_t, int
   }
   Pool& pool = *pool_;
   pool.body = &body;
-  pool.tasks = tasks;
-  pool.active = active_;
   pool.error = nullptr;
   pool.failed.store(false);
-  pool.next.store(0);
-  pool.running.store(threads_ - 1);
-  {
+  pool.done.store(0);
+  pool.active.store(active_);
+  uint32_t call = Pool::call_of(pool.ticket.load()) + 1;
+  pool.tasks.store(tasks);
+  pool.ticket.store(uint64_t(call) << 32, std::memory_order_seq_cst);
+  if (pool.sleeping.load(std::memory_order_seq_cst) > 0) {
     std::lock_guard lock(pool.mutex);
-    pool.generation.fetch_add(1, std::memory_order_release);
+    pool.wake.notify_all();
   }
-  pool.wake.notify_all();
-  pool.work(0);
-  while (pool.running.load(std::memory_order_acquire) > 0) pause_cpu();
+  pool.work(call, 0);
+  // A worker that was put off the CPU in mid-task may need this core.
+  for (int spins = 0; pool.done.load(std::memory_order_acquire) < tasks; spins++)
+    if (spins < 2000)
+      pause_cpu();
+    else
+      std::this_thread::yield();
+  // Closed: a late worker of this call must not take the next call's number of tasks for its own.
+  pool.ticket.store(uint64_t(call) << 32 | 0xffffffffu);
   if (pool.error) std::rethrow_exception(pool.error);
 }
 

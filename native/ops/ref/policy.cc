@@ -24,8 +24,10 @@ PolicyLossOutput RefBackend::policy_loss(std::span<float> coefficient, std::span
     if (!input.reference_logprob.empty()) {
       const double d = input.reference_logprob[r] - logp, ratio = math::exp(d), k3 = ratio - d - 1;
       out.k3 += k3;
-      bracket += input.beta * k3;
-      derivative += input.beta * (1 - ratio);
+      if (input.beta != 0) {
+        bracket += input.beta * k3;
+        derivative += input.beta * (1 - ratio);
+      }
     }
     coefficient[r] = float(-weight * derivative);
     per_token[r] = float(bracket);

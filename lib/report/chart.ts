@@ -1,0 +1,213 @@
+// Line charts as inline SVG. A charting library (vega) would bake its colours into the picture, where these follow the reader's light or dark
+// through the page's CSS variables, print, and need nothing installed; lines, ticks and interval bands are all that is drawn here.
+import { html, type Html, type HtmlValue } from "./html.js";
+
+export interface Point {
+  x: number;
+  y: number;
+  /** Bounds of an interval around y. */
+  low?: number;
+  high?: number;
+}
+
+export interface Series {
+  name: string;
+  /** Which of the page's colours: "0", "1", ... for roles, or "main", "muted". */
+  color: string;
+  points: readonly Point[];
+}
+
+export interface ChartOptions {
+  title: string;
+  /** A sentence for those who do not see it. Default: the first and the last value of each series. */
+  description?: string;
+  xLabel: string;
+  yLabel: string;
+  /** "percent": y are shares, shown times 100. @default "number" */
+  format?: "number" | "percent";
+  /** Bounds of the y axis; the data may widen them. @default from 0 (or below it) to the largest value */
+  yMin?: number;
+  yMax?: number;
+  series: readonly Series[];
+}
+
+// In SVG units; a chart is about this wide on a screen, so that its letters are as large as the text.
+const WIDTH = 420;
+const HEIGHT = 262;
+const LEFT = 50;
+const RIGHT = 48;
+const TOP = 12;
+const BOTTOM = 44;
+
+/** Numbers to mark on an axis: steps of 1, 2 or 5 times a power of ten, about `count` of them, that enclose the range. */
+export function ticks(low: number, high: number, count: number, integer = false): number[] {
+  const span = high > low ? high - low : Math.abs(high) || 1;
+  const raw = span / count;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  let step = ([1, 2, 5, 10].find((factor) => factor * power >= raw * 0.999) as number) * power;
+  if (integer) step = Math.max(1, Math.round(step));
+  const first = Math.floor(low / step + 1e-9);
+  const last = Math.max(first + 1, Math.ceil(high / step - 1e-9));
+  return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+
+/** A number with as many decimals as a step between ticks has; thousands get commas. */
+export function formatTick(value: number, step: number): string {
+  const decimals = Math.max(0, Math.min(8, -Math.floor(Math.log10(step) + 1e-9)));
+  if (value !== 0 && Math.abs(value) < 1e-4) return value.toExponential(0);
+  return value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+}
+
+/** A chart with its legend; nothing where no series has a point. */
+export function lineChart(options: ChartOptions): Html | undefined {
+  const { title, xLabel, yLabel, format = "number" } = options;
+  const finite = (point: Point): boolean => Number.isFinite(point.x) && Number.isFinite(point.y);
+  const series = options.series
+    .map((one) => ({ ...one, points: one.points.filter(finite) }))
+    .filter(({ points }) => points.length > 0);
+  if (series.length === 0) return undefined;
+  const all = series.flatMap(({ points }) => points);
+  const scale = format === "percent" ? 100 : 1;
+  const bounds = all.flatMap(({ y, low = y, high = y }) => [y * scale, low * scale, high * scale]);
+  const yTicks = ticks(
+    Math.min((options.yMin ?? 0) * scale, ...bounds),
+    Math.max((options.yMax ?? -Infinity) * scale, ...bounds),
+    5,
+  );
+  const xTicks = ticks(Math.min(...all.map(({ x }) => x)), Math.max(...all.map(({ x }) => x)), 6, true);
+  const [yLow, yHigh] = [yTicks[0] as number, yTicks.at(-1) as number];
+  // The x axis ends with the data; ticks beyond it are left out.
+  const [xLow, xHigh] = [Math.min(...all.map(({ x }) => x)), Math.max(...all.map(({ x }) => x))];
+  const x = (value: number): number =>
+    round(xHigh === xLow ? (LEFT + WIDTH - RIGHT) / 2 : LEFT + ((value - xLow) / (xHigh - xLow)) * (WIDTH - LEFT - RIGHT));
+  const y = (value: number): number =>
+    round(HEIGHT - BOTTOM - ((value * scale - yLow) / (yHigh - yLow)) * (HEIGHT - TOP - BOTTOM));
+  const yStep = (yTicks[1] as number) - yLow;
+  const unit = format === "percent" ? " %" : "";
+  const show = (value: number): string => `${formatValue(value * scale, yStep)}${unit}`;
+  const description = options.description ?? describe(series, xLabel, show);
+  const id = `chart-${title.toLowerCase().replace(/[^a-z0-9]+/g, "-")}`;
+
+  const grid = yTicks.map((tick) => {
+    const at = y(tick / scale);
+    return html`<line class="grid" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${at}" y2="${at}" />
+      <text class="tick" x="${LEFT - 7}" y="${at + 4}" text-anchor="end">${formatTick(tick, yStep)}${unit}</text>`;
+  });
+  const below = xTicks
+    .filter((tick) => tick >= xLow && tick <= xHigh)
+    .map(
+      (tick) =>
+        html`<line class="axis" x1="${x(tick)}" x2="${x(tick)}" y1="${HEIGHT - BOTTOM}" y2="${HEIGHT - BOTTOM + 4}" />
+          <text class="tick" x="${x(tick)}" y="${HEIGHT - BOTTOM + 18}" text-anchor="middle">${tick}</text>`,
+    );
+  return html`<figure class="chart">
+    <figcaption><h3>${title}</h3></figcaption>
+    <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-labelledby="${id}-title ${id}-desc">
+      <title id="${id}-title">${title}</title>
+      <desc id="${id}-desc">${description}</desc>
+      ${grid}
+      <line class="axis" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(yLow / scale)}" y2="${y(yLow / scale)}" />
+      ${below}
+      <text class="label" x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 6}" text-anchor="middle">${xLabel}</text>
+      <text class="label" transform="translate(11 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">
+        ${yLabel}
+      </text>
+      ${series.map((one, i) => drawSeries(one, i, x, y, xLabel, show))} ${endLabels(series, y, show)}
+    </svg>
+    ${series.length > 1 && legend(series)}
+  </figure>`;
+}
+
+type NumberText = (value: number) => string;
+type Place = (value: number) => number;
+
+function drawSeries({ points, color, name }: Series, i: number, x: Place, y: Place, xLabel: string, show: NumberText): Html {
+  const path = (list: readonly Point[], value: (point: Point) => number): string =>
+    list.map((point) => `${x(point.x)},${y(value(point))}`).join(" ");
+  const bounded = points.filter((point) => point.low !== undefined && point.high !== undefined);
+  const band =
+    bounded.length > 1 &&
+    html`<polygon
+      class="band c-${color}"
+      points="${path(bounded, (point) => point.low as number)} ${path(bounded.toReversed(), (point) => point.high as number)}"
+    />`;
+  const whiskers = bounded.map(
+    (point) =>
+      html`<path
+        class="whisker c-${color}"
+        d="M${x(point.x)} ${y(point.low as number)}V${y(point.high as number)}m-3 0h6M${x(point.x) - 3} ${y(point.low as number)}h6"
+      />`,
+  );
+  // Beyond this many, marks would hide the line.
+  const marks = points.length <= 80 ? points : points.slice(-1);
+  return html`${band} ${whiskers}
+    <polyline class="line c-${color}" stroke-dasharray="${DASHES[i % DASHES.length]}" points="${path(points, (point) => point.y)}" />
+    ${marks.map((point) => {
+      const bounds = point.low === undefined ? "" : ` (95 %: ${show(point.low)} to ${show(point.high as number)})`;
+      const about = `${name}, ${xLabel} ${point.x}: ${show(point.y)}${bounds}`;
+      return html`<path class="mark c-${color}" d="${markAt(i, x(point.x), y(point.y), points.length)}"><title>${about}</title></path>`;
+    })}`;
+}
+
+const DASHES = ["none", "6 3", "2 3", "8 3 2 3"];
+
+/** A mark of its own for each series: circle, square, triangle, diamond. */
+function markAt(i: number, x: number, y: number, count: number): string {
+  const r = count > 12 ? 2.2 : 3.4;
+  if (i % 4 === 0) return `M${round(x - r)} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0z`;
+  if (i % 4 === 1) return `M${round(x - r)} ${round(y - r)}h${2 * r}v${2 * r}h${-2 * r}z`;
+  if (i % 4 === 2) return `M${x} ${round(y - 1.2 * r)}l${1.2 * r} ${2.1 * r}h${-2.4 * r}z`;
+  return `M${x} ${round(y - 1.3 * r)}l${1.3 * r} ${1.3 * r}l${-1.3 * r} ${1.3 * r}l${-1.3 * r} ${-1.3 * r}z`;
+}
+
+/** The last value of each series beside its end, moved apart where they would touch. */
+function endLabels(series: readonly Series[], y: Place, show: NumberText): Html[] {
+  const labels = series
+    .map(({ points, color }) => {
+      const last = points.at(-1) as Point;
+      return { color, text: show(last.y), at: y(last.y) + 4 };
+    })
+    .sort((a, b) => a.at - b.at);
+  for (let i = 1; i < labels.length; i++) {
+    const [above, label] = [labels[i - 1], labels[i]] as [(typeof labels)[0], (typeof labels)[0]];
+    label.at = Math.max(label.at, above.at + 13);
+  }
+  const over = Math.max(0, (labels.at(-1)?.at ?? 0) - (HEIGHT - BOTTOM + 4));
+  return labels.map(
+    ({ color, text, at }) => html`<text class="end c-${color}" x="${WIDTH - RIGHT + 7}" y="${round(at - over)}">${text}</text>`,
+  );
+}
+
+function legend(series: readonly Series[]): Html {
+  return html`<ul class="legend">
+    ${series.map(
+      ({ name, color }, i): HtmlValue =>
+        html`<li>
+          <svg viewBox="0 0 30 10" aria-hidden="true">
+            <line class="line c-${color}" x1="1" x2="29" y1="5" y2="5" stroke-dasharray="${DASHES[i % DASHES.length]}" />
+            <path class="mark c-${color}" d="${markAt(i, 15, 5, 1)}" />
+          </svg>
+          ${name}
+        </li>`,
+    )}
+  </ul>`;
+}
+
+function describe(series: readonly Series[], xLabel: string, show: NumberText): string {
+  return series
+    .map(({ name, points }) => {
+      const [first, last] = [points[0] as Point, points.at(-1) as Point];
+      const from = `${name}: ${show(first.y)} at ${xLabel} ${first.x}`;
+      return points.length === 1 ? from : `${from}, ${show(last.y)} at ${xLabel} ${last.x}`;
+    })
+    .join("; ");
+}
+
+/** A value with one digit more than the ticks have. */
+function formatValue(value: number, step: number): string {
+  return formatTick(Number(value.toPrecision(12)), step / 10);
+}
+
+function round(value: number): number {
+  return Math.round(value * 100) / 100;
+}

@@ -1,0 +1,75 @@
+import { appendFile } from "node:fs/promises";
+import path from "node:path";
+import type { Question } from "../environments/types.js";
+import type { Finish, Trajectory } from "../rollout/trajectory.js";
+import { textSegments, type TextSegment, type TokenBytes } from "./text.js";
+
+/**
+ * One answer as the report shows it: a line of a run directory's examples.jsonl. Its text is decoded, so that a report needs neither the
+ * tokenizer nor the data. Two lines with one `id` and different `step`s are the same question before and after.
+ */
+export interface Example {
+  /** Id of the question. */
+  id: string;
+  question: string;
+  answers: string[];
+  /** Optimizer steps that the policy had taken. */
+  step: number;
+  reward: number;
+  answer: string | null;
+  finish: Finish;
+  /** Tool calls that were made. */
+  calls: number;
+  tokens: number;
+  roles: string[];
+  segments: TextSegment[];
+}
+
+/** A trajectory as an {@link Example}. */
+export function exampleOf(
+  trajectory: Trajectory,
+  question: Question,
+  tokenizer: TokenBytes,
+  roles: readonly string[],
+): Example {
+  return {
+    id: question.id,
+    question: question.question,
+    answers: question.answers,
+    step: trajectory.policyVersion,
+    reward: trajectory.reward,
+    answer: trajectory.answer,
+    finish: trajectory.finish,
+    calls: trajectory.calls.length,
+    tokens: trajectory.ids.length,
+    roles: [...roles],
+    segments: textSegments(trajectory, tokenizer, roles),
+  };
+}
+
+/** Adds examples to a run directory, for its report. */
+export async function appendExamples(directory: string, examples: readonly Example[]): Promise<void> {
+  const lines = examples.map((example) => `${JSON.stringify(example)}\n`).join("");
+  await appendFile(path.join(directory, "examples.jsonl"), lines);
+}
+
+/**
+ * The question to show before and after training: one that was answered wrongly and now is rightly, with as many tool calls as any (it has
+ * most to see), the earliest among equals; where none is, the first that both have.
+ */
+export function pickExample(
+  before: readonly Trajectory[],
+  after: readonly Trajectory[],
+): { before: Trajectory; after: Trajectory } | undefined {
+  const first = new Map<string, Trajectory>();
+  for (const trajectory of before) if (!first.has(trajectory.question)) first.set(trajectory.question, trajectory);
+  const pairs = after.flatMap((trajectory) => {
+    const earlier = first.get(trajectory.question);
+    return earlier === undefined ? [] : [{ before: earlier, after: trajectory }];
+  });
+  const learned = pairs.filter((pair) => pair.after.reward > pair.before.reward);
+  const calls = (pair: { before: Trajectory; after: Trajectory }): number =>
+    Math.min(pair.before.calls.length, 1) * 100 + pair.after.calls.length;
+  const most = Math.max(...learned.map(calls));
+  return learned.find((pair) => calls(pair) === most) ?? pairs[0];
+}

@@ -1,0 +1,107 @@
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { fail } from "../errors.js";
+import type { StepMetrics } from "../trainer/types.js";
+import type { Example } from "./examples.js";
+
+/** A line of evaluations.jsonl. `low` and `high` bound `exactMatch` (95 %). */
+export interface EvaluationLine {
+  step: number;
+  split: string;
+  policy: string;
+  n: number;
+  samples: number;
+  temperature: number;
+  exactMatch: number;
+  low: number;
+  high: number;
+  toolRate: number;
+  searches: number;
+  finish: Record<string, number>;
+  note?: string;
+}
+
+/** A line of metrics.jsonl. */
+export type MetricsLine = StepMetrics & { seconds: number };
+
+/** What a report is made of: a run directory's files, read. */
+export interface RunFiles {
+  /** Absolute path. */
+  directory: string;
+  config: Record<string, unknown>;
+  /** By step. */
+  metrics: MetricsLine[];
+  /** In the order in which they were made. */
+  evaluations: EvaluationLine[];
+  examples: Example[];
+  /** What was left out or is not there, for the reader. */
+  remarks: string[];
+}
+
+/**
+ * Reads a run directory. Only config.json must be there. A last line that a stopped run has cut is left out, and said so; any other line that
+ * is no JSON object, or lacks a number that is shown -> ERR_RUN_FILE, with file and line.
+ */
+export async function readRun(directory: string): Promise<RunFiles> {
+  const absolute = path.resolve(directory);
+  const file = path.join(absolute, "config.json");
+  if (!existsSync(file)) {
+    fail("ERR_RUN_NOT_FOUND", `Expected a run directory (with config.json) at ${absolute}: give the folder that --out named`);
+  }
+  const config = asObject(await readFile(file, "utf8"), file);
+  const remarks: string[] = [];
+  const lines = (name: string, numbers: readonly string[]): Promise<Record<string, unknown>[]> =>
+    readLines(path.join(absolute, name), numbers, remarks);
+  const metrics = (await lines("metrics.jsonl", ["step", "reward"])) as unknown as MetricsLine[];
+  const evaluations = (await lines("evaluations.jsonl", ["step", "n", "exactMatch", "low", "high"])) as unknown as EvaluationLine[];
+  const examples = (await lines("examples.jsonl", ["step", "reward"])) as unknown as Example[];
+  return {
+    directory: absolute,
+    config,
+    // A run that was resumed may have written a step twice: the last one counts.
+    metrics: [...new Map(metrics.map((line) => [line.step, line])).values()].sort((a, b) => a.step - b.step),
+    evaluations,
+    examples: examples.filter(({ segments }) => Array.isArray(segments)),
+    remarks,
+  };
+}
+
+async function readLines(file: string, numbers: readonly string[], remarks: string[]): Promise<Record<string, unknown>[]> {
+  if (!existsSync(file)) return [];
+  const text = await readFile(file, "utf8");
+  const lines = text.split("\n");
+  const cut = lines.pop() as string;
+  if (cut !== "") {
+    if (isJson(cut)) lines.push(cut);
+    else remarks.push(`The last line of ${path.basename(file)} is cut (the run was stopped while it wrote it) and is left out.`);
+  }
+  return lines.flatMap((line, i) => {
+    if (line.trim() === "") return [];
+    const place = `${file}:${i + 1}`;
+    const row = asObject(line, place);
+    const missing = numbers.find((field) => typeof row[field] !== "number");
+    if (missing !== undefined) fail("ERR_RUN_FILE", `Expected a number for ${missing} at ${place}`);
+    return [row];
+  });
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function asObject(text: string, place: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    fail("ERR_RUN_FILE", `Expected JSON at ${place}: ${(cause as Error).message}`, cause);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) fail("ERR_RUN_FILE", `Expected a JSON object at ${place}`);
+  return value as Record<string, unknown>;
+}

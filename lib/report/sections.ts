@@ -1,0 +1,177 @@
+import { curves, evaluationSeries, mainSeries, seriesName, stepsTable } from "./curves.js";
+import { labelOf } from "./annotate.js";
+import type { Example } from "./examples.js";
+import { count, duration, figure, percent } from "./format.js";
+import { html, type Html } from "./html.js";
+import type { EvaluationLine, RunFiles } from "./run.js";
+import type { TextSegment } from "./text.js";
+
+/** What the run came to: exact match before and after with its intervals, the controls, the sizes. */
+export function headline(run: RunFiles): Html {
+  const { metrics, evaluations } = run;
+  const main = mainSeries(evaluations);
+  const before = main?.lines[0];
+  const after = main?.lines.at(-1);
+  const rows: [string, string, EvaluationLine][] = [];
+  if (before !== undefined) rows.push([before === after ? `step ${before.step}` : "before training", "muted", before]);
+  if (after !== undefined && after !== before) rows.push([`after ${after.step} steps`, "main", after]);
+  for (const series of evaluationSeries(evaluations)) {
+    if (series.split === main?.split && series.note === main.note) continue;
+    for (const line of series.lines) rows.push([`${seriesName(series)}, step ${line.step}`, "output", line]);
+  }
+  const last = metrics.at(-1);
+  const seconds = metrics.reduce((sum, row) => sum + (row.seconds ?? 0), 0);
+  const facts: [string, string][] = [];
+  if (last !== undefined) {
+    facts.push(["optimizer steps", count(last.step)]);
+    facts.push(["sampled answers", count(metrics.reduce((sum, row) => sum + (row.trajectories ?? 0), 0))]);
+    facts.push(["tokens", count(metrics.reduce((sum, row) => sum + (row.tokens ?? 0), 0))]);
+    facts.push(["mean reward, first and last step", `${figure(metrics[0]?.reward ?? NaN)} to ${figure(last.reward)}`]);
+    if (seconds > 0) facts.push(["training time", duration(seconds)]);
+  }
+  return html`<section class="card" aria-labelledby="result">
+    <h2 id="result">${main === undefined ? "Training" : `Exact match on ${count(main.lines[0]?.n ?? 0)} questions (${main.split})`}</h2>
+    ${before !== undefined &&
+    after !== undefined &&
+    html`<p class="headline">
+      ${before !== after && html`<span class="from">${percent(before.exactMatch)}</span> <span class="arrow" aria-label="to">→</span>`}
+      <span class="to">${percent(after.exactMatch)}</span>
+    </p>`}
+    ${rows.length > 0 && intervals(rows)}
+    ${facts.length > 0 &&
+    html`<dl class="facts">${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`}
+    ${metrics.length === 0 && rows.length === 0 && html`<p class="soft">This run has no metrics and no evaluations yet.</p>`}
+  </section>`;
+}
+
+function intervals(rows: readonly [string, string, EvaluationLine][]): Html {
+  const at = (share: number): string => `${(100 * Math.min(1, Math.max(0, share))).toFixed(2)}%`;
+  return html`<table class="intervals">
+    <tbody>
+      ${rows.map(
+        ([name, color, { exactMatch, low, high }]) =>
+          html`<tr class="c-${color}">
+            <th scope="row">${name}</th>
+            <td class="track" aria-hidden="true">
+              <div class="rail"><i style="left:${at(low)};width:${at(high - low)}"></i><b style="left:${at(exactMatch)}"></b></div>
+            </td>
+            <td class="value">
+              <strong>${percent(exactMatch)}</strong>
+              <span class="soft">(95 %: ${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)})</span>
+            </td>
+          </tr>`,
+      )}
+      <tr class="scale" aria-hidden="true">
+        <td></td>
+        <td><div><span>0</span><span>25</span><span>50</span><span>75</span><span>100 %</span></div></td>
+        <td></td>
+      </tr>
+    </tbody>
+  </table>`;
+}
+
+/** The same question before and after training, for each question that examples.jsonl has; a lone answer stands alone. */
+export function answers(examples: readonly Example[]): Html | undefined {
+  if (examples.length === 0) return undefined;
+  const questions = new Map<string, Example[]>();
+  for (const example of examples) questions.set(example.id, [...(questions.get(example.id) ?? []), example]);
+  const shown = [...questions.values()].map((list) => {
+    const byStep = [...list].sort((a, b) => a.step - b.step);
+    return byStep.length > 2 ? [byStep[0] as Example, byStep.at(-1) as Example] : byStep;
+  });
+  const paired = shown.some((list) => list.length > 1);
+  const roles = [...new Set(examples.flatMap((example) => example.roles))];
+  return html`<section aria-labelledby="answers">
+    <h2 id="answers">${paired ? "The same question before and after" : "Answers"}</h2>
+    ${shown.map((list) => {
+      const { question, answers: gold } = list[0] as Example;
+      return html`<p>${question} ${(gold ?? []).length > 0 && html`<span class="soft">Right: ${gold.join(" or ")}</span>`}</p>
+        <div class="answers">${list.map((example) => answer(example, paired, roles))}</div>`;
+    })}
+    <ul class="keys">
+      <li>${roles.map((role, i) => html`<b class="c-${i % 4}">${role}</b> `)}: written by the model, a role each</li>
+      <li><b class="c-output">output</b>: given by the tool</li>
+    </ul>
+  </section>`;
+}
+
+function answer(example: Example, paired: boolean, roles: readonly string[]): Html {
+  const { step, reward, answer: said, finish, calls, segments } = example;
+  const right = reward > 0;
+  const when = step === 0 ? "Before training" : paired ? `After ${step} steps` : `Step ${step}`;
+  const verdict = said === null ? `no answer (${finish})` : said.trim();
+  return html`<article class="answer">
+    <header>
+      <h3>${when}</h3>
+      <span class="verdict ${right ? "right" : "wrong"}">${verdict}: ${right ? "right ✓" : "wrong ✗"}</span>
+    </header>
+    <ol class="trajectory" aria-label="Answer of ${calls} tool calls">
+      ${segments.map((part) => {
+        const kind = part.kind === "prompt" ? "prompt" : part.kind === "tool-output" ? "given" : "written";
+        return html`<li class="${kind} c-${colorOf(part, roles)}"><span class="who">${labelOf(part)}</span><span class="what">${part.text.replace(/^\n+|\s+$/g, "")}</span></li>`;
+      })}
+    </ol>
+  </article>`;
+}
+
+function colorOf(part: TextSegment, roles: readonly string[]): string {
+  if (part.kind !== "sampled") return part.kind === "prompt" ? "muted" : "output";
+  return String(Math.max(0, roles.indexOf(part.role)) % 4);
+}
+
+/** The curves, and every step as a table. */
+export function learning(run: RunFiles): Html | undefined {
+  const charts = curves(run);
+  if (charts.length === 0) return undefined;
+  return html`<section aria-labelledby="curves">
+    <h2 id="curves">Learning curves</h2>
+    <div class="charts">${charts}</div>
+    ${stepsTable(run.metrics, (value) => (typeof value === "number" ? figure(value) : "-"))}
+  </section>`;
+}
+
+/** evaluations.jsonl as a table. */
+export function evaluationTable({ evaluations }: RunFiles): Html | undefined {
+  if (evaluations.length === 0) return undefined;
+  const ended = (finish: Record<string, number> | undefined): string =>
+    Object.entries(finish ?? {}).flatMap(([why, number]) => (number > 0 ? [`${why} ${count(number)}`] : [])).join(", ");
+  return html`<section aria-labelledby="evaluations">
+    <h2 id="evaluations">Evaluations</h2>
+    <div class="wide" tabindex="0" role="region" aria-label="Evaluations">
+      <table class="data">
+        <caption>Intervals are 95 %${evaluations.every(({ samples }) => samples === 1) ? ", Wilson, over questions" : ""}.</caption>
+        <thead>
+          <tr>
+            <th scope="col" class="number">step</th>
+            <th scope="col">questions</th>
+            <th scope="col">policy</th>
+            <th scope="col" class="number">n</th>
+            <th scope="col" class="number">temperature</th>
+            <th scope="col" class="number">exact match</th>
+            <th scope="col" class="number">interval</th>
+            <th scope="col" class="number">use the tool</th>
+            <th scope="col" class="number">calls an answer</th>
+            <th scope="col">how they ended</th>
+          </tr>
+        </thead>
+        <tbody>
+          ${evaluations.map(
+            (line) =>
+              html`<tr>
+                <td class="number">${line.step}</td>
+                <td>${seriesName(line as { split: string; note: string | undefined })}</td>
+                <td>${line.policy}</td>
+                <td class="number">${count(line.n)}${line.samples > 1 && ` x ${line.samples}`}</td>
+                <td class="number">${line.temperature}</td>
+                <td class="number">${percent(line.exactMatch)}</td>
+                <td class="number">${percent(line.low)} to ${percent(line.high)}</td>
+                <td class="number">${typeof line.toolRate === "number" ? percent(line.toolRate) : "-"}</td>
+                <td class="number">${typeof line.searches === "number" ? figure(line.searches) : "-"}</td>
+                <td>${ended(line.finish)}</td>
+              </tr>`,
+          )}
+        </tbody>
+      </table>
+    </div>
+  </section>`;
+}

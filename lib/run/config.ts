@@ -1,0 +1,191 @@
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import type { z } from "zod";
+import { describe } from "../arguments.js";
+import { fail, RolegradError } from "../errors.js";
+import { runJsonSchema, runSchema, type RunConfig } from "./schema.js";
+import { planVariant } from "./variants.js";
+
+/** What a command line may change in a run.json. */
+export interface RunOverrides {
+  steps?: number;
+  seed?: number;
+  /** The run directory, relative to the working directory. */
+  output?: string;
+}
+
+/**
+ * Reads run.json: fills in defaults, makes paths (relative to the file) absolute, checks what can be checked without opening the
+ * data. Everything that is wrong -> ERR_CONFIG naming file and field; an unknown field is refused.
+ *
+ * @example
+ * const config = await readRunConfig("run.json", { steps: 2 });
+ */
+export async function readRunConfig(file: string, overrides: RunOverrides = {}): Promise<RunConfig> {
+  let source: string;
+  try {
+    source = await readFile(file, "utf8");
+  } catch (cause) {
+    const what = `Expected a run configuration at ${file}: ${(cause as Error).message}`;
+    return fail("ERR_CONFIG", `${what}. "rolegrad init search" writes one to start from`, cause);
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(source);
+  } catch (cause) {
+    fail("ERR_CONFIG", `Expected JSON in ${file}: ${(cause as Error).message}`, cause);
+  }
+  return resolveRunConfig(json, file, overrides);
+}
+
+/** {@link readRunConfig} of JSON that has been read; `file` is what messages name and what paths are relative to. */
+export function resolveRunConfig(json: unknown, file: string, overrides: RunOverrides = {}): RunConfig {
+  const { output, ...numbers } = overrides;
+  const isObject = typeof json === "object" && json !== null && !Array.isArray(json);
+  const parsed = runSchema.safeParse(isObject ? { ...json, ...numbers } : json, { reportInput: true });
+  if (!parsed.success) fail("ERR_CONFIG", explainIssues(parsed.error.issues, file));
+  const { $schema: _schema, ...c } = parsed.data;
+  const wrong = (field: string, expected: string): never => fail("ERR_CONFIG", `${file}: ${field}: ${expected}`);
+  const { agent } = c;
+
+  const twice = agent.roles.find((role, i) => agent.roles.indexOf(role) !== i);
+  if (twice !== undefined) wrong("agent.roles", `Expected distinct roles but received ${describe(twice)} twice`);
+  const known = (role: string, field: string): void => {
+    if (!agent.roles.includes(role)) {
+      wrong(field, `Expected one of agent.roles (${agent.roles.join(", ")}) but received ${describe(role)}`);
+    }
+  };
+  known(agent.base, "agent.base");
+  agent.spans.forEach(({ role }, i) => known(role, `agent.spans[${i}].role`));
+  const prompt = agent.prompt ?? defaultPrompt(agent);
+  if (!prompt.includes("{question}")) wrong("agent.prompt", "Expected a text with {question} in it");
+  if (c.objective.aggregation === "seq-mean-token-sum-norm" && c.objective.normLength === undefined) {
+    wrong("objective.normLength", 'Expected the tokens that "seq-mean-token-sum-norm" divides by but it is missing');
+  }
+  const { routes } = plan(c.variant, agent.roles, wrong);
+
+  const resolve = (name: string): string => path.resolve(path.dirname(file), name);
+  const served = Object.values(routes).filter((name) => name === "shared").length || 1;
+  const rank = c.rank ?? 8 * served;
+  return {
+    ...c,
+    model: modelPath(c.model, resolve),
+    data: {
+      ...c.data,
+      questions: resolve(c.data.questions),
+      ...(c.data.evalQuestions === undefined ? {} : { evalQuestions: resolve(c.data.evalQuestions) }),
+    },
+    environment: { ...c.environment, passages: resolve(c.environment.passages) },
+    agent: { ...agent, prompt },
+    rank,
+    alpha: c.alpha ?? 2 * rank,
+    output: output === undefined ? resolve(c.output ?? defaultOutput(file)) : path.resolve(output),
+  };
+}
+
+function defaultOutput(file: string): string {
+  return path.join("runs", path.basename(file).replace(/\.json$/, "") || "run");
+}
+
+/** A path is relative to the file; what is no path of an existing directory and looks like a hub id stays one. */
+function modelPath(model: string, resolve: (name: string) => string): string {
+  const isHubId = /^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(model);
+  return isHubId && !existsSync(resolve(model)) ? model : resolve(model);
+}
+
+function plan(variant: string, roles: string[], wrong: (field: string, expected: string) => never) {
+  try {
+    return planVariant(variant, roles);
+  } catch (error) {
+    if (error instanceof RolegradError && error.code === "ERR_VARIANT") return wrong("variant", error.message);
+    throw error;
+  }
+}
+
+type Tags = { open: string; close: string };
+
+/** The instruction that stands before a question, with the tags of the configuration. */
+export function defaultPrompt(agent: { spans: Tags[]; output: Tags; answer: Tags }): string {
+  const { spans, output, answer } = agent;
+  const calls = spans.map(({ open, close }) => `${open} your query ${close}`).join(" or ");
+  const search =
+    spans.length === 0
+      ? ""
+      : `If you are missing a fact, write ${calls} and stop: what the tool finds is put between ${output.open} and ` +
+        `${output.close}. Think again after each result, and call the tool again if you still lack something. `;
+  return (
+    "Answer the question at the end. Begin by thinking, between <think> and </think>, about what you know and what you need. " +
+    `${search}Once you are sure, give the answer alone, in as few words as possible, between ${answer.open} and ` +
+    `${answer.close}, for example ${answer.open} Paris ${answer.close}.\n\nQuestion: {question}\n`
+  );
+}
+
+type Issue = z.core.$ZodIssue & { input?: unknown };
+
+/** The first thing that is wrong, and how many more there are; a misspelt field first, since it makes others go missing. */
+function explainIssues(issues: Issue[], file: string): string {
+  const ordered = [...issues].sort((a, b) => rankOf(a) - rankOf(b));
+  const more = issues.length > 1 ? ` (${issues.length - 1} more after this)` : "";
+  return `${file}: ${explain(ordered[0] as Issue)}${more}`;
+}
+
+const rankOf = (issue: Issue): number => (issue.code === "unrecognized_keys" ? 0 : 1);
+
+function explain(issue: Issue): string {
+  const field = fieldName(issue.path);
+  const of = field === "" ? "the run" : field;
+  if (issue.code === "unrecognized_keys") {
+    const key = field === "" ? issue.keys[0] : `${field}.${issue.keys[0]}`;
+    return `Expected no field ${key}; ${of} has ${knownFields(issue.path).join(", ")}`;
+  }
+  if (issue.input === undefined) return `${field}: Expected ${expectation(issue)} but it is missing`;
+  const received = Array.isArray(issue.input) ? "a list" : describe(issue.input);
+  return `${field === "" ? "" : `${field}: `}Expected ${expectation(issue)} but received ${received}`;
+}
+
+function expectation(issue: Issue): string {
+  switch (issue.code) {
+    case "invalid_type":
+      return NOUNS[issue.expected] ?? issue.expected;
+    case "invalid_value":
+      return `${issue.values.length > 1 ? "one of " : ""}${issue.values.map(describe).join(", ")}`;
+    case "too_small":
+      if (issue.origin === "string") return "a text that is not empty";
+      if (issue.origin === "array") return `a list of at least ${issue.minimum}`;
+      return issue.inclusive === false ? `a number above ${issue.minimum}` : `at least ${issue.minimum}`;
+    case "too_big":
+      if (issue.origin === "array") return `a list of at most ${issue.maximum}`;
+      return issue.inclusive === false ? `a number below ${issue.maximum}` : `at most ${issue.maximum}`;
+    default:
+      return `something else (${issue.message})`;
+  }
+}
+
+const NOUNS: Record<string, string> = {
+  string: "a text",
+  number: "a number",
+  int: "a whole number",
+  boolean: "true or false",
+  array: "a list",
+  tuple: "a list",
+  object: "an object",
+};
+
+function fieldName(path: readonly PropertyKey[]): string {
+  return path.reduce<string>((name, part) => {
+    if (typeof part === "number") return `${name}[${part}]`;
+    return name === "" ? String(part) : `${name}.${String(part)}`;
+  }, "");
+}
+
+interface SchemaNode {
+  properties?: Record<string, SchemaNode>;
+  items?: SchemaNode;
+}
+
+function knownFields(path: readonly PropertyKey[]): string[] {
+  let node = runJsonSchema() as SchemaNode | undefined;
+  for (const part of path) node = typeof part === "number" ? node?.items : node?.properties?.[String(part)];
+  return Object.keys(node?.properties ?? {}).filter((name) => name !== "$schema");
+}

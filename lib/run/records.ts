@@ -1,0 +1,40 @@
+import type { StepMetrics } from "../trainer/types.js";
+import type { Finish } from "../rollout/trajectory.js";
+
+/** A line of metrics.jsonl. */
+export interface StepRecord extends StepMetrics {
+  /** Share of answers that called a tool, mean calls an answer, share with an answer tag, and why they ended. */
+  toolRate: number;
+  searches: number;
+  answerRate: number;
+  finish: Record<Finish, number>;
+  /** Of the whole step; this and rolloutSeconds are the only figures that differ between equal runs. */
+  seconds: number;
+  rolloutSeconds: number;
+}
+
+/** A line of evaluations.jsonl. */
+export interface EvaluationRecord {
+  /** Optimizer steps that the policy had taken. */
+  step: number;
+  /** Which questions. */
+  split: string;
+  /** "base": the model without adapters. */
+  policy: "base" | "adapters";
+  /** Questions, and answers to each. */
+  n: number;
+  samples: number;
+  temperature: number;
+  /** Share of answers that match a gold answer, with its 95 % interval. */
+  exactMatch: number;
+  low: number;
+  high: number;
+  /** Share of answers that called a tool, and mean calls an answer. */
+  toolRate: number;
+  searches: number;
+  /** Share of answers with an answer tag. */
+  answerRate: number;
+  finish: Record<Finish, number>;
+  seconds: number;
+  note?: string;
+}

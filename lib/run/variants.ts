@@ -1,0 +1,37 @@
+import type { Routes } from "../adapters/adapters.js";
+import { fail } from "../errors.js";
+
+/** Which adapter runs each role, and on which roles' tokens the loss is. */
+export interface VariantPlan {
+  routes: Routes;
+  lossRoles: string[] | "all";
+}
+
+/**
+ * The plan of a named variant (method.md, section 4):
+ *
+ * | variant       | adapters                       | loss on          | elsewhere called                |
+ * | ------------- | ------------------------------ | ---------------- | ------------------------------- |
+ * | `dart`        | one a role, of its name        | all sampled text | DART                            |
+ * | `dart-ROLE`   | that role's; the others: none  | that role        | DART-reas, DART-tool            |
+ * | `shared`      | one for all roles, `shared`    | all sampled text | unified, one LoRA               |
+ * | `shared-ROLE` | one for all roles, `shared`    | that role        | `reas`, `tool` of an attribution |
+ *
+ * Another name -> ERR_VARIANT.
+ *
+ * @example
+ * planVariant("dart-tool", ["reason", "tool"]); // { routes: { reason: null, tool: "tool" }, lossRoles: ["tool"] }
+ */
+export function planVariant(variant: string, roles: readonly string[]): VariantPlan {
+  const [, kind, role] = /^(dart|shared)(?:-(.+))?$/.exec(variant) ?? [];
+  if (kind === undefined || (role !== undefined && !roles.includes(role))) {
+    const known = ["dart", "shared"].flatMap((name) => [name, ...roles.map((own) => `${name}-${own}`)]);
+    fail("ERR_VARIANT", `Expected one of ${known.join(", ")} for variant but received ${variant}`);
+  }
+  const adapterOf = (own: string): string | null =>
+    kind === "shared" ? "shared" : role === undefined || role === own ? own : null;
+  return {
+    routes: Object.fromEntries(roles.map((own) => [own, adapterOf(own)])),
+    lossRoles: role === undefined ? "all" : [role],
+  };
+}
