@@ -259,21 +259,43 @@ interface EngineNative {
   loraLinearBackward(
     options: NativeLinear & { dy: Float32Array },
   ): NativeJob<{ dx: Float32Array; adapters: { a: Float32Array; b: Float32Array }[] }>;
-  measureMachine(): NativeJob<{ isa: string; threads: number; fmaPeakGflops: number; readGBps: number }>;
-  measureLinear(options: {
-    t: number;
-    k: number;
-    n: number;
-    span: number;
-    rank: number;
-    roles: number;
-    bf16: boolean;
-    runs: number;
-  }): NativeJob<{ plain: number; forward: number; forwardBackward: number; plainBackward: number; wrong: number }>;
+}
+
+// ---- measurements ----
+
+/** One routed linear with random numbers; roles alternate in spans of rows. `close()` gives its memory back. */
+export interface NativeLinearMeasurement {
+  /** Elements that the engine computed, and what a scalar chain of FMAs gives for each. */
+  verify(): NativeJob<{ name: string; got: Float64Array; expected: Float64Array }[]>;
+  /** Seconds a call [runs]; a run repeats the call until it lasts `least` seconds. */
+  time(
+    what: "plain" | "forward" | "plainBackward" | "forwardBackward",
+    runs: number,
+    least: number,
+  ): NativeJob<Float64Array>;
+  close(): void;
+}
+
+export interface LinearMeasurementOptions {
+  /** Rows, inputs, outputs. */
+  t: number;
+  k: number;
+  n: number;
+  span: number;
+  rank: number;
+  roles: number;
+  bf16: boolean;
+}
+
+interface MeasureNative {
+  measureFma(): NativeJob<{ isa: string; threads: number; gflops: number }>;
+  /** GB/s of reading a buffer of this size again and again. */
+  measureRead(bytes: number): NativeJob<number>;
+  LinearMeasurement: new (options: LinearMeasurementOptions) => NativeLinearMeasurement;
 }
 
 /** Everything the addon exports; each noun adds its own interface in its own section above. */
-export interface Native extends SystemNative, AttributionNative, EngineNative {}
+export interface Native extends SystemNative, AttributionNative, EngineNative, MeasureNative {}
 
 // ---- loading ----
 

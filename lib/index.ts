@@ -9,5 +9,6 @@ export { Random } from "./random.js";
 export * from "./rewards/index.js";
 export * from "./roles/index.js";
 export * from "./rollout/index.js";
+export * from "./run/index.js";
 export * from "./trainer/index.js";
 export * from "./world/index.js";

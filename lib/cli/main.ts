@@ -31,6 +31,10 @@ interface CommandFile {
 
 /** In the order of `rolegrad --help`. */
 const commands: Record<string, () => Promise<CommandFile>> = {
+  init: () => import("./init.js"),
+  train: () => import("./train.js"),
+  eval: () => import("./eval.js"),
+  inspect: () => import("./inspect.js"),
   interference: () => import("./interference.js"),
   doctor: () => import("./doctor.js"),
   build: () => import("./build.js"),

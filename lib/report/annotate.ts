@@ -17,13 +17,13 @@ const ROLE_FORMATS: readonly Format[] = ["cyan", "yellow", "magenta", "blue", "r
 
 /**
  * A trajectory for a terminal: each stretch of text begins a line, with the role that wrote it (or "output" for what the tool gave, or
- * "prompt") beside it and in its colour. Control characters in the text are made visible, never sent.
+ * "prompt") beside it and in its colour. A stretch's first space is left out. Control characters in the text are made visible, never sent.
  *
  * @example
  * console.log(annotate(trajectory, model.tokenizer, router.roles));
- * //  prompt │  Question: In which country is the seat of Reksel Bank?
+ * //  prompt │ Question: In which country is the seat of Reksel Bank?
  * //  reason │ <think> I need the seat of Reksel Bank.</think><search>
- * //    tool │  Reksel Bank</search>
+ * //    tool │ Reksel Bank</search>
  * //  output │ <information> Reksel Bank (firm). Based in Tranhof.</information>
  */
 export function annotate(
@@ -50,7 +50,7 @@ export function annotateSegments(
   const lines = parts.flatMap((part, i) => {
     const format = formatOf(part, roles);
     const label = labels[i] as string;
-    return wrap(visible(part.text.replace(/\n+$/, "")), room).map((line, n) => {
+    return wrap(visible(part.text.replace(/^ |\n+$/g, "")), room).map((line, n) => {
       const gutter = n === 0 ? " ".repeat(margin - columns(label)) + label : " ".repeat(margin);
       return ` ${paint(format, `${gutter} │`)} ${paint(format, line)}`.trimEnd();
     });
@@ -67,9 +67,9 @@ export function labelOf({ kind, role }: TextSegment): string {
 function legendOf(roles: readonly string[], paint: (format: Format, text: string) => string, width: number): string[] {
   const written = roles.map((role, i) => paint(formatOfRole(i), visible(role))).join(", ");
   const read = `${paint("green", "output")}, ${paint("dim", "prompt")}`;
-  const sampled = `${written}: written by the model, a role each`;
-  const given = `${read}: given to it to read`;
-  const plain = columns(`${visible(roles.join(", "))}: written by the model, a role each   output, prompt: given to it to read`);
+  const sampled = `${written}: written by the model`;
+  const given = `${read}: given to it`;
+  const plain = columns(`${visible(roles.join(", "))}: written by the model   output, prompt: given to it`);
   return plain + 1 <= width ? [` ${sampled}   ${given}`] : [` ${sampled}`, ` ${given}`];
 }
 

@@ -33,10 +33,10 @@ export interface ChartOptions {
 
 // In SVG units; a chart is about this wide on a screen, so that its letters are as large as the text.
 const WIDTH = 420;
-const HEIGHT = 262;
-const LEFT = 50;
+const HEIGHT = 268;
+const LEFT = 46;
 const RIGHT = 48;
-const TOP = 12;
+const TOP = 26;
 const BOTTOM = 44;
 
 /** Numbers to mark on an axis: steps of 1, 2 or 5 times a power of ten, about `count` of them, that enclose the range. */
@@ -109,9 +109,7 @@ export function lineChart(options: ChartOptions): Html | undefined {
       <line class="axis" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(yLow / scale)}" y2="${y(yLow / scale)}" />
       ${below}
       <text class="label" x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 6}" text-anchor="middle">${xLabel}</text>
-      <text class="label" transform="translate(11 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">
-        ${yLabel}
-      </text>
+      <text class="label" x="2" y="11">${yLabel}</text>
       ${series.map((one, i) => drawSeries(one, i, x, y, xLabel, show))} ${endLabels(series, y, show)}
     </svg>
     ${series.length > 1 && legend(series)}

@@ -1,16 +1,17 @@
 import { lineChart, type Series } from "./chart.js";
 import { html, type Html } from "./html.js";
-import type { EvaluationLine, MetricsLine, RunFiles } from "./run.js";
+import type { EvaluationRecord, StepRecord } from "../run/records.js";
+import type { RunFiles } from "./run.js";
 
 /** Evaluations of the same questions under the same conditions, by step. */
 export interface EvaluationSeries {
   split: string;
   note: string | undefined;
-  lines: EvaluationLine[];
+  lines: EvaluationRecord[];
 }
 
 /** Evaluations by split and note, in the order in which each first came; of one step made twice, the last. */
-export function evaluationSeries(evaluations: readonly EvaluationLine[]): EvaluationSeries[] {
+export function evaluationSeries(evaluations: readonly EvaluationRecord[]): EvaluationSeries[] {
   const series = new Map<string, EvaluationSeries>();
   for (const line of evaluations) {
     const key = JSON.stringify([line.split, line.note ?? null, line.n, line.samples, line.temperature]);
@@ -22,7 +23,7 @@ export function evaluationSeries(evaluations: readonly EvaluationLine[]): Evalua
 }
 
 /** What the run is judged by: the evaluations at the most steps; undefined where there are none. */
-export function mainSeries(evaluations: readonly EvaluationLine[]): EvaluationSeries | undefined {
+export function mainSeries(evaluations: readonly EvaluationRecord[]): EvaluationSeries | undefined {
   const series = evaluationSeries(evaluations);
   const most = Math.max(...series.map(({ lines }) => lines.length));
   return series.find(({ lines, note }) => lines.length === most && note === undefined) ?? series.find(({ lines }) => lines.length === most);
@@ -36,7 +37,7 @@ export function seriesName({ split, note }: Pick<EvaluationSeries, "split" | "no
 /** The learning curves that the run's files have numbers for. */
 export function curves({ metrics, evaluations, config }: RunFiles): Html[] {
   const step = "optimizer step";
-  const line = (name: string, color: string, value: (metrics: MetricsLine) => number | undefined): Series => ({
+  const line = (name: string, color: string, value: (metrics: StepRecord) => number | undefined): Series => ({
     name,
     color,
     points: metrics.flatMap((row) => {
@@ -48,7 +49,7 @@ export function curves({ metrics, evaluations, config }: RunFiles): Html[] {
     const names = [...new Set(metrics.flatMap((row) => Object.keys(row[field] ?? {})))];
     return names.map((name, i) => line(name, String(i % 4), (row) => row[field]?.[name]));
   };
-  const some = (value: (row: MetricsLine) => number | undefined): boolean => metrics.some((row) => (value(row) ?? 0) !== 0);
+  const some = (value: (row: StepRecord) => number | undefined): boolean => metrics.some((row) => (value(row) ?? 0) !== 0);
   const main = mainSeries(evaluations);
   const rewards = metrics.map(({ reward }) => reward);
   const shares = rewards.every((reward) => reward >= 0 && reward <= 1);
@@ -65,7 +66,7 @@ export function curves({ metrics, evaluations, config }: RunFiles): Html[] {
         .filter((one) => steps(one) || one.note !== undefined)
         .map((one, i) => ({
           name: `${seriesName(one)} (bars: 95 % interval)`,
-          color: one === main ? "main" : ["output", "1", "2"][i % 3] as string,
+          color: one === main ? "main" : (["output", "1", "2"][(i - 1) % 3] as string),
           points: one.lines.map(({ step, exactMatch, low, high }) => ({ x: step, y: exactMatch, low, high })),
         })),
     }),
@@ -87,6 +88,12 @@ export function curves({ metrics, evaluations, config }: RunFiles): Html[] {
       xLabel: step,
       yLabel: "tokens a step",
       series: byName("sampledTokens"),
+    }),
+    lineChart({
+      title: "Tool calls an answer",
+      xLabel: step,
+      yLabel: "mean calls",
+      series: [line("calls", "1", (row) => row.searches)],
     }),
     lineChart({
       title: "Groups whose samples differ in reward",
@@ -122,19 +129,19 @@ function coefficient(config: Record<string, unknown>): number {
 }
 
 /** All numbers of the curves as a table. */
-export function stepsTable(metrics: readonly MetricsLine[], cell: (value: unknown) => string): Html | undefined {
+export function stepsTable(metrics: readonly StepRecord[], cell: (value: unknown) => string): Html | undefined {
   if (metrics.length === 0) return undefined;
   const adapters = Object.keys(metrics[0]?.gradNorms ?? {});
   const roles = Object.keys(metrics[0]?.sampledTokens ?? {});
-  const columns: [string, (row: MetricsLine) => unknown][] = [
+  const columns: [string, (row: StepRecord) => unknown][] = [
     ["step", (row) => row.step],
     ["reward", (row) => row.reward],
     ["loss", (row) => row.loss],
     ["groups that differ", (row) => row.mixedGroups],
-    ...adapters.map((name): [string, (row: MetricsLine) => unknown] => [`gradient norm, ${name}`, (row) => row.gradNorms[name]]),
+    ...adapters.map((name): [string, (row: StepRecord) => unknown] => [`gradient norm, ${name}`, (row) => row.gradNorms[name]]),
     ["KL", (row) => row.kl],
     ["learning rate", (row) => row.learningRate],
-    ...roles.map((name): [string, (row: MetricsLine) => unknown] => [`tokens, ${name}`, (row) => row.sampledTokens[name]]),
+    ...roles.map((name): [string, (row: StepRecord) => unknown] => [`tokens, ${name}`, (row) => row.sampledTokens[name]]),
     ["seconds", (row) => row.seconds],
   ];
   return html`<details>

@@ -1,4 +1,4 @@
-import { appendFile } from "node:fs/promises";
+import { rename, writeFile } from "node:fs/promises";
 import path from "node:path";
 import type { Question } from "../environments/types.js";
 import type { Finish, Trajectory } from "../rollout/trajectory.js";
@@ -47,10 +47,11 @@ export function exampleOf(
   };
 }
 
-/** Adds examples to a run directory, for its report. */
-export async function appendExamples(directory: string, examples: readonly Example[]): Promise<void> {
-  const lines = examples.map((example) => `${JSON.stringify(example)}\n`).join("");
-  await appendFile(path.join(directory, "examples.jsonl"), lines);
+/** Writes a run directory's examples.jsonl, for its report. */
+export async function writeExamples(directory: string, examples: readonly Example[]): Promise<void> {
+  const file = path.join(directory, "examples.jsonl");
+  await writeFile(`${file}.partial`, examples.map((example) => `${JSON.stringify(example)}\n`).join(""));
+  await rename(`${file}.partial`, file);
 }
 
 /**

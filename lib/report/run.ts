@@ -2,28 +2,8 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { fail } from "../errors.js";
-import type { StepMetrics } from "../trainer/types.js";
+import type { EvaluationRecord, StepRecord } from "../run/records.js";
 import type { Example } from "./examples.js";
-
-/** A line of evaluations.jsonl. `low` and `high` bound `exactMatch` (95 %). */
-export interface EvaluationLine {
-  step: number;
-  split: string;
-  policy: string;
-  n: number;
-  samples: number;
-  temperature: number;
-  exactMatch: number;
-  low: number;
-  high: number;
-  toolRate: number;
-  searches: number;
-  finish: Record<string, number>;
-  note?: string;
-}
-
-/** A line of metrics.jsonl. */
-export type MetricsLine = StepMetrics & { seconds: number };
 
 /** What a report is made of: a run directory's files, read. */
 export interface RunFiles {
@@ -31,9 +11,9 @@ export interface RunFiles {
   directory: string;
   config: Record<string, unknown>;
   /** By step. */
-  metrics: MetricsLine[];
+  metrics: StepRecord[];
   /** In the order in which they were made. */
-  evaluations: EvaluationLine[];
+  evaluations: EvaluationRecord[];
   examples: Example[];
   /** What was left out or is not there, for the reader. */
   remarks: string[];
@@ -53,8 +33,8 @@ export async function readRun(directory: string): Promise<RunFiles> {
   const remarks: string[] = [];
   const lines = (name: string, numbers: readonly string[]): Promise<Record<string, unknown>[]> =>
     readLines(path.join(absolute, name), numbers, remarks);
-  const metrics = (await lines("metrics.jsonl", ["step", "reward"])) as unknown as MetricsLine[];
-  const evaluations = (await lines("evaluations.jsonl", ["step", "n", "exactMatch", "low", "high"])) as unknown as EvaluationLine[];
+  const metrics = (await lines("metrics.jsonl", ["step", "reward"])) as unknown as StepRecord[];
+  const evaluations = (await lines("evaluations.jsonl", ["step", "n", "exactMatch", "low", "high"])) as unknown as EvaluationRecord[];
   const examples = (await lines("examples.jsonl", ["step", "reward"])) as unknown as Example[];
   return {
     directory: absolute,

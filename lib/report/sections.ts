@@ -3,7 +3,8 @@ import { labelOf } from "./annotate.js";
 import type { Example } from "./examples.js";
 import { count, duration, figure, percent } from "./format.js";
 import { html, type Html } from "./html.js";
-import type { EvaluationLine, RunFiles } from "./run.js";
+import type { EvaluationRecord } from "../run/records.js";
+import type { RunFiles } from "./run.js";
 import type { TextSegment } from "./text.js";
 
 /** What the run came to: exact match before and after with its intervals, the controls, the sizes. */
@@ -12,7 +13,7 @@ export function headline(run: RunFiles): Html {
   const main = mainSeries(evaluations);
   const before = main?.lines[0];
   const after = main?.lines.at(-1);
-  const rows: [string, string, EvaluationLine][] = [];
+  const rows: [string, string, EvaluationRecord][] = [];
   if (before !== undefined) rows.push([before === after ? `step ${before.step}` : "before training", "muted", before]);
   if (after !== undefined && after !== before) rows.push([`after ${after.step} steps`, "main", after]);
   for (const series of evaluationSeries(evaluations)) {
@@ -26,7 +27,7 @@ export function headline(run: RunFiles): Html {
     facts.push(["optimizer steps", count(last.step)]);
     facts.push(["sampled answers", count(metrics.reduce((sum, row) => sum + (row.trajectories ?? 0), 0))]);
     facts.push(["tokens", count(metrics.reduce((sum, row) => sum + (row.tokens ?? 0), 0))]);
-    facts.push(["mean reward, first and last step", `${figure(metrics[0]?.reward ?? NaN)} to ${figure(last.reward)}`]);
+    facts.push(["mean reward, first and last step", `${(metrics[0]?.reward ?? NaN).toFixed(2)} to ${last.reward.toFixed(2)}`]);
     if (seconds > 0) facts.push(["training time", duration(seconds)]);
   }
   return html`<section class="card" aria-labelledby="result">
@@ -44,7 +45,7 @@ export function headline(run: RunFiles): Html {
   </section>`;
 }
 
-function intervals(rows: readonly [string, string, EvaluationLine][]): Html {
+function intervals(rows: readonly [string, string, EvaluationRecord][]): Html {
   const at = (share: number): string => `${(100 * Math.min(1, Math.max(0, share))).toFixed(2)}%`;
   return html`<table class="intervals">
     <tbody>
@@ -108,7 +109,7 @@ function answer(example: Example, paired: boolean, roles: readonly string[]): Ht
     <ol class="trajectory" aria-label="Answer of ${calls} tool calls">
       ${segments.map((part) => {
         const kind = part.kind === "prompt" ? "prompt" : part.kind === "tool-output" ? "given" : "written";
-        return html`<li class="${kind} c-${colorOf(part, roles)}"><span class="who">${labelOf(part)}</span><span class="what">${part.text.replace(/^\n+|\s+$/g, "")}</span></li>`;
+        return html`<li class="${kind} c-${colorOf(part, roles)}"><span class="who">${labelOf(part)}</span><span class="what">${part.text.replace(/^ |\n+$/g, "")}</span></li>`;
       })}
     </ol>
   </article>`;

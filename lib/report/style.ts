@@ -102,7 +102,8 @@ table.data caption { text-align: left; color: var(--soft); padding: 0 0 8px; }
 table.data th, table.data td { padding: 7px 14px 7px 0; text-align: left; border-bottom: 1px solid var(--rule); vertical-align: top; }
 table.data thead th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 table.data .number { text-align: right; white-space: nowrap; }
-table.data td { overflow-wrap: anywhere; }
+table.data td { overflow-wrap: break-word; }
+table.setup td { overflow-wrap: anywhere; }
 table.setup th { width: 190px; font-weight: 500; color: var(--soft); }
 details { margin-top: 18px; }
 summary { cursor: pointer; color: var(--main); }

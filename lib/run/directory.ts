@@ -1,17 +1,20 @@
 import { existsSync } from "node:fs";
 import { appendFile, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
 import path from "node:path";
 import { describe } from "../arguments.js";
 import { native, packageVersion } from "../binding.js";
 import { fail } from "../errors.js";
-import { serializeTrajectory, type Trajectory } from "../rollout/trajectory.js";
+import { parseTrajectory, serializeTrajectory, type Trajectory } from "../rollout/trajectory.js";
 import type { EvaluationRecord, StepRecord } from "./records.js";
 
 /** Anything that JSON can say; what a run was configured with. */
 export type RunDescription = Record<string, unknown>;
 
 /** What config.json says beside the configuration itself. */
-const PROVENANCE = ["package", "packageVersion", "node", "instructionSet", "command", "startedAt"];
+const PROVENANCE = ["package", "packageVersion", "node", "cpu", "instructionSet", "threads", "command", "startedAt"];
+/** What {@link loadRun} adds to a run.json: taken from the files that it names. */
+const MEASURED = ["hashes", "modelParameters"];
 /** What two parts of one run may differ in: none of it changes a bit of the training. */
 const FREE = [...PROVENANCE, "$schema", "steps", "output", "evaluation", "checkpoint", "trajectories"];
 
@@ -48,23 +51,27 @@ export class RunDirectory {
     return config as RunDescription;
   }
 
-  /** The configuration without what was added about the program that ran it. */
+  /** The run.json that config.json was made from, defaults filled in. */
   async readRun(): Promise<RunDescription> {
-    return Object.fromEntries(Object.entries(await this.readConfig()).filter(([name]) => !PROVENANCE.includes(name)));
+    const added = [...PROVENANCE, ...MEASURED];
+    return Object.fromEntries(Object.entries(await this.readConfig()).filter(([name]) => !added.includes(name)));
   }
 
   /** Makes the folder and writes config.json. A folder with something else in it -> ERR_RUN_EXISTS. */
-  async begin(run: RunDescription, command: string | null): Promise<void> {
+  async begin(run: RunDescription, command: readonly string[] | null): Promise<void> {
     await mkdir(this.path, { recursive: true });
     const old = this.exists ? await this.readConfig() : undefined;
     if (old === undefined && (await readdir(this.path)).length > 0) {
       fail("ERR_RUN_EXISTS", `Expected a new or empty folder for the run but ${this.path} holds other files`);
     }
+    const { kernels, threads } = native.cpuInfo();
     const provenance = {
       package: "rolegrad",
       packageVersion: packageVersion(),
       node: process.versions.node,
-      instructionSet: native.cpuInfo().kernels,
+      cpu: os.cpus()[0]?.model.trim() ?? null,
+      instructionSet: kernels,
+      threads,
       command,
       startedAt: old?.["startedAt"] ?? new Date().toISOString(),
     };
@@ -104,6 +111,13 @@ export class RunDirectory {
     await mkdir(path.join(this.path, "trajectories"), { recursive: true });
     const lines = trajectories.map((trajectory) => `${serializeTrajectory(trajectory)}\n`).join("");
     await writeWhole(path.join(this.path, "trajectories", `${name}.jsonl`), lines);
+  }
+
+  /** What {@link writeTrajectories} wrote; none where it did not. */
+  async readTrajectories(name: string): Promise<Trajectory[]> {
+    const file = path.join(this.path, "trajectories", `${name}.jsonl`);
+    if (!existsSync(file)) return [];
+    return (await readFile(file, "utf8")).split("\n").slice(0, -1).map(parseTrajectory);
   }
 
   /** Drops what is recorded of steps after `step`: they will be taken again. */

@@ -29,7 +29,7 @@ const environment = z.strictObject({
   passage: z
     .exactOptional(text)
     .describe('How a passage is shown, with {n}, {title} and {text}. Without it: Passage 1 (Title: "…") …'),
-  separator: z.string().default("\n").describe("Put between the passages shown."),
+  separator: z.string().default("\n").describe("Put between passages that are shown by `passage`."),
 });
 
 const sampling = z.strictObject({

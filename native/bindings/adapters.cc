@@ -46,7 +46,10 @@ AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWra
             if (name.substr(name.find('.') + 1) == wanted) spec.targets[size_t(g)][m] = found = true;
           }
         if (!found)
-          throw Error("ERR_NO_MODULE", "Expected targets among q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj but received " + wanted);
+          throw Error(
+              "ERR_NO_MODULE",
+              "Expected targets among q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj but received " +
+                  wanted);
       }
       adapters_->store->names.push_back(string_argument(o.Get("name"), "name"));
       adapters_->store->adapters.push_back(std::make_shared<Adapter>(*adapters_->model->model, spec));
@@ -62,7 +65,8 @@ namespace {
 
 void refuse_while_written(const SharedAdapters& adapters) {
   if (adapters.writers.load() > 0)
-    throw Error("ERR_BUSY", "Expected no training step to be running while adapters are read or written: await it first");
+    throw Error("ERR_BUSY",
+                "Expected no training step to be running while adapters are read or written: await it first");
 }
 
 std::vector<float> read_dense(Backend& b, const Tensor& t) {
@@ -107,15 +111,18 @@ void AdaptersObject::set(const Napi::CallbackInfo& info) {
     auto b = typed_array_argument<float>(info[3], "b");
     auto& slot = adapters_->store->adapters[index];
     if (!slot->spec().targets[size_t(at.group)][size_t(at.module)])
-      throw Error("ERR_NO_MODULE", "Expected a module among the targets of adapter " + adapters_->store->names[index] + " but received " + name);
+      throw Error("ERR_NO_MODULE", "Expected a module among the targets of adapter " + adapters_->store->names[index] +
+                                       " but received " + name);
     Tensor ta = slot->a(at.layer, at.group, at.module), tb = slot->bt(at.layer, at.group, at.module);
     if (int64_t(a.size()) != ta.rows * ta.cols || int64_t(b.size()) != tb.rows * tb.cols)
       throw Error("ERR_SHAPE", "Expected a [" + std::to_string(ta.rows) + ", " + std::to_string(ta.cols) + "] and b [" +
-                                   std::to_string(tb.cols) + ", " + std::to_string(tb.rows) + "] for " + name + " but received " +
-                                   std::to_string(a.size()) + " and " + std::to_string(b.size()) + " values");
+                                   std::to_string(tb.cols) + ", " + std::to_string(tb.rows) + "] for " + name +
+                                   " but received " + std::to_string(a.size()) + " and " + std::to_string(b.size()) +
+                                   " values");
     for (auto values : {a, b})
       for (float x : values)
-        if (!std::isfinite(x)) throw Error("ERR_NOT_FINITE", "Expected finite values for " + name + " but received " + std::to_string(x));
+        if (!std::isfinite(x))
+          throw Error("ERR_NOT_FINITE", "Expected finite values for " + name + " but received " + std::to_string(x));
     if (slot.use_count() > 1) {
       slot = std::make_shared<Adapter>(*slot);
       ta = slot->a(at.layer, at.group, at.module), tb = slot->bt(at.layer, at.group, at.module);

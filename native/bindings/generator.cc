@@ -50,8 +50,8 @@ Napi::Value annotate(const Napi::CallbackInfo& info) {
     auto tokens = byte_arrays(info[1], "tokenBytes");
     auto sampled = typed_array_argument<uint8_t>(info[2], "sampled");
     if (sampled.size() != tokens.size())
-      throw Error("ERR_SHAPE", "Expected sampled of the length of tokenBytes (" + std::to_string(tokens.size()) + ") but received " +
-                                   std::to_string(sampled.size()));
+      throw Error("ERR_SHAPE", "Expected sampled of the length of tokenBytes (" + std::to_string(tokens.size()) +
+                                   ") but received " + std::to_string(sampled.size()));
     RoleRouter router(config);
     std::vector<int8_t> roles;
     for (size_t t = 0; t < tokens.size(); t++) roles.push_back(sampled[t] ? router.sampled(tokens[t]) : router.given());
@@ -91,7 +91,8 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
     options.router = router_config(o.Get("router"));
     options.adapter_of_role = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
     for (int32_t a : options.adapter_of_role)
-      if (a < -1 || a >= int32_t(adapters.size())) throw Error("ERR_ROLE_RANGE", "Expected routes to adapters that exist");
+      if (a < -1 || a >= int32_t(adapters.size()))
+        throw Error("ERR_ROLE_RANGE", "Expected routes to adapters that exist");
     int64_t roles = int64_t(options.adapter_of_role.size());
     bool known = options.router.base < roles;
     for (const auto& span : options.router.spans) known = known && span.role < roles;
@@ -121,7 +122,8 @@ Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
 void GeneratorObject::append(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
     if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running while tokens are appended");
-    state_->generator->append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50), typed_array_argument<int32_t>(info[1], "ids"));
+    state_->generator->append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50),
+                              typed_array_argument<int32_t>(info[1], "ids"));
   });
 }
 
@@ -155,7 +157,8 @@ Napi::Value GeneratorObject::run(const Napi::CallbackInfo& info) {
             item.Set("id", double(event.id));
             item.Set("kind", kind_name(event.kind));
             item.Set("span", event.span);
-            item.Set("text", to_typed_array<uint8_t>(env, std::span(reinterpret_cast<const uint8_t*>(event.text.data()), event.text.size())));
+            item.Set("text", to_typed_array<uint8_t>(env, std::span(reinterpret_cast<const uint8_t*>(event.text.data()),
+                                                                    event.text.size())));
             list.Set(i++, item);
           }
           return list;
@@ -189,10 +192,11 @@ Napi::Value GeneratorObject::runnable(const Napi::CallbackInfo& info) {
 }
 
 Napi::Function GeneratorObject::define(Napi::Env env) {
-  return DefineClass(env, kName,
-                     {InstanceMethod("add", &GeneratorObject::add), InstanceMethod("append", &GeneratorObject::append),
-                      InstanceMethod("run", &GeneratorObject::run), InstanceMethod("interrupt", &GeneratorObject::interrupt),
-                      InstanceMethod("take", &GeneratorObject::take), InstanceMethod("runnable", &GeneratorObject::runnable)});
+  return DefineClass(
+      env, kName,
+      {InstanceMethod("add", &GeneratorObject::add), InstanceMethod("append", &GeneratorObject::append),
+       InstanceMethod("run", &GeneratorObject::run), InstanceMethod("interrupt", &GeneratorObject::interrupt),
+       InstanceMethod("take", &GeneratorObject::take), InstanceMethod("runnable", &GeneratorObject::runnable)});
 }
 
 void register_generator(Napi::Env env, Napi::Object exports) {

@@ -1,23 +1,10 @@
-// Operations on plain typed arrays: the optimizer, one routed linear, and what the benchmarks measure.
-
-#include <chrono>
-#include <cmath>
+// Operations on plain typed arrays: the optimizer and one routed linear.
 
 #include "bindings/engine.h"
-#include "core/executor.h"
-#include "ops/arena.h"
-#include "ops/cpu/cpu_backend.h"
+#include "bindings/routed_linear.h"
 
 namespace rolegrad::bindings {
 namespace {
-
-std::shared_ptr<Backend> backend_named(const std::string& device) {
-  // One per device: its scratch is kept between calls. Only jobs of the stream use it.
-  static std::map<std::string, std::shared_ptr<Backend>> kept;
-  auto& backend = kept[device];
-  if (!backend) backend = device == "cpu-reference" ? make_reference_backend() : make_cpu_backend(device == "cpu" ? "" : device);
-  return backend;
-}
 
 /// adamwStep(parameters, gradients, first, second, { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, step, sumOfSquares })
 /// -> { parameters, first, second }
@@ -65,37 +52,6 @@ Napi::Value adamw_step(const Napi::CallbackInfo& info) {
   });
 }
 
-/// A routed linear's tensors on a backend.
-struct Linear {
-  std::shared_ptr<Backend> b;
-  std::unique_ptr<Arena> arena;
-  std::unique_ptr<PackedWeight> w;
-  std::vector<LoraGroup> groups;
-  std::vector<LoraGradient> gradients;
-  std::vector<std::unique_ptr<Memory>> sums;
-  Rows rows;
-
-  std::vector<const LoraGroup*> set() const {
-    std::vector<const LoraGroup*> s;
-    for (const auto& g : groups) s.push_back(&g);
-    return s;
-  }
-  Tensor put(std::span<const float> values, int64_t rows, int64_t cols) {
-    Tensor t = arena->tensor(rows, cols);
-    b->write(t, values.data());
-    return t;
-  }
-};
-
-struct LinearArguments {
-  std::string device;
-  std::vector<float> x, w, bias, dy;
-  std::vector<std::vector<float>> a, bt;  // per adapter; bt [r, N]
-  std::vector<float> scale;
-  std::vector<int32_t> adapter, cu;
-  int64_t t = 0, k = 0, n = 0;
-};
-
 std::shared_ptr<LinearArguments> linear_arguments(const Napi::Object& o, bool backward) {
   auto in = std::make_shared<LinearArguments>();
   in->device = string_argument(o.Get("device"), "device");
@@ -138,45 +94,10 @@ std::shared_ptr<LinearArguments> linear_arguments(const Napi::Object& o, bool ba
   return in;
 }
 
-Linear make_linear(const LinearArguments& in) {
-  Linear l;
-  l.b = backend_named(in.device);
-  l.arena = std::make_unique<Arena>(*l.b);
-  l.rows = Rows(in.cu, in.adapter, int(in.a.size()));
-  WeightSource source{in.w.data(), DType::f32, in.n, in.k, in.bias.empty() ? nullptr : in.bias.data()};
-  l.w = l.b->pack(std::span(&source, 1));
-  for (size_t v = 0; v < in.a.size(); v++) {
-    LoraGroup g;
-    int64_t r = int64_t(in.a[v].size()) / in.k;
-    g.rank = int(r);
-    g.scale = in.scale[v];
-    g.present = {true};
-    g.a = l.put(in.a[v], r, in.k);
-    g.bt = {l.put(in.bt[v], r, in.n)};
-    g.at = l.arena->tensor(in.k, r);
-    g.b = {l.arena->tensor(in.n, r)};
-    l.b->refresh_lora(g);
-    l.groups.push_back(std::move(g));
-    auto sum = [&](int64_t rows, int64_t cols) {
-      l.sums.push_back(l.b->allocate(size_t(rows * cols) * sizeof(double)));
-      return GradTensor{static_cast<double*>(l.sums.back()->data()), rows, cols, cols};
-    };
-    GradTensor a = sum(r, in.k), bt = sum(r, in.n);
-    l.gradients.push_back({a, {bt}});
-  }
-  return l;
-}
-
 std::vector<float> dense(Backend& b, const Tensor& t) {
   std::vector<float> values(size_t(t.rows * t.cols));
   b.read(values.data(), t);
   return values;
-}
-
-int64_t widest(const Linear& l) {
-  int64_t r = 1;
-  for (const auto& g : l.groups) r = std::max<int64_t>(r, g.rank);
-  return r;
 }
 
 /// loraLinearForward({ device, x, w, bias?, roles, adapters: [{ a, b, scale }] }) -> y
@@ -188,8 +109,8 @@ Napi::Value lora_forward(const Napi::CallbackInfo& info) {
     return run_async(
         env,
         [=](const std::atomic<bool>&) {
-          Linear l = make_linear(*in);
-          Tensor x = l.put(in->x, in->t, in->k), out = l.arena->tensor(in->t, in->n), u = l.arena->tensor(in->t, widest(l));
+          RoutedLinear l(*in);
+          Tensor x = l.put(in->x, in->t, in->k), out = l.arena->tensor(in->t, in->n), u = l.arena->tensor(in->t, l.widest());
           auto set = l.set();
           l.b->linear(out, u, x, *l.w, set, l.rows);
           *y = dense(*l.b, out);
@@ -211,9 +132,9 @@ Napi::Value lora_backward(const Napi::CallbackInfo& info) {
     return run_async(
         env,
         [=](const std::atomic<bool>&) {
-          Linear l = make_linear(*in);
+          RoutedLinear l(*in);
           Tensor x = l.put(in->x, in->t, in->k), dy = l.put(in->dy, in->t, in->n), y = l.arena->tensor(in->t, in->n);
-          Tensor u = l.arena->tensor(in->t, widest(l)), du = l.arena->tensor(in->t, widest(l)), dx = l.arena->tensor(in->t, in->k);
+          Tensor u = l.arena->tensor(in->t, l.widest()), du = l.arena->tensor(in->t, l.widest()), dx = l.arena->tensor(in->t, in->k);
           auto set = l.set();
           l.b->linear(y, u, x, *l.w, set, l.rows);
           l.b->linear_backward(dx, du, dy, *l.w, set, l.rows, false);
@@ -248,167 +169,12 @@ Napi::Value lora_backward(const Napi::CallbackInfo& info) {
   });
 }
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-/// measureMachine() -> { isa, threads, fmaPeakGflops, readGBps }: best of several runs on all threads.
-Napi::Value measure_machine(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  return guard(env, [&]() -> Napi::Value {
-    struct Out {
-      std::string isa;
-      int threads;
-      double gflops = 0, gbps = 0;
-    };
-    auto out = std::make_shared<Out>();
-    return run_async(
-        env,
-        [=](const std::atomic<bool>&) {
-          auto backend = backend_named("cpu");
-          const auto& k = static_cast<cpu::CpuBackend&>(*backend).kernels();
-          auto& pool = Executor::shared();
-          out->isa = k.isa;
-          out->threads = pool.threads();
-          std::vector<float> sink(size_t(pool.threads()) * 64);
-          for (int run = 0; run < 5; run++) {
-            constexpr int64_t kRounds = 4000000;
-            double flops = 0, start = now();
-            pool.parallel_for(pool.threads(), [&](int64_t i, int) {
-              double each = k.fma_rounds(kRounds, &sink[size_t(i) * 64]);
-              if (i == 0) flops = each;
-            });
-            out->gflops = std::max(out->gflops, flops * kRounds * pool.threads() / (now() - start) / 1e9);
-          }
-          size_t n = size_t(128) << 20;  // 512 MiB of floats: beyond any cache here
-          std::vector<float> memory(n, 1.0f);
-          for (int run = 0; run < 4; run++) {
-            double start = now();
-            int64_t part = int64_t(n) / pool.threads();
-            pool.parallel_for(pool.threads(), [&](int64_t i, int) { k.read_memory(memory.data() + i * part, part, &sink[size_t(i) * 64]); });
-            out->gbps = std::max(out->gbps, double(n) * 4 / (now() - start) / 1e9);
-          }
-        },
-        [out](Napi::Env env) -> Napi::Value {
-          auto o = Napi::Object::New(env);
-          o.Set("isa", out->isa);
-          o.Set("threads", out->threads);
-          o.Set("fmaPeakGflops", out->gflops);
-          o.Set("readGBps", out->gbps);
-          return o;
-        });
-  });
-}
-
-/// measureLinear({ t, k, n, span, rank, roles, bf16, runs }) -> { plain, forward, forwardBackward }: median seconds of one call each, and
-/// the largest relative difference of sampled outputs from a scalar chain.
-Napi::Value measure_linear(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  return guard(env, [&]() -> Napi::Value {
-    auto o = object_argument(info[0], "options");
-    auto integer = [&](const char* name) { return integer_argument(o.Get(name), name, 1); };
-    int64_t t = integer("t"), k = integer("k"), n = integer("n"), span = integer("span"), rank = integer("rank"), roles = integer("roles"), runs = integer("runs");
-    bool bf16_weights = boolean_argument(o.Get("bf16"), "bf16");
-    struct Out {
-      double plain = 0, forward = 0, both = 0, backward_plain = 0;
-      int64_t wrong = 0;
-    };
-    auto out = std::make_shared<Out>();
-    return run_async(
-        env,
-        [=](const std::atomic<bool>&) {
-          LinearArguments in;
-          in.device = "cpu";
-          in.t = t, in.k = k, in.n = n;
-          uint64_t position = 0;
-          auto fill = [&](std::vector<float>& x, int64_t count) {
-            x.resize(size_t(count));
-            for (auto& v : x) v = float(uniform({7, 1}, position++) - 0.5);
-          };
-          fill(in.x, t * k);
-          fill(in.w, n * k);
-          fill(in.dy, t * n);
-          std::vector<bf16> half(in.w.size());
-          for (size_t i = 0; i < half.size(); i++) half[i] = float_to_bf16(in.w[i]);
-          for (int64_t v = 0; v < roles; v++) {
-            in.a.emplace_back();
-            in.bt.emplace_back();
-            fill(in.a.back(), rank * k);
-            fill(in.bt.back(), rank * n);
-            in.scale.push_back(2);
-          }
-          for (int64_t i = 0; i < t; i++) in.adapter.push_back(int32_t(i / span % roles));
-          in.cu = {0, int32_t(t)};
-          Linear l = make_linear(in);
-          if (bf16_weights) {
-            WeightSource source{half.data(), DType::bf16, n, k, nullptr};
-            l.w = l.b->pack(std::span(&source, 1));
-          }
-          Rows bare(in.cu);
-          Tensor x = l.put(in.x, t, k), dy = l.put(in.dy, t, n), y = l.arena->tensor(t, n), dx = l.arena->tensor(t, k);
-          Tensor u = l.arena->tensor(t, rank), du = l.arena->tensor(t, rank);
-          auto set = l.set();
-          std::vector<LoraGradient*> sinks;
-          for (auto& g : l.gradients) sinks.push_back(&g);
-          auto median = [&](auto body) {
-            body();
-            std::vector<double> times;
-            for (int64_t i = 0; i < runs; i++) {
-              double start = now();
-              body();
-              times.push_back(now() - start);
-            }
-            std::sort(times.begin(), times.end());
-            return times[times.size() / 2];
-          };
-          // Verified first: sampled outputs equal the scalar chain, bit for bit.
-          l.b->linear(y, u, x, *l.w, set, l.rows);
-          for (int64_t i = 0; i < 500; i++) {
-            auto row = int64_t(uniform({7, 2}, uint64_t(2 * i)) * double(t)), column = int64_t(uniform({7, 2}, uint64_t(2 * i + 1)) * double(n));
-            auto v = size_t(in.adapter[size_t(row)]);
-            float chain = 0;
-            for (int64_t c = 0; c < k; c++)
-              chain = std::fma(in.x[size_t(row * k + c)], bf16_weights ? bf16_to_float(half[size_t(column * k + c)]) : in.w[size_t(column * k + c)], chain);
-            for (int64_t j = 0; j < rank; j++) {
-              float uj = 0;
-              for (int64_t c = 0; c < k; c++) uj = std::fma(in.x[size_t(row * k + c)], in.a[v][size_t(j * k + c)], uj);
-              chain = std::fma(uj * in.scale[v], in.bt[v][size_t(j * n + column)], chain);
-            }
-            float got;
-            l.b->read(&got, y.row_range(row, 1).col_range(column, 1));
-            out->wrong += got != chain;
-          }
-          // Interleaved, so that a slow moment of the machine hits all of them.
-          for (int round = 0; round < 3; round++) {
-            auto best = [&](double& kept, double value) { kept = kept == 0 ? value : std::min(kept, value); };
-            best(out->plain, median([&] { l.b->linear(y, {}, x, *l.w, {}, bare); }));
-            best(out->forward, median([&] { l.b->linear(y, u, x, *l.w, set, l.rows); }));
-            best(out->both, median([&] {
-                   l.b->linear(y, u, x, *l.w, set, l.rows);
-                   l.b->linear_backward(dx, du, dy, *l.w, set, l.rows, false);
-                   l.b->lora_gradient(sinks, u, du, x, dy, *l.w, set, l.rows);
-                 }));
-            best(out->backward_plain, median([&] { l.b->linear_backward(dx, {}, dy, *l.w, {}, bare, false); }));
-          }
-        },
-        [out](Napi::Env env) -> Napi::Value {
-          auto o = Napi::Object::New(env);
-          o.Set("plain", out->plain);
-          o.Set("forward", out->forward);
-          o.Set("forwardBackward", out->both);
-          o.Set("plainBackward", out->backward_plain);
-          o.Set("wrong", double(out->wrong));
-          return o;
-        });
-  });
-}
-
 }  // namespace
 
 void register_kernels(Napi::Env env, Napi::Object exports) {
   exports.Set("adamwStep", Napi::Function::New(env, adamw_step, "adamwStep"));
   exports.Set("loraLinearForward", Napi::Function::New(env, lora_forward, "loraLinearForward"));
   exports.Set("loraLinearBackward", Napi::Function::New(env, lora_backward, "loraLinearBackward"));
-  exports.Set("measureMachine", Napi::Function::New(env, measure_machine, "measureMachine"));
-  exports.Set("measureLinear", Napi::Function::New(env, measure_linear, "measureLinear"));
 }
 
 }  // namespace rolegrad::bindings

@@ -39,7 +39,8 @@ struct TensorEntry {
   double begin, end;
 };
 
-/// loadModel(config, files, tensors, device, f32): tensors [{ name, file, dtype, shape, begin, end }], offsets within the file.
+/// loadModel(config, files, tensors, device, f32): tensors [{ name, file, dtype, shape, begin, end }], offsets within
+/// the file.
 Napi::Value load_model(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -51,12 +52,17 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
     auto list = info[2].As<Napi::Array>();
     for (uint32_t i = 0; i < list.Length(); i++) {
       auto o = object_argument(list.Get(i), "tensors");
-      TensorEntry e{string_argument(o.Get("name"), "name"), string_argument(o.Get("dtype"), "dtype"),
-                    size_t(integer_argument(o.Get("file"), "file", 0, int64_t(files.size()) - 1)), {}, 0, 0};
+      TensorEntry e{string_argument(o.Get("name"), "name"),
+                    string_argument(o.Get("dtype"), "dtype"),
+                    size_t(integer_argument(o.Get("file"), "file", 0, int64_t(files.size()) - 1)),
+                    {},
+                    0,
+                    0};
       e.begin = double(integer_argument(o.Get("begin"), "begin", 0, int64_t(1) << 52));
       e.end = double(integer_argument(o.Get("end"), "end", 0, int64_t(1) << 52));
       auto shape = o.Get("shape").As<Napi::Array>();
-      for (uint32_t d = 0; d < shape.Length(); d++) e.shape.push_back(integer_argument(shape.Get(d), "shape", 0, int64_t(1) << 40));
+      for (uint32_t d = 0; d < shape.Length(); d++)
+        e.shape.push_back(integer_argument(shape.Get(d), "shape", 0, int64_t(1) << 40));
       entries.push_back(std::move(e));
     }
     std::string device = string_argument(info[3], "device");
@@ -74,7 +80,8 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
             unsigned __int128 elements = 1;
             for (int64_t d : e.shape) elements *= static_cast<unsigned __int128>(d);
             auto begin = size_t(e.begin), end = size_t(e.end);
-            if (end < begin || end > file.size() || elements * (bf16_type ? 2 : 4) != end - begin || begin % (bf16_type ? 2 : 4) != 0)
+            if (end < begin || end > file.size() || elements * (bf16_type ? 2 : 4) != end - begin ||
+                begin % (bf16_type ? 2 : 4) != 0)
               throw Error("ERR_SAFETENSORS", "Expected the tensor " + e.name + " to lie within " + files[e.file] +
                                                  " and to match its shape: is the file complete?");
             loaded->tensors[e.name] = {file.data() + begin, bf16_type ? DType::bf16 : DType::f32, e.shape};
@@ -83,8 +90,9 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
           loaded->arena = std::make_unique<Arena>(loaded->model->backend());
         },
         [loaded](Napi::Env env) -> Napi::Value {
-          auto holder = Napi::External<std::shared_ptr<LoadedModel>>::New(env, new std::shared_ptr<LoadedModel>(loaded),
-                                                                         [](Napi::Env, std::shared_ptr<LoadedModel>* p) { delete p; });
+          auto holder = Napi::External<std::shared_ptr<LoadedModel>>::New(
+              env, new std::shared_ptr<LoadedModel>(loaded),
+              [](Napi::Env, std::shared_ptr<LoadedModel>* p) { delete p; });
           return constructor(env, ModelObject::kName).New({holder});
         });
   });
@@ -94,24 +102,26 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
 
 void check_batch(const Model& model, std::span<const int32_t> ids, std::span<const int32_t> cu_seqlens,
                  std::span<const int8_t> roles, size_t role_count) {
-  if (cu_seqlens.size() < 2 || ids.empty()) throw Error("ERR_EMPTY_BATCH", "Expected at least one sequence with a token but received an empty batch");
+  if (cu_seqlens.size() < 2 || ids.empty())
+    throw Error("ERR_EMPTY_BATCH", "Expected at least one sequence with a token but received an empty batch");
   if (cu_seqlens.front() != 0 || cu_seqlens.back() != int64_t(ids.size()))
-    throw Error("ERR_SHAPE", "Expected cuSeqlens to run from 0 to inputIds.length (" + std::to_string(ids.size()) + ") but received " +
-                                 std::to_string(cu_seqlens.front()) + " .. " + std::to_string(cu_seqlens.back()));
+    throw Error("ERR_SHAPE", "Expected cuSeqlens to run from 0 to inputIds.length (" + std::to_string(ids.size()) +
+                                 ") but received " + std::to_string(cu_seqlens.front()) + " .. " +
+                                 std::to_string(cu_seqlens.back()));
   for (size_t s = 0; s + 1 < cu_seqlens.size(); s++)
     if (cu_seqlens[s] >= cu_seqlens[s + 1])
       throw Error("ERR_SHAPE", "Expected cuSeqlens to increase but sequence " + std::to_string(s) + " has no token");
   for (size_t t = 0; t < ids.size(); t++)
     if (ids[t] < 0 || ids[t] >= model.config().vocab_size)
-      throw Error("ERR_TOKEN_RANGE", "Expected token ids from 0 to " + std::to_string(model.config().vocab_size - 1) + " but inputIds[" +
-                                         std::to_string(t) + "] is " + std::to_string(ids[t]));
+      throw Error("ERR_TOKEN_RANGE", "Expected token ids from 0 to " + std::to_string(model.config().vocab_size - 1) +
+                                         " but inputIds[" + std::to_string(t) + "] is " + std::to_string(ids[t]));
   if (!roles.empty() && roles.size() != ids.size())
-    throw Error("ERR_SHAPE", "Expected roles of the length of inputIds (" + std::to_string(ids.size()) + ") but received " +
-                                 std::to_string(roles.size()));
+    throw Error("ERR_SHAPE", "Expected roles of the length of inputIds (" + std::to_string(ids.size()) +
+                                 ") but received " + std::to_string(roles.size()));
   for (size_t t = 0; t < roles.size(); t++)
     if (roles[t] < -1 || roles[t] >= int64_t(role_count))
-      throw Error("ERR_ROLE_RANGE", "Expected roles from -1 to " + std::to_string(int64_t(role_count) - 1) + " but roles[" +
-                                        std::to_string(t) + "] is " + std::to_string(roles[t]));
+      throw Error("ERR_ROLE_RANGE", "Expected roles from -1 to " + std::to_string(int64_t(role_count) - 1) +
+                                        " but roles[" + std::to_string(t) + "] is " + std::to_string(roles[t]));
 }
 
 ModelObject::ModelObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelObject>(info) {
@@ -160,7 +170,8 @@ Napi::Value ModelObject::forward(const Napi::CallbackInfo& info) {
     return run_async(
         env,
         [=](const std::atomic<bool>&) {
-          job->result = score(*model->model, *model->arena, job->ids, job->cu, job->adapter, job->adapters, temperature, logits, job->wanted);
+          job->result = score(*model->model, *model->arena, job->ids, job->cu, job->adapter, job->adapters, temperature,
+                              logits, job->wanted);
         },
         [=](Napi::Env env) -> Napi::Value {
           auto out = Napi::Object::New(env);

@@ -43,7 +43,8 @@ AdamWStep step_argument(const Napi::Object& o) {
 template <class T>
 void check_length(const std::vector<T>& x, size_t n, const char* name) {
   if (x.size() != n)
-    throw Error("ERR_SHAPE", std::string("Expected ") + name + " of length " + std::to_string(n) + " but received " + std::to_string(x.size()));
+    throw Error("ERR_SHAPE", std::string("Expected ") + name + " of length " + std::to_string(n) + " but received " +
+                                 std::to_string(x.size()));
 }
 
 std::vector<float> dense(Backend& b, const Tensor& t) {
@@ -70,9 +71,11 @@ TrainerObject::TrainerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
     } else {
       if (!info[2].IsNull() && !info[2].IsUndefined()) state_->reference = ModelObject::of(info[2]);
       if (model.embedding().dtype() != DType::f32)
-        throw Error("ERR_DTYPE", "Expected a model loaded with dtype \"float32\" for full training but received bfloat16 weights");
-      state_->trainer = std::make_unique<Trainer>(model, std::make_unique<FullParameters>(model, state_->model->tensors),
-                                                  state_->reference ? state_->reference->model.get() : nullptr);
+        throw Error("ERR_DTYPE",
+                    "Expected a model loaded with dtype \"float32\" for full training but received bfloat16 weights");
+      state_->trainer =
+          std::make_unique<Trainer>(model, std::make_unique<FullParameters>(model, state_->model->tensors),
+                                    state_->reference ? state_->reference->model.get() : nullptr);
     }
   });
 }
@@ -82,8 +85,8 @@ void TrainerObject::idle() const {
     throw Error("ERR_BUSY", "Expected no step of this trainer to be running: await it first");
 }
 
-/// accumulate({ inputIds, cuSeqlens, roles, adapterOfRole, weights, advantages, oldLogprobs, refLogprobs, kind, clipLow, clipHigh, beta,
-/// temperature, stop })
+/// accumulate({ inputIds, cuSeqlens, roles, adapterOfRole, weights, advantages, oldLogprobs, refLogprobs, kind,
+/// clipLow, clipHigh, beta, temperature, stop })
 Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -123,7 +126,8 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
         env,
         [job, lease](const std::atomic<bool>&) mutable {
           auto held = std::move(lease);
-          LossBatch batch{job->ids, job->cu, job->roles, job->table, job->weight, job->advantage, job->old, job->reference};
+          LossBatch batch{job->ids,    job->cu,        job->roles, job->table,
+                          job->weight, job->advantage, job->old,   job->reference};
           job->result = held->state->trainer->accumulate(batch, job->options);
         },
         [job](Napi::Env env) -> Napi::Value {
@@ -140,7 +144,8 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
   });
 }
 
-/// apply({ learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, decayVectors }) -> gradient norms, one per adapter (or one)
+/// apply({ learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, decayVectors }) -> gradient norms, one per
+/// adapter (or one)
 Napi::Value TrainerObject::apply(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -176,7 +181,8 @@ Napi::Value TrainerObject::gradient(const Napi::CallbackInfo& info) {
     auto out = Napi::Object::New(env);
     std::string name = string_argument(info[1], "name");
     if (trainer.full()) {
-      out.Set("value", to_typed_array<float>(env, to_float(trainer.full()->read_gradient(trainer.full()->entry(name)))));
+      out.Set("value",
+              to_typed_array<float>(env, to_float(trainer.full()->read_gradient(trainer.full()->entry(name)))));
       return out;
     }
     auto index = int(integer_argument(info[0], "adapter", 0, int64_t(trainer.store()->adapters.size()) - 1));
@@ -227,13 +233,16 @@ Napi::Value TrainerObject::parameter(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
     idle();
-    if (!state_->trainer->full()) throw Error("ERR_NO_PARAMETER", "Expected full training: the backbone is frozen here");
+    if (!state_->trainer->full())
+      throw Error("ERR_NO_PARAMETER", "Expected full training: the backbone is frozen here");
     auto& full = *state_->trainer->full();
-    return to_typed_array<float>(env, dense(state_->model->model->backend(), full.value(full.entry(string_argument(info[0], "name")))));
+    return to_typed_array<float>(
+        env, dense(state_->model->model->backend(), full.value(full.entry(string_argument(info[0], "name")))));
   });
 }
 
-/// state() -> { steps: number[], first: Float32Array[], second: Float32Array[] }: one entry per adapter, or per parameter in full training.
+/// state() -> { steps: number[], first: Float32Array[], second: Float32Array[] }: one entry per adapter, or per
+/// parameter in full training.
 Napi::Value TrainerObject::state(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -301,12 +310,13 @@ Napi::Value TrainerObject::memory(const Napi::CallbackInfo& info) {
 }
 
 Napi::Function TrainerObject::define(Napi::Env env) {
-  return DefineClass(env, kName,
-                     {InstanceMethod("accumulate", &TrainerObject::accumulate), InstanceMethod("apply", &TrainerObject::apply),
-                      InstanceMethod("zero", &TrainerObject::zero), InstanceMethod("gradient", &TrainerObject::gradient),
-                      InstanceMethod("norms", &TrainerObject::norms), InstanceMethod("parameters", &TrainerObject::parameters),
-                      InstanceMethod("parameter", &TrainerObject::parameter), InstanceMethod("state", &TrainerObject::state),
-                      InstanceMethod("restore", &TrainerObject::restore), InstanceMethod("memory", &TrainerObject::memory)});
+  return DefineClass(
+      env, kName,
+      {InstanceMethod("accumulate", &TrainerObject::accumulate), InstanceMethod("apply", &TrainerObject::apply),
+       InstanceMethod("zero", &TrainerObject::zero), InstanceMethod("gradient", &TrainerObject::gradient),
+       InstanceMethod("norms", &TrainerObject::norms), InstanceMethod("parameters", &TrainerObject::parameters),
+       InstanceMethod("parameter", &TrainerObject::parameter), InstanceMethod("state", &TrainerObject::state),
+       InstanceMethod("restore", &TrainerObject::restore), InstanceMethod("memory", &TrainerObject::memory)});
 }
 
 void register_trainer(Napi::Env env, Napi::Object exports) {

@@ -66,8 +66,8 @@ void set_float_environment() {
 #endif
 }
 
-// A worker takes part only by claiming a task, and a claim succeeds only for the call that is under way: so a call ends when its tasks are
-// done and never waits for a worker that still sleeps.
+// A worker takes part only by claiming a task, and a claim succeeds only for the call that is under way: so a call ends
+// when its tasks are done and never waits for a worker that still sleeps.
 struct Executor::Pool {
   std::vector<std::thread> threads;
   std::mutex mutex;
@@ -108,7 +108,8 @@ struct Executor::Pool {
     set_float_environment();
     uint32_t seen = 0;
     for (;;) {
-      // About 20 us of spinning covers the gap between two operations of a step; then sleep, so that idle pools cost nothing.
+      // About 20 us of spinning covers the gap between two operations of a step; then sleep, so that idle pools cost
+      // nothing.
       int spins = 0;
       while (call_of(ticket.load(std::memory_order_acquire)) == seen && !stop.load(std::memory_order_relaxed)) {
         if (++spins < 2000) {

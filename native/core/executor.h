@@ -5,13 +5,14 @@
 
 namespace rolegrad {
 
-/// How many threads this process may keep busy: the affinity mask, cut by the cgroup's CPU quota, and by ROLEGRAD_THREADS.
+/// How many threads this process may keep busy: the affinity mask, cut by the cgroup's CPU quota, and by
+/// ROLEGRAD_THREADS.
 int available_parallelism();
 
 /// One pool of compute threads per process: two models must not bring two spinning pools.
 /// `parallel_for` is called from one thread at a time (the stream); that thread works too.
 class Executor {
-public:
+ public:
   static Executor& shared();
 
   ~Executor();
@@ -27,7 +28,7 @@ public:
   /// A body writes only what its task owns, so that results do not depend on the number of threads.
   void parallel_for(int64_t tasks, const std::function<void(int64_t task, int worker)>& body);
 
-private:
+ private:
   explicit Executor(int threads);
   struct Pool;
   Pool* pool_;

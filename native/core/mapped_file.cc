@@ -19,7 +19,8 @@ namespace rolegrad {
 #if defined(_WIN32)
 
 MappedFile::MappedFile(const std::string& path) {
-  HANDLE file = CreateFileA(path.c_str(), GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr);
+  HANDLE file =
+      CreateFileA(path.c_str(), GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr);
   if (file == INVALID_HANDLE_VALUE) throw Error("ERR_FILE", "Cannot open " + path);
   LARGE_INTEGER size;
   GetFileSizeEx(file, &size);
@@ -40,7 +41,7 @@ MappedFile::~MappedFile() {
 MappedFile::MappedFile(const std::string& path) {
   int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) throw Error("ERR_FILE", "Cannot open " + path + ": " + std::strerror(errno));
-  struct stat info {};
+  struct stat info{};
   if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) {
     close(file);
     throw Error("ERR_FILE", "Expected a regular file but received " + path);

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <limits>
 
-// Our own elementary functions in plain double arithmetic (no libm, no contraction): the same bits with every compiler, C library
-// and CPU. Errors are below 2 ulp in the ranges used; sqrt is IEEE's and exact.
+// Our own elementary functions in plain double arithmetic (no libm, no contraction): the same bits with every compiler,
+// C library and CPU. Errors are below 2 ulp in the ranges used; sqrt is IEEE's and exact.
 namespace rolegrad::math {
 
 inline double power_of_two(int n) { return std::bit_cast<double>(uint64_t(n + 1023) << 52); }
@@ -16,7 +16,8 @@ inline double exp(double x) {
   if (x != x) return x;
   if (x > 709.7) return std::numeric_limits<double>::infinity();
   if (x < -745.2) return 0.0;
-  constexpr double kLog2e = 1.4426950408889634074, kLn2Hi = 6.93147180369123816490e-01, kLn2Lo = 1.90821492927058770002e-10;
+  constexpr double kLog2e = 1.4426950408889634074, kLn2Hi = 6.93147180369123816490e-01,
+                   kLn2Lo = 1.90821492927058770002e-10;
   double scaled = x * kLog2e;
   int n = int(scaled + (scaled < 0 ? -0.5 : 0.5));
   double r = (x - n * kLn2Hi) - n * kLn2Lo;

@@ -5,8 +5,8 @@
 
 namespace rolegrad {
 
-/// Philox4x32-10 (Salmon et al., 2011): a pure function of (counter, key), so a draw depends on what it is for and never on
-/// what was drawn before it.
+/// Philox4x32-10 (Salmon et al., 2011): a pure function of (counter, key), so a draw depends on what it is for and
+/// never on what was drawn before it.
 inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
   for (int round = 0; round < 10; round++) {
     uint64_t p0 = uint64_t(0xD2511F53u) * counter[0], p1 = uint64_t(0xCD9E8D57u) * counter[2];
@@ -18,7 +18,8 @@ inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::arra
   return counter;
 }
 
-/// What a sequence's draws are keyed by: (seed, stream) from (seed, purpose, variant, step, question, sample), hashed by the caller.
+/// What a sequence's draws are keyed by: (seed, stream) from (seed, purpose, variant, step, question, sample), hashed
+/// by the caller.
 struct RngKey {
   uint64_t seed = 0;
   uint64_t stream = 0;

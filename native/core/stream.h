@@ -4,7 +4,8 @@
 
 namespace rolegrad {
 
-/// The order of the engine's work: one thread that runs jobs one after another and drives the executor. JavaScript only awaits.
+/// The order of the engine's work: one thread that runs jobs one after another and drives the executor. JavaScript only
+/// awaits.
 class Stream {
  public:
   static Stream& shared();

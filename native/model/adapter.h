@@ -19,8 +19,8 @@ struct AdapterSpec {
   double scale() const;
 };
 
-/// Where the pairs of one adapter lie in one flat block: for each layer and group `a` [modules * r, K], then `bt` [r, N_m] a module.
-/// Rows are padded to the backend's leading dimension; the padding stays zero through every update.
+/// Where the pairs of one adapter lie in one flat block: for each layer and group `a` [modules * r, K], then `bt` [r,
+/// N_m] a module. Rows are padded to the backend's leading dimension; the padding stays zero through every update.
 class AdapterLayout {
  public:
   AdapterLayout(const Model& model, const AdapterSpec& spec);
@@ -78,7 +78,9 @@ class AdapterGradient {
   GradTensor flat() const;
   const AdapterLayout& layout() const { return layout_; }
   GradTensor a(int64_t layer, int group, int m, int rank) const;
-  GradTensor bt(int64_t layer, int group, int m) const { return groups_[size_t(layer * kGroups + group)].bt[size_t(m)]; }
+  GradTensor bt(int64_t layer, int group, int m) const {
+    return groups_[size_t(layer * kGroups + group)].bt[size_t(m)];
+  }
 
  private:
   AdapterLayout layout_;

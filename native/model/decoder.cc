@@ -6,7 +6,8 @@
 
 namespace rolegrad {
 
-PackedBatch::PackedBatch(std::span<const int32_t> ids, std::vector<int32_t> cu_seqlens, std::vector<int32_t> adapter, int adapters) {
+PackedBatch::PackedBatch(std::span<const int32_t> ids, std::vector<int32_t> cu_seqlens, std::vector<int32_t> adapter,
+                         int adapters) {
   batch.ids = ids;
   batch.rows = Rows(std::move(cu_seqlens), std::move(adapter), adapters);
   auto cuts = batch.rows.cu_seqlens();
@@ -43,11 +44,13 @@ int64_t u_columns(const std::vector<const LoraGroup*>& set) {
 
 }  // namespace
 
-Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, Saved* saved) const {
+Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv,
+                        Saved* saved) const {
   Backend& b = model_.backend();
   const ModelConfig& c = model_.config();
   const AttentionShape shape = model_.attention_shape();
-  const int64_t rows = int64_t(batch.ids.size()), q_columns = c.heads * c.head_dim, kv_columns = c.kv_heads * c.head_dim;
+  const int64_t rows = int64_t(batch.ids.size()), q_columns = c.heads * c.head_dim,
+                kv_columns = c.kv_heads * c.head_dim;
   const float eps = float(c.rms_norm_eps);
 
   Tensor hidden = arena.tensor(rows, c.hidden_size);
@@ -103,13 +106,14 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
   return hidden;
 }
 
-void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters, const KvPages& kv,
-                       const Saved& saved, const std::vector<AdapterGradient*>& gradients, FullGradient* full,
-                       std::span<const int8_t> roles) const {
+void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters,
+                       const KvPages& kv, const Saved& saved, const std::vector<AdapterGradient*>& gradients,
+                       FullGradient* full, std::span<const int8_t> roles) const {
   Backend& b = model_.backend();
   const ModelConfig& c = model_.config();
   const AttentionShape shape = model_.attention_shape();
-  const int64_t rows = int64_t(batch.ids.size()), q_columns = c.heads * c.head_dim, kv_columns = c.kv_heads * c.head_dim;
+  const int64_t rows = int64_t(batch.ids.size()), q_columns = c.heads * c.head_dim,
+                kv_columns = c.kv_heads * c.head_dim;
   const float eps = float(c.rms_norm_eps);
   const Rows::Group& all = batch.rows.all();
 
@@ -143,7 +147,8 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
         for (int m = 0; m < w.modules(); m++) {
           auto& biases = full->layers[size_t(l)].bias[size_t(g)];
           b.weight_gradient(full->layers[size_t(l)].weight[size_t(g)][size_t(m)],
-                            size_t(m) < biases.size() ? &biases[size_t(m)] : nullptr, dy.col_range(w.column(m), w.n(m)), x, all);
+                            size_t(m) < biases.size() ? &biases[size_t(m)] : nullptr, dy.col_range(w.column(m), w.n(m)),
+                            x, all);
         }
     };
     auto norm = [&](const Tensor& x, const Tensor& w, GradTensor* dw) {
@@ -160,8 +165,8 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
     run(dattention, dh, s.attention_out, kOut);
     Tensor dq = dqkv.col_range(0, q_columns), dk = dqkv.col_range(q_columns, kv_columns);
     Tensor dv = dqkv.col_range(q_columns + kv_columns, kv_columns);
-    b.attention_backward(dq, dk, dv, dattention, s.qkv.col_range(0, q_columns), s.attention_out, s.lse, kv, int(l), shape,
-                         batch.spans, roles);
+    b.attention_backward(dq, dk, dv, dattention, s.qkv.col_range(0, q_columns), s.attention_out, s.lse, kv, int(l),
+                         shape, batch.spans, roles);
     b.rope(dq, shape.heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
     b.rope(dk, shape.kv_heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
     b.rmsnorm(normed, s.input, layer.attention_norm, eps);

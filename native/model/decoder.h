@@ -20,7 +20,8 @@ struct Batch {
 /// Whole sequences packed without padding, each with pages of its own taken in order from 0.
 struct PackedBatch {
   /// cu_seqlens [B + 1]; adapter [T] by position.
-  PackedBatch(std::span<const int32_t> ids, std::vector<int32_t> cu_seqlens, std::vector<int32_t> adapter, int adapters);
+  PackedBatch(std::span<const int32_t> ids, std::vector<int32_t> cu_seqlens, std::vector<int32_t> adapter,
+              int adapters);
   Batch batch;
   int64_t pages = 0;
 
@@ -30,8 +31,8 @@ struct PackedBatch {
 
 /// What the backward pass takes from the forward pass, per layer.
 struct SavedLayer {
-  Tensor input, middle;               // residual stream before attention and before the MLP
-  Tensor qkv, attention_out, lse;     // q and k after rope
+  Tensor input, middle;            // residual stream before attention and before the MLP
+  Tensor qkv, attention_out, lse;  // q and k after rope
   Tensor gate_up;
   std::array<Tensor, kGroups> u;
 };
@@ -60,8 +61,8 @@ class Decoder {
   /// With `saved` the tensors that backward() needs stay in the arena.
   Tensor forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, Saved* saved) const;
 
-  /// From dh [T, H], the gradient of the hidden rows, to adapter gradients (by adapter index; null: not wanted) and, in full training,
-  /// to `full`. `roles` not empty: crossRole "stop".
+  /// From dh [T, H], the gradient of the hidden rows, to adapter gradients (by adapter index; null: not wanted) and, in
+  /// full training, to `full`. `roles` not empty: crossRole "stop".
   void backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters, const KvPages& kv,
                 const Saved& saved, const std::vector<AdapterGradient*>& gradients, FullGradient* full,
                 std::span<const int8_t> roles) const;

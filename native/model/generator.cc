@@ -22,12 +22,13 @@ Generator::Generator(const Model& model, AdapterList adapters, Options options)
 int64_t Generator::add(Request request) {
   if (request.ids.empty()) throw Error("ERR_EMPTY_PROMPT", "Expected a prompt of at least one token");
   if (int64_t(request.ids.size()) >= options_.max_length)
-    throw Error("ERR_PROMPT_TOO_LONG", "Expected a prompt shorter than maxLength " + std::to_string(options_.max_length) +
-                                           " but received " + std::to_string(request.ids.size()) + " tokens");
+    throw Error("ERR_PROMPT_TOO_LONG", "Expected a prompt shorter than maxLength " +
+                                           std::to_string(options_.max_length) + " but received " +
+                                           std::to_string(request.ids.size()) + " tokens");
   for (int32_t id : request.ids)
     if (id < 0 || id >= model_.config().vocab_size)
-      throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(model_.config().vocab_size) + " but received " +
-                                         std::to_string(id));
+      throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(model_.config().vocab_size) +
+                                         " but received " + std::to_string(id));
   Sequence s{{}, std::move(request), RoleRouter(options_.router), {}, 0, 0, false};
   s.record.ids = s.request.ids;
   s.record.roles.assign(s.record.ids.size(), options_.router.base);
@@ -39,12 +40,13 @@ int64_t Generator::add(Request request) {
 
 void Generator::append(int64_t id, std::span<const int32_t> ids) {
   auto it = sequences_.find(id);
-  if (it == sequences_.end()) throw Error("ERR_NO_SEQUENCE", "Expected a live sequence but received " + std::to_string(id));
+  if (it == sequences_.end())
+    throw Error("ERR_NO_SEQUENCE", "Expected a live sequence but received " + std::to_string(id));
   Sequence& s = it->second;
   for (int32_t token : ids) {
     if (token < 0 || token >= model_.config().vocab_size)
-      throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(model_.config().vocab_size) + " but received " +
-                                         std::to_string(token));
+      throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(model_.config().vocab_size) +
+                                         " but received " + std::to_string(token));
     s.record.ids.push_back(token);
     s.record.roles.push_back(s.router.given());
     s.record.sampled.push_back(0);
@@ -110,7 +112,8 @@ void Generator::step(std::vector<Event>& events) {
 
   int64_t n = int64_t(ready.size());
   const ModelConfig& c = model_.config();
-  Tensor last = arena_.tensor(n, c.hidden_size), normed = arena_.tensor(n, c.hidden_size), logits = arena_.tensor(n, c.vocab_size);
+  Tensor last = arena_.tensor(n, c.hidden_size), normed = arena_.tensor(n, c.hidden_size),
+         logits = arena_.tensor(n, c.vocab_size);
   b.gather_rows(last, hidden, last_rows);
   b.rmsnorm(normed, last, model_.final_norm(), float(c.rms_norm_eps));
   b.logits(logits, normed, model_.head());
@@ -162,7 +165,8 @@ std::vector<Generator::Event> Generator::run(int64_t steps, const std::atomic<bo
 
 Generator::Result Generator::take(int64_t id) {
   auto it = sequences_.find(id);
-  if (it == sequences_.end()) throw Error("ERR_NO_SEQUENCE", "Expected a live sequence but received " + std::to_string(id));
+  if (it == sequences_.end())
+    throw Error("ERR_NO_SEQUENCE", "Expected a live sequence but received " + std::to_string(id));
   Result result = std::move(it->second.record);
   free_pages_.insert(free_pages_.end(), it->second.pages.rbegin(), it->second.pages.rend());
   sequences_.erase(it);

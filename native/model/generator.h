@@ -12,14 +12,15 @@
 
 namespace rolegrad {
 
-/// Decodes many sequences together: each step runs one row for every sequence that has a token to sample and a chunk of rows for every
-/// one whose prompt or tool output is not yet in its cache. What a sequence gets does not depend on the others.
+/// Decodes many sequences together: each step runs one row for every sequence that has a token to sample and a chunk of
+/// rows for every one whose prompt or tool output is not yet in its cache. What a sequence gets does not depend on the
+/// others.
 class Generator {
  public:
   struct Options {
     int64_t max_sequences = 64;  // decoded together; further ones wait
-    int64_t max_length = 0;      // tokens of one sequence, prompt included; pages for this many are reserved when it starts
-    int64_t chunk = 2048;        // rows of prompt or tool output in one step
+    int64_t max_length = 0;  // tokens of one sequence, prompt included; pages for this many are reserved when it starts
+    int64_t chunk = 2048;    // rows of prompt or tool output in one step
     std::vector<std::vector<uint8_t>> token_bytes;
     RouterConfig router;
     std::vector<int32_t> adapter_of_role;  // role -> adapter index or -1

@@ -29,8 +29,8 @@ const StoredTensor& find(const std::map<std::string, StoredTensor>& tensors, con
     throw Error("ERR_MODEL_TENSOR", "Expected the tensor " + name + " " + shape_text(shape) +
                                         " in the checkpoint but it is missing: is the download complete?");
   if (it->second.shape != shape)
-    throw Error("ERR_MODEL_TENSOR", "Expected shape " + shape_text(shape) + " for the tensor " + name + " (from config.json) but received " +
-                                        shape_text(it->second.shape));
+    throw Error("ERR_MODEL_TENSOR", "Expected shape " + shape_text(shape) + " for the tensor " + name +
+                                        " (from config.json) but received " + shape_text(it->second.shape));
   return it->second;
 }
 
@@ -41,8 +41,8 @@ std::vector<float> widen_tensor(const StoredTensor& t) {
   for (int64_t d : t.shape) n *= d;
   std::vector<float> values(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; i++)
-    values[size_t(i)] =
-        t.dtype == DType::bf16 ? bf16_to_float(static_cast<const bf16*>(t.data)[i]) : static_cast<const float*>(t.data)[i];
+    values[size_t(i)] = t.dtype == DType::bf16 ? bf16_to_float(static_cast<const bf16*>(t.data)[i])
+                                               : static_cast<const float*>(t.data)[i];
   return values;
 }
 
@@ -69,7 +69,8 @@ std::pair<int64_t, int64_t> Model::module_shape(int group, int m) const {
   }
 }
 
-Model::Model(std::unique_ptr<Backend> backend, ModelConfig config, const std::map<std::string, StoredTensor>& tensors, bool f32)
+Model::Model(std::unique_ptr<Backend> backend, ModelConfig config, const std::map<std::string, StoredTensor>& tensors,
+             bool f32)
     : backend_(std::move(backend)), config_(config) {
   const auto& c = config_;
   for (int64_t i = 0; i < c.head_dim / 2; i++) {
@@ -113,7 +114,8 @@ Model::Model(std::unique_ptr<Backend> backend, ModelConfig config, const std::ma
 }
 
 AttentionShape Model::attention_shape() const {
-  return {int(config_.heads), int(config_.kv_heads), int(config_.head_dim), float(1.0 / std::sqrt(double(config_.head_dim)))};
+  return {int(config_.heads), int(config_.kv_heads), int(config_.head_dim),
+          float(1.0 / std::sqrt(double(config_.head_dim)))};
 }
 
 size_t Model::weight_bytes() const {

@@ -37,8 +37,10 @@ struct Layer {
 /// The frozen (or, in full training, trained) weights of one decoder on one backend.
 class Model {
  public:
-  /// `tensors` by Hugging Face names. Missing or misshapen ones: ERR_MODEL_TENSOR. `f32`: widen bf16 weights (full training needs it).
-  Model(std::unique_ptr<Backend> backend, ModelConfig config, const std::map<std::string, StoredTensor>& tensors, bool f32);
+  /// `tensors` by Hugging Face names. Missing or misshapen ones: ERR_MODEL_TENSOR. `f32`: widen bf16 weights (full
+  /// training needs it).
+  Model(std::unique_ptr<Backend> backend, ModelConfig config, const std::map<std::string, StoredTensor>& tensors,
+        bool f32);
 
   Backend& backend() const { return *backend_; }
   const ModelConfig& config() const { return config_; }

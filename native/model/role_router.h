@@ -18,9 +18,9 @@ struct RouterConfig {
   std::vector<RoleSpan> spans;
 };
 
-/// One sequence's router: follows the bytes of sampled tokens, so that a tag counts alike whether it is one token or several.
-/// A tag lies within one unbroken run of sampled tokens; within a span only its own closing tag counts; text that was not sampled ends
-/// any open span.
+/// One sequence's router: follows the bytes of sampled tokens, so that a tag counts alike whether it is one token or
+/// several. A tag lies within one unbroken run of sampled tokens; within a span only its own closing tag counts; text
+/// that was not sampled ends any open span.
 class RoleRouter {
  public:
   explicit RoleRouter(const RouterConfig& config);
@@ -30,7 +30,8 @@ class RoleRouter {
     std::string text;  // between the tags
   };
 
-  /// A sampled token. Returns the role of its position: the state at its end. Calls that it completes are appended to `calls`.
+  /// A sampled token. Returns the role of its position: the state at its end. Calls that it completes are appended to
+  /// `calls`.
   int8_t sampled(std::span<const uint8_t> bytes, std::vector<Call>* calls = nullptr);
   /// A prompt or tool-output token: base role, and whatever was open is closed.
   int8_t given();

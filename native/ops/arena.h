@@ -7,8 +7,8 @@
 
 namespace rolegrad {
 
-/// Tensors of one pass, taken in order and given back together. After the first pass one block holds them all: a step of the same or a
-/// smaller size allocates nothing.
+/// Tensors of one pass, taken in order and given back together. After the first pass one block holds them all: a step
+/// of the same or a smaller size allocates nothing.
 class Arena {
  public:
   explicit Arena(Backend& backend) : backend_(backend) {}

@@ -11,9 +11,9 @@
 #include "core/random.h"
 #include "ops/rows.h"
 
-// The seam between what is computed (model/, train/) and where. Model and trainer hold tensors but never follow their addresses;
-// operations are ordered as they are called; scalars stay in the backend until read(). The CPU backend (ops/cpu) and the plain
-// loops (ops/ref) implement it here; a GPU does it in a library of its own.
+// The seam between what is computed (model/, train/) and where. Model and trainer hold tensors but never follow their
+// addresses; operations are ordered as they are called; scalars stay in the backend until read(). The CPU backend
+// (ops/cpu) and the plain loops (ops/ref) implement it here; a GPU does it in a library of its own.
 namespace rolegrad {
 
 enum class DType : uint8_t { f32, bf16 };
@@ -35,7 +35,7 @@ struct GradTensor {
 
 /// A block of backend memory, 64-byte aligned on the CPU.
 class Memory {
-public:
+ public:
   virtual ~Memory() = default;
   virtual void* data() const = 0;
   virtual size_t bytes() const = 0;
@@ -52,7 +52,7 @@ struct WeightSource {
 /// One or more linears that read the same x, in the layout the backend likes: y = x [w_0; w_1; ...]^T + bias.
 /// Module m writes the columns column(m) .. column(m) + n(m) of y.
 class PackedWeight {
-public:
+ public:
   virtual ~PackedWeight() = default;
   int64_t k() const { return k_; }
   int64_t n() const { return column_.back(); }
@@ -62,22 +62,22 @@ public:
   DType dtype() const { return dtype_; }
   virtual size_t bytes() const = 0;
 
-protected:
+ protected:
   int64_t k_ = 0;
   std::vector<int64_t> column_{0};
   DType dtype_ = DType::f32;
 };
 
-/// One adapter's pairs on the modules of one packed weight (method.md, eq. 10). All modules of the group share the rank r.
-/// `a` and `bt` are the parameters; `at` and `b` are their transposes, kept by refresh_lora() after every change.
+/// One adapter's pairs on the modules of one packed weight (method.md, eq. 10). All modules of the group share the rank
+/// r. `a` and `bt` are the parameters; `at` and `b` are their transposes, kept by refresh_lora() after every change.
 struct LoraGroup {
   int rank = 0;
-  float scale = 0;                // alpha / r, or alpha / sqrt(r)
-  std::vector<bool> present;      // [modules]: a module outside `targets` has no pair
-  Tensor a;                       // [modules * r, K], module m in rows m * r ..
-  std::vector<Tensor> bt;         // per module [r, N_m]
-  Tensor at;                      // [K, modules * r]
-  std::vector<Tensor> b;          // per module [N_m, r]
+  float scale = 0;            // alpha / r, or alpha / sqrt(r)
+  std::vector<bool> present;  // [modules]: a module outside `targets` has no pair
+  Tensor a;                   // [modules * r, K], module m in rows m * r ..
+  std::vector<Tensor> bt;     // per module [r, N_m]
+  Tensor at;                  // [K, modules * r]
+  std::vector<Tensor> b;      // per module [N_m, r]
 };
 
 /// The pairs of every adapter on one packed weight, by adapter index; null: that adapter has none there.
@@ -92,14 +92,15 @@ using LoraGradientSet = std::span<LoraGradient* const>;
 
 /// Keys and values of all layers in pages of 64 positions. A sequence owns a list of page numbers.
 class KvPages {
-public:
+ public:
   static constexpr int kPage = 64;
   virtual ~KvPages() = default;
   virtual int64_t pages() const = 0;
   virtual size_t bytes() const = 0;
 };
 
-/// The rows [row, row + count) of a batch are the positions start .. start + count - 1 of a sequence whose keys and values lie in `pages`.
+/// The rows [row, row + count) of a batch are the positions start .. start + count - 1 of a sequence whose keys and
+/// values lie in `pages`.
 struct SequenceSpan {
   int64_t row = 0, count = 0, start = 0;
   std::span<const int32_t> pages;
@@ -124,18 +125,18 @@ struct PolicyLossOutput {
 
 struct AdamWStep {
   double learning_rate = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
-  uint64_t step = 1;           // 1-based, for the bias corrections
-  double max_norm = 0;         // clip the norm given in `sum_of_squares` to this; 0: no clipping
+  uint64_t step = 1;    // 1-based, for the bias corrections
+  double max_norm = 0;  // clip the norm given in `sum_of_squares` to this; 0: no clipping
 };
 
 struct SamplingOptions {
   double temperature = 1;  // 0: greedy
   double top_p = 1;
-  int top_k = 0;           // 0: off
+  int top_k = 0;  // 0: off
 };
 
 class Backend {
-public:
+ public:
   virtual ~Backend() = default;
   virtual std::string name() const = 0;
 
@@ -163,20 +164,21 @@ public:
   virtual void embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) = 0;
   /// y [T, H] = x / sqrt(mean(x^2) + eps) * w, w [1, H].
   virtual void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) = 0;
-  /// y [T, N] = x [T, K] w^T + bias + u bt, u [T, modules * r] = scale * x a^T, each row by the pairs of its own adapter (eq. 10).
-  /// Rows without one get x w^T + bias alone. `u` (may be empty when no adapter is in `lora`) is kept for the backward pass;
-  /// its columns beyond the row's own modules * r are not written.
-  virtual void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora, const Rows& rows) = 0;
-  /// In place on `heads` heads of head_dim columns: rotates (x_i, x_{i + d/2}) by position * theta^(-2 i / d); `inverse` by minus that.
-  /// `frequencies` [d/2] in f64.
+  /// y [T, N] = x [T, K] w^T + bias + u bt, u [T, modules * r] = scale * x a^T, each row by the pairs of its own
+  /// adapter (eq. 10). Rows without one get x w^T + bias alone. `u` (may be empty when no adapter is in `lora`) is kept
+  /// for the backward pass; its columns beyond the row's own modules * r are not written.
+  virtual void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
+                      const Rows& rows) = 0;
+  /// In place on `heads` heads of head_dim columns: rotates (x_i, x_{i + d/2}) by position * theta^(-2 i / d);
+  /// `inverse` by minus that. `frequencies` [d/2] in f64.
   virtual void rope(const Tensor& x, int heads, int head_dim, std::span<const int32_t> positions,
                     std::span<const double> frequencies, bool inverse) = 0;
   virtual std::unique_ptr<KvPages> kv_pages(int layers, const AttentionShape& shape, int64_t pages) = 0;
   /// k, v [T, kv_heads * d] into the pages of each span at its positions.
   virtual void kv_write(KvPages& kv, int layer, const AttentionShape& shape, const Tensor& k, const Tensor& v,
                         std::span<const SequenceSpan> spans) = 0;
-  /// out [T, heads * d], lse [T, heads]: causal attention of q [T, heads * d] over positions 0 .. its own of its sequence.
-  /// Keys are walked in splits of 512, each with a fresh (max, sum, out), combined in increasing order.
+  /// out [T, heads * d], lse [T, heads]: causal attention of q [T, heads * d] over positions 0 .. its own of its
+  /// sequence. Keys are walked in splits of 512, each with a fresh (max, sum, out), combined in increasing order.
   virtual void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,
                          const AttentionShape& shape, std::span<const SequenceSpan> spans) = 0;
   /// y [T, I] = silu(x[:, :I]) * x[:, I:], x [T, 2 I].
@@ -193,32 +195,34 @@ public:
 
   // ---- backward
   /// dx [T, K] (+)= dy w + du a; du [T, modules * r] = scale * dy b by the row's adapter, kept for lora_gradient.
-  virtual void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora,
-                               const Rows& rows, bool accumulate) = 0;
+  virtual void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
+                               LoraSet lora, const Rows& rows, bool accumulate) = 0;
   /// du alone, where dx is not needed (the first layer under a frozen embedding).
   virtual void lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) = 0;
-  /// For every adapter v with rows: a += du^T x, bt += u^T dy over its rows; one chain a sequence, then f64 in sequence order.
-  virtual void lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x, const Tensor& dy,
-                             const PackedWeight& w, LoraSet lora, const Rows& rows) = 0;
+  /// For every adapter v with rows: a += du^T x, bt += u^T dy over its rows; one chain a sequence, then f64 in sequence
+  /// order.
+  virtual void lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x,
+                             const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) = 0;
   /// dw [N, K] += dy^T x, db [1, N] += sum of dy (unless null), over `group`'s rows.
   virtual void weight_gradient(const GradTensor& dw, const GradTensor* db, const Tensor& dy, const Tensor& x,
                                const Rows::Group& group) = 0;
   /// dx (+)= gradient of rmsnorm; dw [1, H] += unless null.
-  virtual void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x, const Tensor& w,
-                                float eps, const Rows::Group& group, bool accumulate) = 0;
-  /// dq [T, heads d], dk, dv [T, kv_heads d] (overwritten), for whole sequences (start 0). With `roles` [T] not empty the gradient does not pass
-  /// through the key or value of a position whose role differs from the query's (crossRole "stop").
-  virtual void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
-                                  const Tensor& out, const Tensor& lse, const KvPages& kv, int layer,
+  virtual void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                                const Tensor& w, float eps, const Rows::Group& group, bool accumulate) = 0;
+  /// dq [T, heads d], dk, dv [T, kv_heads d] (overwritten), for whole sequences (start 0). With `roles` [T] not empty
+  /// the gradient does not pass through the key or value of a position whose role differs from the query's (crossRole
+  /// "stop").
+  virtual void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout,
+                                  const Tensor& q, const Tensor& out, const Tensor& lse, const KvPages& kv, int layer,
                                   const AttentionShape& shape, std::span<const SequenceSpan> spans,
                                   std::span<const int8_t> roles) = 0;
   /// dx [T, 2 I] from dy [T, I] and x [T, 2 I]; dx may be x.
   virtual void swiglu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x) = 0;
-  /// dh [R, H] = sum_v coefficient[r] * (softmax(h w^T / temperature)_v - [v = target]) / temperature * w_v, from the lse of head_logprobs
-  /// (coefficient = -d loss / d logprob); dw [V, H] += unless null, over `group`.
-  virtual void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse, const PackedWeight& head,
-                             std::span<const int32_t> targets, std::span<const float> coefficient, float temperature,
-                             const Rows::Group& group) = 0;
+  /// dh [R, H] = sum_v coefficient[r] * (softmax(h w^T / temperature)_v - [v = target]) / temperature * w_v, from the
+  /// lse of head_logprobs (coefficient = -d loss / d logprob); dw [V, H] += unless null, over `group`.
+  virtual void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
+                             const PackedWeight& head, std::span<const int32_t> targets,
+                             std::span<const float> coefficient, float temperature, const Rows::Group& group) = 0;
   /// dtable [V, H] += rows of dx [T, H] by ids.
   virtual void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
                               const Rows::Group& group) = 0;
@@ -226,7 +230,8 @@ public:
   virtual void scatter_rows(const Tensor& dst, const Tensor& src, std::span<const int32_t> index) = 0;
 
   // ---- training
-  /// coefficient[r] = -d loss / d logprob for each row of weight != 0, else 0; per_token[r] = the bracket of eq. 9 (unweighted), 0 where masked.
+  /// coefficient[r] = -d loss / d logprob for each row of weight != 0, else 0; per_token[r] = the bracket of eq. 9
+  /// (unweighted), 0 where masked.
   virtual PolicyLossOutput policy_loss(std::span<float> coefficient, std::span<float> per_token, const Tensor& logprob,
                                        const PolicyLossInput& input) = 0;
   /// *sum += the sum of squares of g; `sum` is a scalar in backend memory.
@@ -237,15 +242,17 @@ public:
   virtual double read_scalar(const double* scalar) = 0;
 
   // ---- sampling
-  /// For each row of logits [B, V]: token[i], and logprob[i] = log softmax(logits / temperature)[token] before any truncation. `draw` in [0, 1), one a row.
-  /// Greedy (temperature 0) takes the first maximum and reports the logprob at temperature 1.
+  /// For each row of logits [B, V]: token[i], and logprob[i] = log softmax(logits / temperature)[token] before any
+  /// truncation. `draw` in [0, 1), one a row. Greedy (temperature 0) takes the first maximum and reports the logprob at
+  /// temperature 1.
   virtual void sample(std::span<int32_t> token, std::span<float> logprob, const Tensor& logits,
                       std::span<const SamplingOptions> options, std::span<const double> draw) = 0;
 };
 
 /// Plain loops in f64 (ops/ref): what every other backend is tested against.
 std::unique_ptr<Backend> make_reference_backend();
-/// The fast CPU backend; throws ERR_CPU_UNSUPPORTED where the CPU lacks what it needs. isa: "" (best, or ROLEGRAD_ISA), "avx2", "avx512", "neon".
+/// The fast CPU backend; throws ERR_CPU_UNSUPPORTED where the CPU lacks what it needs. isa: "" (best, or ROLEGRAD_ISA),
+/// "avx2", "avx512", "neon".
 std::unique_ptr<Backend> make_cpu_backend(const std::string& isa = "");
 
 }  // namespace rolegrad

@@ -9,7 +9,7 @@ namespace rolegrad {
 /// How the rows of one packed batch are grouped: by sequence, and by the adapter that runs them (-1: none).
 /// Every gradient of a parameter is one chain over a sequence's rows, then f64 sums in the order of the sequences.
 class Rows {
-public:
+ public:
   /// Rows of one adapter in increasing order. cuts[i]..cuts[i + 1] are those of one sequence.
   struct Group {
     std::vector<int32_t> rows;
@@ -31,7 +31,7 @@ public:
   /// All rows, cut by sequence: for parameters that every row uses.
   const Group& all() const { return all_; }
 
-private:
+ private:
   std::vector<int32_t> cu_seqlens_{0};
   std::vector<int32_t> adapter_;
   std::vector<Group> by_adapter_;

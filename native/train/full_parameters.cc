@@ -36,7 +36,8 @@ FullParameters::FullParameters(Model& model, const std::map<std::string, StoredT
   scalar_ = b.allocate(sizeof(double));
   for (const auto& e : entries_) {
     auto it = tensors.find(e.name);
-    if (it == tensors.end()) throw Error("ERR_MODEL_TENSOR", "Expected the tensor " + e.name + " in the checkpoint but it is missing");
+    if (it == tensors.end())
+      throw Error("ERR_MODEL_TENSOR", "Expected the tensor " + e.name + " in the checkpoint but it is missing");
     b.write(value(e), widen_tensor(it->second).data());
   }
 

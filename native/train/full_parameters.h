@@ -8,8 +8,9 @@
 
 namespace rolegrad {
 
-/// Every parameter of a model under full training: f32 masters, f64 gradient sums and Adam's moments, each in one flat block.
-/// The embedding and a tied head are summed apart and added when the step is taken, so that micro-batches change no bit.
+/// Every parameter of a model under full training: f32 masters, f64 gradient sums and Adam's moments, each in one flat
+/// block. The embedding and a tied head are summed apart and added when the step is taken, so that micro-batches change
+/// no bit.
 class FullParameters {
  public:
   /// `tensors`: the checkpoint's values. The model must hold f32 weights.

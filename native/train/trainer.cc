@@ -87,10 +87,14 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
 }
 
 Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store)
-    : model_(model), store_(std::move(store)), scalar_(model.backend().allocate(sizeof(double))), arena_(model.backend()) {
+    : model_(model),
+      store_(std::move(store)),
+      scalar_(model.backend().allocate(sizeof(double))),
+      arena_(model.backend()) {
   for (const auto& adapter : store_->adapters) {
     size_t bytes = adapter->layout().size() * sizeof(float);
-    slots_.push_back({AdapterGradient(model, adapter->spec()), model.backend().allocate(bytes), model.backend().allocate(bytes), 0});
+    slots_.push_back(
+        {AdapterGradient(model, adapter->spec()), model.backend().allocate(bytes), model.backend().allocate(bytes), 0});
   }
 }
 
@@ -116,9 +120,11 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
     std::vector<uint8_t> wanted(total);
     for (size_t i = 0; i < total; i++) wanted[i] = in.weight[i] != 0;
     if (full_ && !reference_)
-      throw Error("ERR_REFERENCE", "Expected a reference model (or refLogprobs) for klCoefficient > 0 in full training but received none");
-    reference = score(reference_ ? *reference_ : model_, arena_, in.ids, in.cu_seqlens, std::vector<int32_t>(total, -1), {},
-                      o.temperature, false, wanted)
+      throw Error(
+          "ERR_REFERENCE",
+          "Expected a reference model (or refLogprobs) for klCoefficient > 0 in full training but received none");
+    reference = score(reference_ ? *reference_ : model_, arena_, in.ids, in.cu_seqlens, std::vector<int32_t>(total, -1),
+                      {}, o.temperature, false, wanted)
                     .logprobs;
   }
 
@@ -148,7 +154,8 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
     result.logprob[t] = logprob[r];
   }
   if (o.kind == ObjectiveKind::policy) {
-    result.sums = b.policy_loss(coefficient, per_token, head.logprob, {old, ref, advantage, weight, o.clip_low, o.clip_high, o.beta});
+    result.sums = b.policy_loss(coefficient, per_token, head.logprob,
+                                {old, ref, advantage, weight, o.clip_low, o.clip_high, o.beta});
   } else {
     for (size_t r = 0; r < n; r++) {
       coefficient[r] = float(weight[r]);
@@ -158,7 +165,8 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
   }
   for (size_t r = 0; r < n; r++) {
     if (!std::isfinite(coefficient[r]))
-      throw Error("ERR_NOT_FINITE", "Expected a finite loss but the token at position " + std::to_string(targets.positions[r] + 1) +
+      throw Error("ERR_NOT_FINITE", "Expected a finite loss but the token at position " +
+                                        std::to_string(targets.positions[r] + 1) +
                                         " of the batch has log-probability " + std::to_string(logprob[r]));
     result.per_token[size_t(targets.positions[r]) + 1] = per_token[r];
   }
@@ -166,8 +174,8 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
 
   int64_t rows = int64_t(total), h = model_.config().hidden_size;
   Tensor dnormed = arena_.tensor(int64_t(n), h), draw = arena_.tensor(int64_t(n), h), dh = arena_.tensor(rows, h);
-  b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids, coefficient,
-                  o.temperature, targets.group);
+  b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,
+                  coefficient, o.temperature, targets.group);
   b.rmsnorm_backward(draw, full_ ? &full_->sinks().final_norm : nullptr, dnormed, head.raw, model_.final_norm(),
                      float(model_.config().rms_norm_eps), targets.group, false);
   b.scatter_rows(dh, draw, targets.positions);
@@ -207,12 +215,14 @@ std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
   for (size_t v = 0; v < slots_.size(); v++) {
     Slot& slot = slots_[v];
     auto& adapter = store_->adapters[v];
-    if (adapter.use_count() > 1) adapter = std::make_shared<Adapter>(*adapter);  // pinned by a rollout: leave it its version
+    if (adapter.use_count() > 1)
+      adapter = std::make_shared<Adapter>(*adapter);  // pinned by a rollout: leave it its version
     b.zero(scalar);
     b.sum_of_squares(scalar.data, slot.gradient.flat());
     norms.push_back(std::sqrt(b.read_scalar(scalar.data)));
     step.step = ++slot.steps;
-    b.adamw(adapter->flat(), slot.gradient.flat(), moments(*slot.first, int(v)), moments(*slot.second, int(v)), step, scalar.data);
+    b.adamw(adapter->flat(), slot.gradient.flat(), moments(*slot.first, int(v)), moments(*slot.second, int(v)), step,
+            scalar.data);
     adapter->refresh();
   }
   return norms;

@@ -9,7 +9,8 @@
 
 namespace rolegrad {
 
-/// The adapters that a model's users share: training replaces versions in place, rollouts hold on to the ones they began with.
+/// The adapters that a model's users share: training replaces versions in place, rollouts hold on to the ones they
+/// began with.
 struct AdapterStore {
   std::vector<std::string> names;
   std::vector<std::shared_ptr<Adapter>> adapters;
@@ -18,7 +19,8 @@ struct AdapterStore {
 
 enum class ObjectiveKind { policy, sft };
 
-/// A packed batch with what its loss needs. Arrays are [T]; `roles` by input position, the rest by target (entry t speaks of ids[t]).
+/// A packed batch with what its loss needs. Arrays are [T]; `roles` by input position, the rest by target (entry t
+/// speaks of ids[t]).
 struct LossBatch {
   std::span<const int32_t> ids, cu_seqlens;
   std::span<const int8_t> roles;
@@ -56,9 +58,11 @@ class Trainer {
   Trainer(Model& model, std::shared_ptr<AdapterStore> store);
   Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference);
 
-  /// Adds the gradient of the batch's loss to the buffers. All or nothing: what throws leaves them as they were before the backward pass.
+  /// Adds the gradient of the batch's loss to the buffers. All or nothing: what throws leaves them as they were before
+  /// the backward pass.
   LossResult accumulate(const LossBatch& batch, const LossOptions& options);
-  /// Clip and AdamW per adapter (or on everything); returns the gradient norms before clipping. `step.step` is counted here.
+  /// Clip and AdamW per adapter (or on everything); returns the gradient norms before clipping. `step.step` is counted
+  /// here.
   std::vector<double> apply(AdamWStep step, bool decay_vectors);
   void zero_gradients();
   std::vector<double> gradient_norms();

@@ -1,4 +1,5 @@
-// Attention of the CPU backend: tasks are (sequence, kv head, block of queries) forward and (sequence, kv head) backward.
+// Attention of the CPU backend: tasks are (sequence, kv head, block of queries) forward and (sequence, kv head)
+// backward.
 #include "ops/cpu/cpu_backend.h"
 
 namespace rolegrad::cpu {
@@ -73,8 +74,8 @@ void CpuBackend::attention(const Tensor& out, const Tensor& lse, const Tensor& q
   });
 }
 
-void CpuBackend::attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
-                                    const Tensor& out, const Tensor& lse, const KvPages& kv, int layer,
+void CpuBackend::attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout,
+                                    const Tensor& q, const Tensor& out, const Tensor& lse, const KvPages& kv, int layer,
                                     const AttentionShape& shape, std::span<const SequenceSpan> spans,
                                     std::span<const int8_t> roles) {
   const auto& pages = static_cast<const Pages&>(kv);

@@ -1,6 +1,6 @@
-// Attention over pages of 64 keys: keys lie transposed in a page ([d][64]), so that one query's scores are a product with the vector
-// across keys; values lie as rows ([64][ldv]). A row's sums never depend on the rows beside it (design rules: splits of 512 keys,
-// 16-lane sums, one chain over keys).
+// Attention over pages of 64 keys: keys lie transposed in a page ([d][64]), so that one query's scores are a product
+// with the vector across keys; values lie as rows ([64][ldv]). A row's sums never depend on the rows beside it (design
+// rules: splits of 512 keys, 16-lane sums, one chain over keys).
 
 int64_t attention_scratch(int64_t d) { return kAttentionRows * (2 * ((d + 15) / 16 * 16) + kKeySplit + 2) + 64; }
 
@@ -62,7 +62,8 @@ void attention(const AttentionTask& t) {
       int64_t common = min64(kKeySplit, t.bounds[i] - base);
       for (int64_t j = 0; j < common; j += kPage) {
         const float* v = t.v + t.pages[(base + j) / kPage] * t.page_stride;
-        small_gemm<false>(mr, dp, min64(kPage, common - j), s + i * kKeySplit + j, kKeySplit, v, t.ldv, o + i * dp, dp, j > 0);
+        small_gemm<false>(mr, dp, min64(kPage, common - j), s + i * kKeySplit + j, kKeySplit, v, t.ldv, o + i * dp, dp,
+                          j > 0);
       }
       for (int64_t r = i; r < i + mr; r++) {
         int64_t own = min64(kKeySplit, t.bounds[r] - base);
@@ -104,16 +105,16 @@ int64_t attention_backward_scratch(int64_t count, int64_t d) {
   return 2 * padded * dp + kBlockRows * (2 * dp + 4 * kPage + 2) + 64;
 }
 
-/// Scores are recomputed from q and the pages; p = exp(s - lse). Chains run over keys (dq) and over queries (dk, dv), both increasing,
-/// head after head of the group.
+/// Scores are recomputed from q and the pages; p = exp(s - lse). Chains run over keys (dq) and over queries (dk, dv),
+/// both increasing, head after head of the group.
 void attention_backward(const AttentionBackwardTask& t) {
   const int64_t d = t.head_dim, dp = (d + 15) / 16 * 16;
   const int64_t blocks = (t.count + kPage - 1) / kPage, padded = blocks * kPage;
-  float* krow = t.scratch;              // [padded][dp]
-  float* vt = krow + padded * dp;       // per page [d][64]
-  float* q = vt + padded * dp;          // [64][dp], scaled
-  float* dq = q + kBlockRows * dp;      // [64][dp]
-  float* p = dq + kBlockRows * dp;      // [64][64]
+  float* krow = t.scratch;          // [padded][dp]
+  float* vt = krow + padded * dp;   // per page [d][64]
+  float* q = vt + padded * dp;      // [64][dp], scaled
+  float* dq = q + kBlockRows * dp;  // [64][dp]
+  float* p = dq + kBlockRows * dp;  // [64][64]
   float* ds = p + kBlockRows * kPage;
   float* pm = ds + kBlockRows * kPage;  // the same without pairs of two roles
   float* dsm = pm + kBlockRows * kPage;

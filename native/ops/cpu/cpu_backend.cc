@@ -20,9 +20,10 @@ std::unique_ptr<Backend> make_cpu_backend(const std::string& wanted) {
   if (std::find(found.begin(), found.end(), isa) == found.end()) {
     std::string have;
     for (const auto& name : found) have += (have.empty() ? "" : ", ") + name;
-    throw Error("ERR_CPU_UNSUPPORTED", "Expected a CPU with AVX2 and FMA (x86-64) or NEON (arm64)" +
-                                           (isa.empty() ? "" : " and the instruction set " + isa + " that was asked for") +
-                                           ", but this one offers: " + (have.empty() ? "none of them" : have));
+    throw Error("ERR_CPU_UNSUPPORTED",
+                "Expected a CPU with AVX2 and FMA (x86-64) or NEON (arm64)" +
+                    (isa.empty() ? "" : " and the instruction set " + isa + " that was asked for") +
+                    ", but this one offers: " + (have.empty() ? "none of them" : have));
   }
 #if defined(__x86_64__)
   return std::make_unique<cpu::CpuBackend>(isa == "avx512" ? cpu::avx512_kernels() : cpu::avx2_kernels());
@@ -54,8 +55,8 @@ void CpuBackend::rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, floa
   });
 }
 
-void CpuBackend::rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x, const Tensor& w,
-                                  float eps, const Rows::Group& group, bool accumulate) {
+void CpuBackend::rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                                  const Tensor& w, float eps, const Rows::Group& group, bool accumulate) {
   float* inverse = workspace(inverse_, x.rows);
   over_rows(x.rows, 16, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
@@ -66,8 +67,8 @@ void CpuBackend::rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const 
   });
   if (!dw) return;
   parallel((x.cols + 127) / 128, [&](int64_t i, int) {
-    k_.rmsnorm_weight(dw->data, dy.data, dy.ld, x.data, x.ld, inverse, i * 128, std::min(i * 128 + 128, x.cols), group.rows.data(),
-                      group.cuts.data(), int64_t(group.cuts.size()) - 1);
+    k_.rmsnorm_weight(dw->data, dy.data, dy.ld, x.data, x.ld, inverse, i * 128, std::min(i * 128 + 128, x.cols),
+                      group.rows.data(), group.cuts.data(), int64_t(group.cuts.size()) - 1);
   });
 }
 
@@ -142,15 +143,16 @@ void CpuBackend::embed_gradient(const GradTensor& dtable, const Tensor& dx, std:
     for (size_t i = 0; i < order.size();) {
       int32_t id = ids[size_t(order[i])];
       std::fill(sum.begin(), sum.end(), 0.0f);
-      for (; i < order.size() && ids[size_t(order[i])] == id; i++) k_.add(sum.data(), dx.data + order[i] * dx.ld, dx.cols);
+      for (; i < order.size() && ids[size_t(order[i])] == id; i++)
+        k_.add(sum.data(), dx.data + order[i] * dx.ld, dx.cols);
       double* to = dtable.data + id * dtable.ld;
       for (size_t c = 0; c < sum.size(); c++) to[c] += double(sum[c]);
     }
   }
 }
 
-PolicyLossOutput CpuBackend::policy_loss(std::span<float> coefficient, std::span<float> per_token, const Tensor& logprob,
-                                         const PolicyLossInput& in) {
+PolicyLossOutput CpuBackend::policy_loss(std::span<float> coefficient, std::span<float> per_token,
+                                         const Tensor& logprob, const PolicyLossInput& in) {
   PolicyLossOutput out;
   for (size_t r = 0; r < coefficient.size(); r++) {
     coefficient[r] = per_token[r] = 0;
@@ -195,8 +197,8 @@ void CpuBackend::adamw(const Tensor& p, const GradTensor& g, const Tensor& m, co
   over_rows(p.rows, 8, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++)
       k_.adamw(p.data + r * p.ld, g.data + r * g.ld, m.data + r * m.ld, v.data + r * v.ld, p.cols, scale,
-               1 - step.learning_rate * step.weight_decay, step.beta1, step.beta2, step.learning_rate / bias1, std::sqrt(bias2),
-               step.epsilon);
+               1 - step.learning_rate * step.weight_decay, step.beta1, step.beta2, step.learning_rate / bias1,
+               std::sqrt(bias2), step.epsilon);
   });
 }
 

@@ -12,7 +12,7 @@ namespace rolegrad::cpu {
 
 /// Panels of `nr` columns: module m's panel p, step k, lane j holds w[p * nr + j, k]. Zero beyond n.
 class Panels final : public PackedWeight {
-public:
+ public:
   Panels(std::span<const WeightSource> modules, int64_t nr);
   size_t bytes() const override { return memory_bytes_; }
   const void* panels(int m) const;
@@ -24,7 +24,7 @@ public:
   /// Row `id` of module 0.
   void row(float* to, int64_t id) const;
 
-private:
+ private:
   int64_t nr_;
   size_t memory_bytes_ = 0;
   std::unique_ptr<Memory> memory_;
@@ -33,7 +33,7 @@ private:
 };
 
 class Pages final : public KvPages {
-public:
+ public:
   Pages(int layers, const AttentionShape& shape, int64_t pages);
   int64_t pages() const override { return pages_; }
   size_t bytes() const override { return memory_->bytes(); }
@@ -43,14 +43,14 @@ public:
   float* keys(int layer, int head) const;
   float* values(int layer, int head) const;
 
-private:
+ private:
   int64_t pages_, page_stride_, ldv_, head_stride_;
   int kv_heads_, head_dim_;
   std::unique_ptr<Memory> memory_;
 };
 
 class CpuBackend final : public Backend {
-public:
+ public:
   explicit CpuBackend(const Kernels& kernels);
   std::string name() const override { return std::string("cpu-") + k_.isa; }
   const Kernels& kernels() const { return k_; }
@@ -71,14 +71,15 @@ public:
 
   void embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) override;
   void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
-  void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora, const Rows& rows) override;
-  void rope(const Tensor& x, int heads, int head_dim, std::span<const int32_t> positions, std::span<const double> frequencies,
-            bool inverse) override;
+  void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
+              const Rows& rows) override;
+  void rope(const Tensor& x, int heads, int head_dim, std::span<const int32_t> positions,
+            std::span<const double> frequencies, bool inverse) override;
   std::unique_ptr<KvPages> kv_pages(int layers, const AttentionShape& shape, int64_t pages) override;
   void kv_write(KvPages& kv, int layer, const AttentionShape& shape, const Tensor& k, const Tensor& v,
                 std::span<const SequenceSpan> spans) override;
-  void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer, const AttentionShape& shape,
-                 std::span<const SequenceSpan> spans) override;
+  void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,
+                 const AttentionShape& shape, std::span<const SequenceSpan> spans) override;
   void swiglu(const Tensor& y, const Tensor& x) override;
   void add(const Tensor& y, const Tensor& x) override;
   void gather_rows(const Tensor& y, const Tensor& x, std::span<const int32_t> index) override;
@@ -86,23 +87,25 @@ public:
   void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
                      std::span<const int32_t> targets, float temperature) override;
 
-  void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows,
-                       bool accumulate) override;
+  void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora,
+                       const Rows& rows, bool accumulate) override;
   void lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) override;
   void lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x, const Tensor& dy,
                      const PackedWeight& w, LoraSet lora, const Rows& rows) override;
   void weight_gradient(const GradTensor& dw, const GradTensor* db, const Tensor& dy, const Tensor& x,
                        const Rows::Group& group) override;
-  void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x, const Tensor& w, float eps,
-                        const Rows::Group& group, bool accumulate) override;
+  void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x, const Tensor& w,
+                        float eps, const Rows::Group& group, bool accumulate) override;
   void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
-                          const Tensor& out, const Tensor& lse, const KvPages& kv, int layer, const AttentionShape& shape,
-                          std::span<const SequenceSpan> spans, std::span<const int8_t> roles) override;
+                          const Tensor& out, const Tensor& lse, const KvPages& kv, int layer,
+                          const AttentionShape& shape, std::span<const SequenceSpan> spans,
+                          std::span<const int8_t> roles) override;
   void swiglu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x) override;
-  void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse, const PackedWeight& head,
-                     std::span<const int32_t> targets, std::span<const float> coefficient, float temperature,
-                     const Rows::Group& group) override;
-  void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids, const Rows::Group& group) override;
+  void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
+                     const PackedWeight& head, std::span<const int32_t> targets, std::span<const float> coefficient,
+                     float temperature, const Rows::Group& group) override;
+  void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
+                      const Rows::Group& group) override;
   void scatter_rows(const Tensor& dst, const Tensor& src, std::span<const int32_t> index) override;
 
   PolicyLossOutput policy_loss(std::span<float> coefficient, std::span<float> per_token, const Tensor& logprob,
@@ -112,10 +115,10 @@ public:
              const double* sum_of_squares) override;
   double read_scalar(const double* scalar) override { return *scalar; }
 
-  void sample(std::span<int32_t> token, std::span<float> logprob, const Tensor& logits, std::span<const SamplingOptions> options,
-              std::span<const double> draw) override;
+  void sample(std::span<int32_t> token, std::span<float> logprob, const Tensor& logits,
+              std::span<const SamplingOptions> options, std::span<const double> draw) override;
 
-private:
+ private:
   using Body = std::function<void(int64_t, int)>;
   void parallel(int64_t tasks, const Body& body) { pool_.parallel_for(tasks, body); }
   /// Splits [0, rows) into about even ranges of at least `least` rows.
@@ -126,12 +129,13 @@ private:
   float* workspace(std::vector<float>& buffer, int64_t n);
 
   /// y [rows m0..m1, module columns] for a range of panels; `task` filled but for panels, columns and rows.
-  void forward_module(const Tensor& y, const Tensor& u, const Tensor& x, const Panels& w, int m, int64_t p0, int64_t p1, int64_t m0,
-                      int64_t m1, const int32_t* adapter, const LowRank* lora, float* scratch);
+  void forward_module(const Tensor& y, const Tensor& u, const Tensor& x, const Panels& w, int m, int64_t p0, int64_t p1,
+                      int64_t m0, int64_t m1, const int32_t* adapter, const LowRank* lora, float* scratch);
   void project(const Tensor& out, int64_t out_column, const Tensor& x, const Tensor& p, int64_t columns, float scale,
                std::span<const int32_t> rows);
   /// One chunk of logits for rows [r0, r1) into to [r1 - r0, kVocabularyChunk].
-  void logits_chunk(float* to, const Tensor& h, const Panels& head, int64_t r0, int64_t r1, int64_t chunk, float* scratch);
+  void logits_chunk(float* to, const Tensor& h, const Panels& head, int64_t r0, int64_t r1, int64_t chunk,
+                    float* scratch);
 
   const Kernels& k_;
   Executor& pool_;

@@ -1,70 +1,79 @@
-// Matrix kernels. Every output element is one chain of fused multiply-adds over k in increasing order, so that neither the tile's
-// shape nor blocking changes a bit: blocks of k leave the sums in y and take them up again.
+// Matrix kernels. Every output element is one chain of fused multiply-adds over k in increasing order, so that neither
+// the tile's shape nor blocking changes a bit: blocks of k leave the sums in y and take them up again.
 
-// Look at the inner loop's disassembly after a change: with the sums' loops not unrolled g++ spills them and this falls to 35 %.
-#define UNROLL _Pragma("GCC unroll 16")
+// Look at the inner loop's disassembly after a change: with the sums' loops not unrolled g++ spills them and this falls
+// to 35 %.
+#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 
 /// c [mr, nv * LANES] = (add ? c : 0) + a [mr, k] b [k, :] + u [mr, e] l [e, :] + bias. `ta`: a is stored [k, mr].
 template <int mr, int nv, bool ta>
-NOINLINE void tile(const float* a, int64_t as, const float* b, int64_t ldb, int64_t k, const float* u, int64_t us, const float* l,
-                   int64_t ldl, int64_t e, float* c, int64_t ldc, bool add, const float* bias) {
+NOINLINE void tile(const float* a, int64_t as, const float* b, int64_t ldb, int64_t k, const float* u, int64_t us,
+                   const float* l, int64_t ldl, int64_t e, float* c, int64_t ldc, bool add, const float* bias) {
   vf acc[mr][nv];
   if (add) {
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = load(c + i * ldc + j * LANES);
+    EACH (i, mr)
+      EACH (j, nv) acc[i][j] = load(c + i * ldc + j * LANES);
   } else {
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf{};
+    EACH (i, mr)
+      EACH (j, nv) acc[i][j] = vf{};
   }
   for (int64_t s = 0; s < k; s++) {
     vf bv[nv];
-    UNROLL for (int j = 0; j < nv; j++) bv[j] = load(b + j * LANES);
+    EACH (j, nv) bv[j] = load(b + j * LANES);
     b += ldb;
-    UNROLL for (int i = 0; i < mr; i++) {
+    EACH (i, mr) {
       vf x = splat(ta ? a[i] : a[i * as]);
-      UNROLL for (int j = 0; j < nv; j++) acc[i][j] = fma(x, bv[j], acc[i][j]);
+      EACH (j, nv) acc[i][j] = fma(x, bv[j], acc[i][j]);
     }
     a += ta ? as : 1;
   }
   for (int64_t s = 0; s < e; s++) {
     vf bv[nv];
-    UNROLL for (int j = 0; j < nv; j++) bv[j] = load(l + s * ldl + j * LANES);
-    UNROLL for (int i = 0; i < mr; i++) {
+    EACH (j, nv) bv[j] = load(l + s * ldl + j * LANES);
+    EACH (i, mr) {
       vf x = splat(u[i * us + s]);
-      UNROLL for (int j = 0; j < nv; j++) acc[i][j] = fma(x, bv[j], acc[i][j]);
+      EACH (j, nv) acc[i][j] = fma(x, bv[j], acc[i][j]);
     }
   }
   if (bias) {
-    UNROLL for (int j = 0; j < nv; j++) {
+    EACH (j, nv) {
       vf bv = load(bias + j * LANES);
-      UNROLL for (int i = 0; i < mr; i++) acc[i][j] = acc[i][j] + bv;
+      EACH (i, mr) acc[i][j] = acc[i][j] + bv;
     }
   }
-  UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) store(c + i * ldc + j * LANES, acc[i][j]);
+  EACH (i, mr)
+    EACH (j, nv) store(c + i * ldc + j * LANES, acc[i][j]);
 }
 
-typedef void (*TileFn)(const float*, int64_t, const float*, int64_t, int64_t, const float*, int64_t, const float*, int64_t, int64_t,
-                       float*, int64_t, bool, const float*);
+typedef void (*TileFn)(const float*, int64_t, const float*, int64_t, int64_t, const float*, int64_t, const float*,
+                       int64_t, int64_t, float*, int64_t, bool, const float*);
 template <int nv, bool ta>
 struct Tiles {
   // MR is at most 12; entries beyond it are never asked for.
-  static constexpr TileFn at[13] = {nullptr,
-                                    tile<1, nv, ta>,
-                                    tile<2, nv, ta>,
-                                    tile<3, nv, ta>,
-                                    tile<4, nv, ta>,
-                                    tile<5, nv, ta>,
-                                    tile<6, nv, ta>,
-                                    tile<MR < 7 ? MR : 7, nv, ta>,
-                                    tile<MR < 8 ? MR : 8, nv, ta>,
-                                    tile<MR < 9 ? MR : 9, nv, ta>,
-                                    tile<MR < 10 ? MR : 10, nv, ta>,
-                                    tile<MR < 11 ? MR : 11, nv, ta>,
-                                    tile<MR < 12 ? MR : 12, nv, ta>};
+  static constexpr TileFn at[13] = {
+      nullptr,
+      tile<1, nv, ta>,
+      tile<2, nv, ta>,
+      tile<3, nv, ta>,
+      tile<4, nv, ta>,
+      tile<5, nv, ta>,
+      tile<6, nv, ta>,
+      tile < MR < 7 ? MR : 7,
+      nv,
+      ta >,
+      tile < MR < 8 ? MR : 8,
+      nv,
+      ta >,
+      tile < MR < 9 ? MR : 9,
+      nv,
+      ta >
+      , tile < MR < 10 ? MR : 10, nv, ta >, tile < MR < 11 ? MR : 11, nv, ta >, tile < MR < 12 ? MR : 12, nv, ta > };
 };
 
 /// c [m, n] (+)= a b for n a multiple of LANES: the small products of attention.
 template <bool ta>
-INLINE void small_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t as, const float* b, int64_t ldb, float* c,
-                       int64_t ldc, bool add) {
+INLINE void small_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t as, const float* b, int64_t ldb,
+                       float* c, int64_t ldc, bool add) {
   for (int64_t j = 0; j < n;) {
     bool wide = n - j >= NR;
     for (int64_t i = 0; i < m; i += MR) {
@@ -77,7 +86,8 @@ INLINE void small_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t 
 }
 
 /// k steps [k0, k0 + kk) of forward panel p: the panel itself, or widened from bf16 into scratch.
-INLINE const float* forward_block(const void* panels, bool bf16, int64_t k, int64_t p, int64_t k0, int64_t kk, float* scratch) {
+INLINE const float* forward_block(const void* panels, bool bf16, int64_t k, int64_t p, int64_t k0, int64_t kk,
+                                  float* scratch) {
   int64_t at = (p * k + k0) * NR;
   if (!bf16) return (const float*)panels + at;
   const uint16_t* from = (const uint16_t*)panels + at;
@@ -88,12 +98,14 @@ INLINE const float* forward_block(const void* panels, bool bf16, int64_t k, int6
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int32_t v4i __attribute__((vector_size(16)));
 
-/// Columns [c0, c0 + NR) of w for its rows n0 .. n0 + nn, as [nn, NR]: a transposed block of the forward panels (4 x 4 at a time, so
-/// that it costs little beside the rows that use it).
-NOINLINE void transposed_block(const void* panels, bool bf16, int64_t k, int64_t c0, int64_t n0, int64_t nn, float* scratch) {
+/// Columns [c0, c0 + NR) of w for its rows n0 .. n0 + nn, as [nn, NR]: a transposed block of the forward panels (4 x 4
+/// at a time, so that it costs little beside the rows that use it).
+NOINLINE void transposed_block(const void* panels, bool bf16, int64_t k, int64_t c0, int64_t n0, int64_t nn,
+                               float* scratch) {
   int64_t columns = min64(NR, k - c0);
   for (int64_t n = n0; n < n0 + nn; n += 4) {
-    // n0 is a multiple of NR's divisors only for whole blocks; blocks start at multiples of the block size, a multiple of 4.
+    // n0 is a multiple of NR's divisors only for whole blocks; blocks start at multiples of the block size, a multiple
+    // of 4.
     const int64_t panel = n / NR, lane = n % NR;
     float* to = scratch + (n - n0) * NR;
     for (int64_t c = 0; c < columns; c += 4) {
@@ -124,8 +136,9 @@ NOINLINE void transposed_block(const void* panels, bool bf16, int64_t k, int64_t
 }
 
 /// A tile whose last columns do not exist: through a buffer, so that nothing beyond n is written.
-INLINE void edge_tile(TileFn f, int64_t mr, int64_t n, const float* a, int64_t as, const float* b, int64_t k, const float* u,
-                      int64_t us, const float* l, int64_t ldl, int64_t e, float* c, int64_t ldc, bool add, const float* bias) {
+INLINE void edge_tile(TileFn f, int64_t mr, int64_t n, const float* a, int64_t as, const float* b, int64_t k,
+                      const float* u, int64_t us, const float* l, int64_t ldl, int64_t e, float* c, int64_t ldc,
+                      bool add, const float* bias) {
   float t[MR * NR];
   for (int64_t i = 0; i < mr * NR; i++) t[i] = 0;
   if (add)
@@ -136,10 +149,11 @@ INLINE void edge_tile(TileFn f, int64_t mr, int64_t n, const float* a, int64_t a
     for (int64_t j = 0; j < n; j++) c[i * ldc + j] = t[i * NR + j];
 }
 
-/// One tile with the low-rank part of its rows: in one go where they share an adapter, else row by row after the shared part.
+/// One tile with the low-rank part of its rows: in one go where they share an adapter, else row by row after the shared
+/// part.
 INLINE void routed_tile(int64_t mr, int64_t n, const float* a, int64_t as, const float* b, int64_t k, bool last,
-                        const int32_t* adapter, const LowRank* lora, const float* u, int64_t ldu, int64_t column, float* c,
-                        int64_t ldc, bool add, const float* bias) {
+                        const int32_t* adapter, const LowRank* lora, const float* u, int64_t ldu, int64_t column,
+                        float* c, int64_t ldc, bool add, const float* bias) {
   int32_t first = last && adapter ? adapter[0] : -1;
   bool mixed = false;
   if (last && adapter)
@@ -162,7 +176,8 @@ INLINE void routed_tile(int64_t mr, int64_t n, const float* a, int64_t as, const
     if (n == NR)
       tile<1, NV, false>(nullptr, 0, nullptr, 0, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true, bias);
     else
-      edge_tile(tile<1, NV, false>, 1, n, nullptr, 0, nullptr, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true, bias);
+      edge_tile(tile<1, NV, false>, 1, n, nullptr, 0, nullptr, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true,
+                bias);
   }
 }
 
@@ -171,16 +186,20 @@ template <int mr, bool bf16>
 NOINLINE void few_rows(const float* x, int64_t ldx, const void* panels, int64_t k, int64_t p, float* y, int64_t ldy) {
   constexpr int PW = mr == 1 ? 4 : 2;
   vf acc[mr][PW][NV];
-  UNROLL for (int i = 0; i < mr; i++) UNROLL for (int q = 0; q < PW; q++) UNROLL for (int j = 0; j < NV; j++) acc[i][q][j] = vf{};
+  EACH (i, mr)
+    EACH (q, PW)
+      EACH (j, NV) acc[i][q][j] = vf{};
   for (int64_t s = 0; s < k; s++) {
-    UNROLL for (int q = 0; q < PW; q++) UNROLL for (int j = 0; j < NV; j++) {
-      int64_t at = ((p + q) * k + s) * NR + j * LANES;
-      vf b = bf16 ? widen((const uint16_t*)panels + at) : load((const float*)panels + at);
-      UNROLL for (int i = 0; i < mr; i++) acc[i][q][j] = fma(splat(x[i * ldx + s]), b, acc[i][q][j]);
-    }
+    EACH (q, PW)
+      EACH (j, NV) {
+        int64_t at = ((p + q) * k + s) * NR + j * LANES;
+        vf b = bf16 ? widen((const uint16_t*)panels + at) : load((const float*)panels + at);
+        EACH (i, mr) acc[i][q][j] = fma(splat(x[i * ldx + s]), b, acc[i][q][j]);
+      }
   }
-  UNROLL for (int i = 0; i < mr; i++) UNROLL for (int q = 0; q < PW; q++) UNROLL for (int j = 0; j < NV; j++)
-      store(y + i * ldy + (p + q) * NR + j * LANES, acc[i][q][j]);
+  EACH (i, mr)
+    EACH (q, PW)
+      EACH (j, NV) store(y + i * ldy + (p + q) * NR + j * LANES, acc[i][q][j]);
 }
 
 void forward(const ForwardTask& t) {
@@ -192,13 +211,17 @@ void forward(const ForwardTask& t) {
     const int64_t wide = rows == 1 ? 4 : 2;
     for (; p + wide <= t.p1 && (p + wide) * NR <= t.n; p += wide) {
       if (t.bf16)
-        (rows == 1 ? few_rows<1, true> : rows == 2 ? few_rows<2, true> : few_rows<3, true>)(x, t.ldx, t.panels, t.k, p, y, t.ldy);
+        (rows == 1   ? few_rows<1, true>
+         : rows == 2 ? few_rows<2, true>
+                     : few_rows<3, true>)(x, t.ldx, t.panels, t.k, p, y, t.ldy);
       else
-        (rows == 1 ? few_rows<1, false> : rows == 2 ? few_rows<2, false> : few_rows<3, false>)(x, t.ldx, t.panels, t.k, p, y, t.ldy);
+        (rows == 1   ? few_rows<1, false>
+         : rows == 2 ? few_rows<2, false>
+                     : few_rows<3, false>)(x, t.ldx, t.panels, t.k, p, y, t.ldy);
       for (int64_t q = p; q < p + wide; q++)
         if (t.adapter || t.bias)
-          routed_tile(rows, NR, nullptr, 0, nullptr, 0, true, t.adapter ? t.adapter + t.m0 : nullptr, t.lora, t.u + t.m0 * t.ldu,
-                      t.ldu, q * NR, y + q * NR, t.ldy, true, t.bias ? t.bias + q * NR : nullptr);
+          routed_tile(rows, NR, nullptr, 0, nullptr, 0, true, t.adapter ? t.adapter + t.m0 : nullptr, t.lora,
+                      t.u + t.m0 * t.ldu, t.ldu, q * NR, y + q * NR, t.ldy, true, t.bias ? t.bias + q * NR : nullptr);
     }
   }
   for (int64_t k0 = 0; k0 < t.k || k0 == 0; k0 += BLOCK) {
@@ -209,8 +232,9 @@ void forward(const ForwardTask& t) {
       int64_t n = min64(NR, t.n - q * NR);
       for (int64_t m = t.m0; m < t.m1; m += MR) {
         int64_t mr = min64(MR, t.m1 - m);
-        routed_tile(mr, n, t.x + m * t.ldx + k0, t.ldx, b, kk, last, t.adapter ? t.adapter + m : nullptr, t.lora, t.u + m * t.ldu,
-                    t.ldu, q * NR, t.y + m * t.ldy + q * NR, t.ldy, k0 > 0, t.bias ? t.bias + q * NR : nullptr);
+        routed_tile(mr, n, t.x + m * t.ldx + k0, t.ldx, b, kk, last, t.adapter ? t.adapter + m : nullptr, t.lora,
+                    t.u + m * t.ldu, t.ldu, q * NR, t.y + m * t.ldy + q * NR, t.ldy, k0 > 0,
+                    t.bias ? t.bias + q * NR : nullptr);
       }
     }
   }
@@ -228,8 +252,9 @@ void backward(const BackwardTask& t) {
         int64_t n = min64(NR, t.k - q * NR);
         for (int64_t m = t.m0; m < t.m1; m += MR) {
           int64_t mr = min64(MR, t.m1 - m);
-          routed_tile(mr, n, t.dy + m * t.lddy + w.column + n0, t.lddy, t.scratch, nn, last, t.adapter ? t.adapter + m : nullptr,
-                      t.lora, t.du + m * t.lddu, t.lddu, q * NR, t.dx + m * t.lddx + q * NR, t.lddx, started, nullptr);
+          routed_tile(mr, n, t.dy + m * t.lddy + w.column + n0, t.lddy, t.scratch, nn, last,
+                      t.adapter ? t.adapter + m : nullptr, t.lora, t.du + m * t.lddu, t.lddu, q * NR,
+                      t.dx + m * t.lddx + q * NR, t.lddx, started, nullptr);
         }
       }
       started = true;
@@ -252,8 +277,8 @@ void narrow(const NarrowTask& t) {
     for (int64_t j = 0; j < t.e;) {
       bool wide = t.ldp - j >= NR && t.e - j > LANES;
       int64_t w = wide ? NR : LANES;
-      (wide ? Tiles<NV, false>::at[mr] : Tiles<1, false>::at[mr])(x, ldx, t.p + j, t.ldp, t.k, nullptr, 0, nullptr, 0, 0, c, NR, false,
-                                                                  nullptr);
+      (wide ? Tiles<NV, false>::at[mr] : Tiles<1, false>::at[mr])(x, ldx, t.p + j, t.ldp, t.k, nullptr, 0, nullptr, 0,
+                                                                  0, c, NR, false, nullptr);
       for (int64_t i = 0; i < mr; i++)
         for (int64_t n = 0; n < min64(w, t.e - j); n++) t.out[rows[i] * t.ldo + j + n] = c[i * NR + n] * t.scale;
       j += w;
@@ -263,20 +288,23 @@ void narrow(const NarrowTask& t) {
 
 /// c [mr, NR] = the chain over the listed rows of p[row, :mr]^T q[row, :NR].
 template <int mr>
-NOINLINE void outer_tile(const float* p, int64_t ldp, const float* q, int64_t ldq, const int32_t* rows, int64_t count, float* c) {
+NOINLINE void outer_tile(const float* p, int64_t ldp, const float* q, int64_t ldq, const int32_t* rows, int64_t count,
+                         float* c) {
   vf acc[mr][NV];
-  UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vf{};
+  EACH (i, mr)
+    EACH (j, NV) acc[i][j] = vf{};
   for (int64_t s = 0; s < count; s++) {
     const float* a = p + rows[s] * ldp;
     const float* b = q + rows[s] * ldq;
     vf bv[NV];
-    UNROLL for (int j = 0; j < NV; j++) bv[j] = load(b + j * LANES);
-    UNROLL for (int i = 0; i < mr; i++) {
+    EACH (j, NV) bv[j] = load(b + j * LANES);
+    EACH (i, mr) {
       vf x = splat(a[i]);
-      UNROLL for (int j = 0; j < NV; j++) acc[i][j] = fma(x, bv[j], acc[i][j]);
+      EACH (j, NV) acc[i][j] = fma(x, bv[j], acc[i][j]);
     }
   }
-  UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < NV; j++) store(c + i * NR + j * LANES, acc[i][j]);
+  EACH (i, mr)
+    EACH (j, NV) store(c + i * NR + j * LANES, acc[i][j]);
 }
 
 typedef void (*OuterFn)(const float*, int64_t, const float*, int64_t, const int32_t*, int64_t, float*);
@@ -287,12 +315,11 @@ constexpr OuterFn kOuter[13] = {nullptr,
                                 outer_tile<4>,
                                 outer_tile<5>,
                                 outer_tile<6>,
-                                outer_tile<MR < 7 ? MR : 7>,
-                                outer_tile<MR < 8 ? MR : 8>,
-                                outer_tile<MR < 9 ? MR : 9>,
-                                outer_tile<MR < 10 ? MR : 10>,
-                                outer_tile<MR < 11 ? MR : 11>,
-                                outer_tile<MR < 12 ? MR : 12>};
+                                outer_tile < MR < 7 ? MR : 7 >,
+                                outer_tile < MR < 8 ? MR : 8 >,
+                                outer_tile < MR < 9 ? MR : 9 >,
+                                outer_tile < MR < 10 ? MR : 10 >
+                                , outer_tile < MR < 11 ? MR : 11 >, outer_tile < MR < 12 ? MR : 12 > };
 
 // Reads NR columns of q even where fewer exist: backend memory ends with slack.
 void gradient(const GradientTask& t) {
@@ -312,8 +339,8 @@ void gradient(const GradientTask& t) {
   }
 }
 
-void column_sum(double* g, const float* x, int64_t ldx, int64_t n0, int64_t n1, const int32_t* rows, const int32_t* cuts,
-                int64_t sequences) {
+void column_sum(double* g, const float* x, int64_t ldx, int64_t n0, int64_t n1, const int32_t* rows,
+                const int32_t* cuts, int64_t sequences) {
   for (int64_t s = 0; s < sequences; s++)
     for (int64_t n = n0; n < n1; n++) {
       float sum = 0;

@@ -1,5 +1,5 @@
-// The head in chunks of 1024 vocabulary entries: T x V logits are never made. A row's log-sum-exp is combined from its chunks in
-// increasing order, the same in training and in sampling.
+// The head in chunks of 1024 vocabulary entries: T x V logits are never made. A row's log-sum-exp is combined from its
+// chunks in increasing order, the same in training and in sampling.
 #include <cmath>
 
 #include "core/math.h"
@@ -25,7 +25,8 @@ float combine_lse(const float* stats, int64_t chunks, float* max_out) {
 
 void CpuBackend::logits_chunk(float* to, const Tensor& h, const Panels& head, int64_t r0, int64_t r1, int64_t chunk,
                               float* scratch) {
-  int64_t first = chunk * kVocabularyChunk / k_.nr, last = std::min(head.panel_count(0), (chunk + 1) * kVocabularyChunk / k_.nr);
+  int64_t first = chunk * kVocabularyChunk / k_.nr,
+          last = std::min(head.panel_count(0), (chunk + 1) * kVocabularyChunk / k_.nr);
   // y's column 0 is vocabulary entry 0: shift so that the chunk starts at `to`.
   Tensor y{to - chunk * kVocabularyChunk, r1 - r0, head.n(), kVocabularyChunk};
   forward_module(y, {}, h.row_range(r0, r1 - r0), head, 0, first, last, 0, r1 - r0, nullptr, nullptr, scratch);
@@ -64,8 +65,8 @@ void CpuBackend::head_logprobs(const Tensor& logprob, const Tensor& lse, const T
 }
 
 void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
-                               const PackedWeight& weight, std::span<const int32_t> targets, std::span<const float> coefficient,
-                               float temperature, const Rows::Group& group) {
+                               const PackedWeight& weight, std::span<const int32_t> targets,
+                               std::span<const float> coefficient, float temperature, const Rows::Group& group) {
   const auto& head = static_cast<const Panels&>(weight);
   int64_t chunks = (head.n() + kVocabularyChunk - 1) / kVocabularyChunk, rows = h.rows;
   float* dl = workspace(chunk_, rows * kVocabularyChunk);
@@ -89,9 +90,11 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
         if (target >= 0 && target < n) row[target] -= c / temperature;
       }
       int64_t panel = v0 / k_.nr;
-      BackwardModule module{head.is_bf16() ? static_cast<const void*>(static_cast<const bf16*>(head.panels(0)) + panel * head.k() * k_.nr)
-                                           : static_cast<const void*>(static_cast<const float*>(head.panels(0)) + panel * head.k() * k_.nr),
-                            n, 0};
+      BackwardModule module{
+          head.is_bf16()
+              ? static_cast<const void*>(static_cast<const bf16*>(head.panels(0)) + panel * head.k() * k_.nr)
+              : static_cast<const void*>(static_cast<const float*>(head.panels(0)) + panel * head.k() * k_.nr),
+          n, 0};
       BackwardTask t{};
       t.dx = dh.data;
       t.lddx = dh.ld;
@@ -108,13 +111,15 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
       k_.backward(t);
     });
     if (dw)
-      weight_gradient({dw->data + v0 * dw->ld, n, dw->cols, dw->ld}, nullptr, {dl, rows, n, kVocabularyChunk}, h, group);
+      weight_gradient({dw->data + v0 * dw->ld, n, dw->cols, dw->ld}, nullptr, {dl, rows, n, kVocabularyChunk}, h,
+                      group);
   }
 }
 
 namespace {
 
-/// The entries that top-k and then top-p keep, most probable first (ties: lower id), and the sum of their probabilities.
+/// The entries that top-k and then top-p keep, most probable first (ties: lower id), and the sum of their
+/// probabilities.
 struct Kept {
   std::vector<std::pair<double, int32_t>> entries;
   double sum = 0;
@@ -125,7 +130,9 @@ Kept truncate(const float* logits, int64_t n, const SamplingOptions& o, double l
   kept.entries.reserve(size_t(n));
   for (int64_t v = 0; v < n; v++)
     kept.entries.push_back({math::exp(double(logits[v] / float(o.temperature)) - lse), int32_t(v)});
-  auto order = [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
+  auto order = [](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  };
   size_t count = kept.entries.size();
   if (o.top_k > 0 && size_t(o.top_k) < count) {
     count = size_t(o.top_k);
@@ -157,11 +164,11 @@ void CpuBackend::sample(std::span<int32_t> token, std::span<float> logprob, cons
   parallel(logits.rows, [&](int64_t r, int worker) {
     const float* row = logits.data + r * logits.ld;
     const SamplingOptions& o = options[size_t(r)];
-    float* stats = scratch(worker, chunks * 2), m;
+    float *stats = scratch(worker, chunks * 2), m;
     float temperature = o.temperature > 0 ? float(o.temperature) : 1.0f;
     for (int64_t c = 0; c < chunks; c++)
-      k_.chunk_stats(row + c * kVocabularyChunk, std::min(kVocabularyChunk, n - c * kVocabularyChunk), temperature, stats + 2 * c,
-                     stats + 2 * c + 1);
+      k_.chunk_stats(row + c * kVocabularyChunk, std::min(kVocabularyChunk, n - c * kVocabularyChunk), temperature,
+                     stats + 2 * c, stats + 2 * c + 1);
     float lse = combine_lse(stats, chunks, &m);
     int64_t chosen = 0;
     if (o.temperature <= 0) {
@@ -181,7 +188,8 @@ void CpuBackend::sample(std::span<int32_t> token, std::span<float> logprob, cons
     } else {
       // Inverse CDF: first the chunk, then the entry within it.
       double total = 0;
-      for (int64_t c = 0; c < chunks; c++) total += double(stats[2 * c + 1]) * math::exp(double(stats[2 * c]) - double(m));
+      for (int64_t c = 0; c < chunks; c++)
+        total += double(stats[2 * c + 1]) * math::exp(double(stats[2 * c]) - double(m));
       double left = draw[size_t(r)] * total;
       int64_t c = 0;
       for (; c + 1 < chunks; c++) {

@@ -2,11 +2,13 @@
 
 #include <cstdint>
 
-// What one thread does, once per instruction set: the same source (kernels.inl) is compiled for each and gives the same bits on
-// all of them. Only plain structs cross this line: no std types, so that nothing compiled for AVX-512 can be linked for everyone.
+// What one thread does, once per instruction set: the same source (kernels.inl) is compiled for each and gives the same
+// bits on all of them. Only plain structs cross this line: no std types, so that nothing compiled for AVX-512 can be
+// linked for everyone.
 namespace rolegrad::cpu {
 
-/// Rows of keys that one split of attention covers, and columns of logits that one partial sum covers: part of the numerics.
+/// Rows of keys that one split of attention covers, and columns of logits that one partial sum covers: part of the
+/// numerics.
 constexpr int64_t kKeySplit = 512, kVocabularyChunk = 1024;
 constexpr int64_t kPage = 64;
 /// Rows per call of attention_rows.
@@ -29,7 +31,7 @@ struct ForwardTask {
   const void* panels;  // of the module: [p][k][nr], f32 or bf16
   bool bf16;
   int64_t k, n;
-  const float* bias;  // padded to whole panels, or null
+  const float* bias;       // padded to whole panels, or null
   const int32_t* adapter;  // per row, or null when no row has one
   const LowRank* lora;     // by adapter
   const float* u;
@@ -130,8 +132,8 @@ struct Kernels {
   void (*backward)(const BackwardTask&);
   void (*narrow)(const NarrowTask&);
   void (*gradient)(const GradientTask&);
-  void (*column_sum)(double* g, const float* x, int64_t ldx, int64_t n0, int64_t n1, const int32_t* rows, const int32_t* cuts,
-                     int64_t sequences);
+  void (*column_sum)(double* g, const float* x, int64_t ldx, int64_t n0, int64_t n1, const int32_t* rows,
+                     const int32_t* cuts, int64_t sequences);
   int64_t (*attention_scratch)(int64_t head_dim);
   void (*attention)(const AttentionTask&);
   int64_t (*attention_backward_scratch)(int64_t count, int64_t head_dim);
@@ -139,19 +141,21 @@ struct Kernels {
   /// inv = 1 / sqrt(mean(x^2) + eps)
   float (*rms_inverse)(const float* x, int64_t n, float eps);
   void (*rmsnorm)(float* y, const float* x, const float* w, float inverse, int64_t n);
-  void (*rmsnorm_backward)(float* dx, const float* dy, const float* x, const float* w, float inverse, int64_t n, bool accumulate);
-  void (*rmsnorm_weight)(double* dw, const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* inverse, int64_t n0,
-                         int64_t n1, const int32_t* rows, const int32_t* cuts, int64_t sequences);
+  void (*rmsnorm_backward)(float* dx, const float* dy, const float* x, const float* w, float inverse, int64_t n,
+                           bool accumulate);
+  void (*rmsnorm_weight)(double* dw, const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* inverse,
+                         int64_t n0, int64_t n1, const int32_t* rows, const int32_t* cuts, int64_t sequences);
   void (*swiglu)(float* y, const float* gate, const float* up, int64_t n);
   void (*swiglu_backward)(float* dgate, float* dup, const float* dy, const float* gate, const float* up, int64_t n);
   void (*add)(float* y, const float* x, int64_t n);
   void (*rope)(float* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim, float sign);
   /// Over one chunk of logits / temperature: the maximum and the sum of exp(l - max).
   void (*chunk_stats)(const float* logits, int64_t n, float temperature, float* max, float* sum);
-  /// l -> coefficient * exp(l / temperature - lse) / temperature, in place (the target's own -coefficient / temperature is added by the caller).
+  /// l -> coefficient * exp(l / temperature - lse) / temperature, in place (the target's own -coefficient / temperature
+  /// is added by the caller).
   void (*chunk_gradient)(float* logits, int64_t n, float temperature, float lse, float coefficient);
-  void (*adamw)(float* p, const double* g, float* m, float* v, int64_t n, double g_scale, double decay, double b1, double b2,
-                double step_size, double bias2_root, double epsilon);
+  void (*adamw)(float* p, const double* g, float* m, float* v, int64_t n, double g_scale, double decay, double b1,
+                double b2, double step_size, double bias2_root, double epsilon);
   /// Benchmarks: `n` rounds of independent FMAs (returns FLOPs a round), and a sum over memory.
   double (*fma_rounds)(int64_t n, float* sink);
   void (*read_memory)(const float* x, int64_t n, float* sink);

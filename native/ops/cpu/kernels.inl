@@ -1,16 +1,19 @@
-// The body of kernels_<isa>.cc: everything in a namespace of its own, nothing from std inside (an inline function compiled with wider
-// instructions could be the copy that the linker picks for everyone).
+// The body of kernels_<isa>.cc: everything in a namespace of its own, nothing from std inside (an inline function
+// compiled with wider instructions could be the copy that the linker picks for everyone).
 namespace rolegrad::cpu::ROLEGRAD_ISA_NAMESPACE {
 namespace {
 
-constexpr int64_t BLOCK = 384;  // 12 rows of x and one panel block of 384 x 32 f32 (48 KiB): half of a 1 MiB L2 with 192 rows
+constexpr int64_t BLOCK =
+    384;  // 12 rows of x and one panel block of 384 x 32 f32 (48 KiB): half of a 1 MiB L2 with 192 rows
 
 namespace math {
-// The same operations as core/math.h's log, which may not be included here (its inline functions would be compiled for this set).
+// The same operations as core/math.h's log, which may not be included here (its inline functions would be compiled for
+// this set).
 double log(double x) {
   uint64_t bits;
   __builtin_memcpy(&bits, &x, 8);
-  if (x != x || x <= 0 || bits >= 0x7ff0000000000000ull) return x > 0 ? x : x == 0 ? -__builtin_inf() : __builtin_nan("");
+  if (x != x || x <= 0 || bits >= 0x7ff0000000000000ull)
+    return x > 0 ? x : x == 0 ? -__builtin_inf() : __builtin_nan("");
   int e = int(bits >> 52) - 1023;
   bits = (bits & 0xfffffffffffffull) | 0x3ff0000000000000ull;
   double m;
@@ -25,13 +28,12 @@ double log(double x) {
 }
 }  // namespace math
 
+// clang-format off: each needs those before it
 #include "ops/cpu/vector.inl"
-
 #include "ops/cpu/gemm.inl"
-
 #include "ops/cpu/attention.inl"
-
 #include "ops/cpu/row_kernels.inl"
+// clang-format on
 
 constexpr Kernels kKernels = {ROLEGRAD_ISA_NAME,
                               LANES,

@@ -1,4 +1,5 @@
-// Linears of the CPU backend: which thread computes which part of the output. Threads split output elements, never a chain.
+// Linears of the CPU backend: which thread computes which part of the output. Threads split output elements, never a
+// chain.
 #include <cstring>
 
 #include "ops/cpu/cpu_backend.h"
@@ -40,8 +41,9 @@ bool any_adapter(LoraSet lora, const Rows& rows) {
 
 }  // namespace
 
-void CpuBackend::forward_module(const Tensor& y, const Tensor& u, const Tensor& x, const Panels& w, int m, int64_t p0, int64_t p1,
-                                int64_t m0, int64_t m1, const int32_t* adapter, const LowRank* lora, float* scratch) {
+void CpuBackend::forward_module(const Tensor& y, const Tensor& u, const Tensor& x, const Panels& w, int m, int64_t p0,
+                                int64_t p1, int64_t m0, int64_t m1, const int32_t* adapter, const LowRank* lora,
+                                float* scratch) {
   ForwardTask t{};
   t.y = y.data;
   t.ldy = y.ld;
@@ -61,8 +63,8 @@ void CpuBackend::forward_module(const Tensor& y, const Tensor& u, const Tensor& 
   k_.forward(t);
 }
 
-void CpuBackend::project(const Tensor& out, int64_t out_column, const Tensor& x, const Tensor& p, int64_t columns, float scale,
-                         std::span<const int32_t> rows) {
+void CpuBackend::project(const Tensor& out, int64_t out_column, const Tensor& x, const Tensor& p, int64_t columns,
+                         float scale, std::span<const int32_t> rows) {
   int64_t count = int64_t(rows.size()), part = k_.mr * 4;
   parallel((count + part - 1) / part, [&](int64_t task, int worker) {
     NarrowTask t{};
@@ -102,7 +104,8 @@ void CpuBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const
   std::vector<std::vector<LowRank>> low_rank;
   for (int m = 0; m < w.modules(); m++) {
     low_rank.push_back(forward_parts(lora, m));
-    for (int64_t p = 0; p < w.panel_count(m); p += per_task) parts.push_back({m, p, std::min(p + per_task, w.panel_count(m))});
+    for (int64_t p = 0; p < w.panel_count(m); p += per_task)
+      parts.push_back({m, p, std::min(p + per_task, w.panel_count(m))});
   }
   const int32_t* adapter = routed ? rows.adapter().data() : nullptr;
   parallel(row_parts * int64_t(parts.size()), [&](int64_t task, int worker) {
@@ -119,8 +122,8 @@ void CpuBackend::lora_du(const Tensor& du, const Tensor& dy, const PackedWeight&
     if (!group || rows.of(v).rows.empty()) continue;
     for (int m = 0; m < w.modules(); m++) {
       if (group->present[size_t(m)]) {
-        project(du, int64_t(m) * group->rank, dy.col_range(w.column(m), w.n(m)), group->b[size_t(m)], group->rank, group->scale,
-                rows.of(v).rows);
+        project(du, int64_t(m) * group->rank, dy.col_range(w.column(m), w.n(m)), group->b[size_t(m)], group->rank,
+                group->scale, rows.of(v).rows);
       } else {
         for (int32_t row : rows.of(v).rows)
           std::memset(du.data + row * du.ld + m * group->rank, 0, size_t(group->rank) * sizeof(float));
@@ -129,8 +132,8 @@ void CpuBackend::lora_du(const Tensor& du, const Tensor& dy, const PackedWeight&
   }
 }
 
-void CpuBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& weight, LoraSet lora,
-                                 const Rows& rows, bool accumulate) {
+void CpuBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& weight,
+                                 LoraSet lora, const Rows& rows, bool accumulate) {
   const Panels& w = panels_of(weight);
   bool routed = any_adapter(lora, rows);
   std::vector<LowRank> low_rank(lora.size());
@@ -169,8 +172,8 @@ void CpuBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tenso
   });
 }
 
-void CpuBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x, const Tensor& dy,
-                               const PackedWeight& w, LoraSet lora, const Rows& rows) {
+void CpuBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x,
+                               const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) {
   struct Part {
     GradientTask task;
   };
@@ -179,8 +182,8 @@ void CpuBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const
   constexpr int64_t kColumns = 128;
   auto split = [&](const GradTensor& g, const Tensor& p, const Tensor& q, const Rows::Group& group) {
     for (int64_t n = 0; n < g.cols; n += kColumns)
-      tasks.push_back({g.data, g.ld, p.data, p.ld, q.data, q.ld, 0, g.rows, n, std::min(n + kColumns, g.cols), group.rows.data(),
-                       group.cuts.data(), int64_t(group.cuts.size()) - 1});
+      tasks.push_back({g.data, g.ld, p.data, p.ld, q.data, q.ld, 0, g.rows, n, std::min(n + kColumns, g.cols),
+                       group.rows.data(), group.cuts.data(), int64_t(group.cuts.size()) - 1});
   };
   for (int v = 0; v < rows.adapters() && v < int(lora.size()); v++) {
     const LoraGroup* pair = lora[size_t(v)];
@@ -207,8 +210,8 @@ void CpuBackend::weight_gradient(const GradTensor& dw, const GradTensor* db, con
   });
   if (db)
     parallel((dy.cols + 255) / 256, [&](int64_t i, int) {
-      k_.column_sum(db->data, dy.data, dy.ld, i * 256, std::min(i * 256 + 256, dy.cols), group.rows.data(), group.cuts.data(),
-                    sequences);
+      k_.column_sum(db->data, dy.data, dy.ld, i * 256, std::min(i * 256 + 256, dy.cols), group.rows.data(),
+                    group.cuts.data(), sequences);
     });
 }
 

@@ -100,7 +100,8 @@ Pages::Pages(int layers, const AttentionShape& shape, int64_t pages)
   ldv_ = (shape.head_dim + 15) / 16 * 16;
   page_stride_ = kPage * (shape.head_dim + ldv_);
   head_stride_ = page_stride_ * pages;
-  memory_ = std::make_unique<HostMemory>(size_t(layers) * size_t(kv_heads_) * size_t(head_stride_) * sizeof(float) + kSlack);
+  memory_ =
+      std::make_unique<HostMemory>(size_t(layers) * size_t(kv_heads_) * size_t(head_stride_) * sizeof(float) + kSlack);
 }
 
 float* Pages::keys(int layer, int head) const {
@@ -116,13 +117,15 @@ void CpuBackend::write(const Tensor& to, const float* from) {
   for (int64_t r = 0; r < to.rows; r++) std::memcpy(to.data + r * to.ld, from + r * to.cols, size_t(to.cols) * 4);
 }
 void CpuBackend::read(float* to, const Tensor& from) {
-  for (int64_t r = 0; r < from.rows; r++) std::memcpy(to + r * from.cols, from.data + r * from.ld, size_t(from.cols) * 4);
+  for (int64_t r = 0; r < from.rows; r++)
+    std::memcpy(to + r * from.cols, from.data + r * from.ld, size_t(from.cols) * 4);
 }
 void CpuBackend::write(const GradTensor& to, const double* from) {
   for (int64_t r = 0; r < to.rows; r++) std::memcpy(to.data + r * to.ld, from + r * to.cols, size_t(to.cols) * 8);
 }
 void CpuBackend::read(double* to, const GradTensor& from) {
-  for (int64_t r = 0; r < from.rows; r++) std::memcpy(to + r * from.cols, from.data + r * from.ld, size_t(from.cols) * 8);
+  for (int64_t r = 0; r < from.rows; r++)
+    std::memcpy(to + r * from.cols, from.data + r * from.ld, size_t(from.cols) * 8);
 }
 void CpuBackend::zero(const Tensor& x) {
   for (int64_t r = 0; r < x.rows; r++) std::memset(x.data + r * x.ld, 0, size_t(x.cols) * 4);

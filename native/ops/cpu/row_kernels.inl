@@ -20,7 +20,8 @@ void rmsnorm(float* y, const float* x, const float* w, float inverse, int64_t n)
 }
 
 /// dx = inv * (w dy - xhat * mean(w dy xhat)), xhat = x * inv.
-void rmsnorm_backward(float* dx, const float* dy, const float* x, const float* w, float inverse, int64_t n, bool accumulate) {
+void rmsnorm_backward(float* dx, const float* dy, const float* x, const float* w, float inverse, int64_t n,
+                      bool accumulate) {
   vf part[P16];
   for (int i = 0; i < P16; i++) part[i] = vf{};
   int64_t whole = n / 16 * 16;
@@ -41,8 +42,8 @@ void rmsnorm_backward(float* dx, const float* dy, const float* x, const float* w
   }
 }
 
-void rmsnorm_weight(double* dw, const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* inverse, int64_t n0,
-                    int64_t n1, const int32_t* rows, const int32_t* cuts, int64_t sequences) {
+void rmsnorm_weight(double* dw, const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* inverse,
+                    int64_t n0, int64_t n1, const int32_t* rows, const int32_t* cuts, int64_t sequences) {
   for (int64_t s = 0; s < sequences; s++)
     for (int64_t n = n0; n < n1; n++) {
       float sum = 0;
@@ -161,7 +162,8 @@ double fma_rounds(int64_t rounds, float* sink) {
   vf acc[12];
   for (int i = 0; i < 12; i++) acc[i] = splat(float(i));
   vf x = splat(1.0001f), y = splat(0.5f);
-  for (int64_t r = 0; r < rounds; r++) UNROLL for (int i = 0; i < 12; i++) acc[i] = fma(acc[i], x, y);
+  for (int64_t r = 0; r < rounds; r++)
+    EACH (i, 12) acc[i] = fma(acc[i], x, y);
   float s = 0;
   for (int i = 0; i < 12; i++) s += acc[i][0];
   *sink = s;
@@ -171,7 +173,8 @@ double fma_rounds(int64_t rounds, float* sink) {
 void read_memory(const float* x, int64_t n, float* sink) {
   vf acc[8];
   for (int i = 0; i < 8; i++) acc[i] = vf{};
-  for (int64_t j = 0; j + 8 * LANES <= n; j += 8 * LANES) UNROLL for (int i = 0; i < 8; i++) acc[i] = acc[i] + load(x + j + i * LANES);
+  for (int64_t j = 0; j + 8 * LANES <= n; j += 8 * LANES)
+    EACH (i, 8) acc[i] = acc[i] + load(x + j + i * LANES);
   float s = 0;
   for (int i = 0; i < 8; i++) s += acc[i][0];
   *sink = s;

@@ -1,5 +1,6 @@
-// One source for every vector width (GCC/Clang vector extensions). Included inside a namespace of its own per instruction set.
-// LANES, MR and NV come from the including file: a tile of MR rows x NV vectors keeps its sums in registers.
+// One source for every vector width (GCC/Clang vector extensions). Included inside a namespace of its own per
+// instruction set. LANES, MR and NV come from the including file: a tile of MR rows x NV vectors keeps its sums in
+// registers.
 
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))

@@ -1,0 +1,95 @@
+import { statSync } from "node:fs";
+import type { Command } from "commander";
+import { fail } from "../errors.js";
+import type { EvaluationRecord } from "../run/records.js";
+import type { RunConfig } from "../run/schema.js";
+import { notNegative, wholeNumber } from "./numbers.js";
+import { formatSeconds, printJson } from "./output.js";
+import { Progress } from "./progress.js";
+import { interruptSignal } from "./signal.js";
+import { style } from "./style.js";
+
+interface Options {
+  policy?: string;
+  questions?: number;
+  samples?: number;
+  temperature?: number;
+  json?: boolean;
+}
+
+/** `rolegrad eval RUN`: exact match on the questions that a run evaluates on. */
+export function register(program: Command): void {
+  program
+    .command("eval")
+    .argument("<run>", "a run directory, or a run.json")
+    .description("answer the evaluation questions of a run and score the answers")
+    .option("--policy <name>", "base: the model alone; adapters: what the run has trained (default where it has)")
+    .option("--questions <n>", "the first so many (default: as the run has it)", wholeNumber(1))
+    .option("--samples <n>", "answers a question (default: as the run has it)", wholeNumber(1))
+    .option("--temperature <t>", "0: the likeliest token, always (default: as the run has it)", notNegative)
+    .option("--json", "print JSON for machines")
+    .action(async (run: string, options: Options) => {
+      if (options.policy !== undefined && !["base", "adapters"].includes(options.policy))
+        fail("ERR_USAGE", `Expected base or adapters for --policy but received ${options.policy}`);
+      const { evaluate, explainReward, loadRun, loadTrainedAdapters } = await import("../run/index.js");
+      const { config, directory, trained } = await readTarget(run);
+      const policy = options.policy ?? (trained ? "adapters" : "base");
+      const { evaluation, agent } = config;
+      if (config.data.evalSplit === undefined && config.data.evalQuestions === undefined)
+        fail("ERR_CONFIG", `${run}: Expected data.evalSplit or data.evalQuestions: the run has nothing to evaluate on`);
+      const setup = await loadRun({
+        ...config,
+        evaluation: { ...evaluation, questions: options.questions ?? evaluation.questions },
+      });
+      try {
+        const { model, rollout, seed } = setup;
+        const loaded = policy === "base" ? undefined : await loadTrainedAdapters(model, directory);
+        const questions = setup.evaluation?.questions ?? [];
+        const samples = options.samples ?? evaluation.samples;
+        const progress = new Progress("answering", questions.length * samples);
+        const { record, trajectories } = await evaluate({
+          model,
+          ...(loaded && { adapters: loaded.adapters }),
+          rollout,
+          questions,
+          samples,
+          temperature: options.temperature ?? evaluation.temperature,
+          seed,
+          step: loaded?.step ?? 0,
+          split: setup.evaluation?.split ?? "eval",
+          signal: interruptSignal(),
+          onProgress: (done) => progress.update(done),
+        }).finally(() => progress.end());
+        const why = explainReward(trajectories, agent);
+        if (options.json) printJson({ ...record, ...(why && { findings: why.findings }) });
+        else console.log([evaluationText(record), ...(why?.findings ?? []).map((line) => `  - ${line}`)].join("\n"));
+      } finally {
+        setup.close();
+      }
+    });
+}
+
+/** One evaluation in two lines. */
+export function evaluationText(record: EvaluationRecord): string {
+  const { exactMatch, low, high, n, samples, split, policy, step, temperature, searches, toolRate, seconds } = record;
+  const answers = samples === 1 ? "" : ` x ${samples} answers`;
+  const by = policy === "base" ? "the model alone" : `adapters of step ${step}`;
+  const ends = Object.entries(record.finish).filter(([, count]) => count > 0);
+  return (
+    `exact match ${style.bold(exactMatch.toFixed(3))} [${low.toFixed(3)}, ${high.toFixed(3)}] on ${n} ${split} questions${answers} ` +
+    `(${by}, temperature ${temperature}, ${formatSeconds(seconds)})\n` +
+    `  tool used in ${(100 * toolRate).toFixed(0)} % of the answers, ${searches.toFixed(2)} calls an answer; ` +
+    `ended by ${ends.map(([reason, count]) => `${reason} ${count}`).join(", ")}`
+  );
+}
+
+/** A run directory's configuration and what it has trained; or a run.json's, with the run directory that it names. */
+async function readTarget(run: string): Promise<{ config: RunConfig; directory: string; trained: boolean }> {
+  const { readRunConfig, resolveRunConfig, RunDirectory } = await import("../run/index.js");
+  const isDirectory = statSync(run, { throwIfNoEntry: false })?.isDirectory() === true;
+  const own = isDirectory ? new RunDirectory(run) : undefined;
+  const config = own === undefined ? await readRunConfig(run) : resolveRunConfig(await own.readRun(), own.configFile);
+  const directory = own?.path ?? config.output;
+  const trained = own !== undefined && (await own.checkpoints()).length > 0;
+  return { config, directory, trained };
+}

@@ -1,0 +1,87 @@
+import path from "node:path";
+import type { Command } from "commander";
+import type { Inspection } from "../run/inspect.js";
+import { grouped } from "./numbers.js";
+import { formatBytes, formatTable, printJson } from "./output.js";
+import { style } from "./style.js";
+
+/** `rolegrad inspect DIR`: what a directory is. */
+export function register(program: Command): void {
+  program
+    .command("inspect")
+    .argument("<dir>", "a model, a PEFT adapter, a trainer's checkpoint or a run directory")
+    .description("say what a directory is, and the essentials of it")
+    .option("--json", "print JSON for machines")
+    .action(async (directory: string, options: { json?: boolean }) => {
+      const { inspectDirectory } = await import("../run/inspect.js");
+      const found = await inspectDirectory(directory);
+      if (options.json) printJson(found);
+      else console.log(formatTable(rowsOf(found).map(([name, value]) => [style.bold(name), value])));
+    });
+}
+
+type Row = [name: string, value: string];
+
+function rowsOf(found: Inspection): Row[] {
+  switch (found.kind) {
+    case "model":
+      return modelRows(found);
+    case "adapter":
+      return [
+        ["PEFT adapter", found.directory],
+        ["rank", `${found.rank}, alpha ${found.alpha}${found.rsLora ? ", rank-stabilised" : ""}`],
+        ["targets", found.targets.join(", ")],
+        ["modules", `${found.modules}`],
+        ["parameters", grouped(found.parameters)],
+      ];
+    case "checkpoint":
+      return [
+        ["trainer's checkpoint", found.directory],
+        ["steps", `${found.steps}`],
+        ["roles", routesText(found.routes)],
+      ];
+    case "run":
+      return runRows(found);
+  }
+}
+
+function modelRows(found: Extract<Inspection, { kind: "model" }>): Row[] {
+  const { config: c } = found;
+  const dtypes = Object.entries(found.dtypes).map(([dtype, count]) => `${count} ${dtype}`);
+  return [
+    ["model", found.directory],
+    ["architecture", `${c.modelType}: ${c.layers} layers of width ${c.hiddenSize}, feed-forward ${c.intermediateSize}`],
+    ["attention", `${c.heads} heads of ${c.headDim}, ${c.kvHeads} for keys and values, ${grouped(c.maxPositions)} positions`],
+    ["vocabulary", `${grouped(c.vocabSize)}${c.tied ? ", head and embedding are one" : ""}`],
+    ["parameters", grouped(found.parameters)],
+    ["tensors", `${found.tensors} (${dtypes.join(", ")}), ${formatBytes(found.bytes)}`],
+    ["tokenizer", found.tokenizer ? "tokenizer.json" : style.warning("none: rollouts need one")],
+  ];
+}
+
+function runRows(found: Extract<Inspection, { kind: "run" }>): Row[] {
+  const { config, last, evaluations, checkpoints } = found;
+  const text = (name: string): string => String(config[name] ?? "unknown");
+  const newest = checkpoints.at(-1);
+  return [
+    ["run", found.directory],
+    ["started", `${text("startedAt")} by ${text("package")} ${text("packageVersion")}`],
+    ["model", text("model")],
+    ["variant", `${text("variant")}, seed ${text("seed")}`],
+    ["steps", `${last?.step ?? 0} of ${text("steps")}`],
+    ...(last === null ? [] : [["last step", `reward ${last.reward.toFixed(3)}, loss ${last.loss.toFixed(4)}`] as Row]),
+    ...evaluations.map((e): Row => {
+      const interval = `[${e.low.toFixed(3)}, ${e.high.toFixed(3)}]`;
+      return [`step ${e.step}`, `exact match ${e.exactMatch.toFixed(3)} ${interval} on ${e.n} ${e.split} questions (${e.policy})`];
+    }),
+    ["checkpoint", newest === undefined ? "none" : path.join("checkpoints", `step-${String(newest).padStart(6, "0")}`)],
+    ["adapters", found.adapters ? "adapters" : "none yet: the run is not finished"],
+    ["report", found.report ? "report.html" : "none"],
+  ];
+}
+
+function routesText(routes: Record<string, string | null>): string {
+  return Object.entries(routes)
+    .map(([role, adapter]) => `${role} -> ${adapter ?? "the model alone"}`)
+    .join(", ");
+}

@@ -1,0 +1,118 @@
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { readPeft } from "../adapters/peft.js";
+import { fail } from "../errors.js";
+import { readCheckpoint, type Checkpoint } from "../model/checkpoint.js";
+import { parseModelConfig, type ModelConfig } from "../model/config.js";
+import { RunDirectory, type RunDescription } from "./directory.js";
+import type { EvaluationRecord, StepRecord } from "./records.js";
+
+/** What a directory is, and its essentials. */
+export type Inspection = { directory: string } & (
+  | {
+      kind: "model";
+      config: ModelConfig;
+      parameters: number;
+      tensors: number;
+      bytes: number;
+      dtypes: Record<string, number>;
+      tokenizer: boolean;
+    }
+  | {
+      kind: "adapter";
+      rank: number;
+      alpha: number;
+      rsLora: boolean;
+      targets: string[];
+      modules: number;
+      parameters: number;
+    }
+  | { kind: "checkpoint"; steps: number; roles: string[]; routes: Record<string, string | null> }
+  | {
+      kind: "run";
+      config: RunDescription;
+      checkpoints: number[];
+      adapters: boolean;
+      report: boolean;
+      last: StepRecord | null;
+      evaluations: EvaluationRecord[];
+    }
+);
+
+/**
+ * Says what a directory is: a model's checkpoint, a PEFT adapter, a trainer's checkpoint or a run directory, by the files in it. None of
+ * them -> ERR_INSPECT. What is broken throws what loading it would.
+ *
+ * @example
+ * const found = await inspectDirectory("runs/search");
+ * if (found.kind === "run") console.log(found.last?.reward);
+ */
+export async function inspectDirectory(directory: string): Promise<Inspection> {
+  const has = (name: string): boolean => existsSync(path.join(directory, name));
+  if (has("adapter_config.json")) return inspectAdapter(directory);
+  if (has("trainer.json")) return inspectTrainer(directory);
+  if (has("config.json")) {
+    const config = JSON.parse(await readFile(path.join(directory, "config.json"), "utf8").catch(() => "{}")) as object;
+    return "package" in config ? inspectRun(directory) : inspectModel(directory);
+  }
+  if (!existsSync(directory) && /^[\w.-]+\/[\w.-]+$/.test(directory)) return inspectModel(directory);
+  const what = existsSync(directory) ? "has none of their files" : "does not exist";
+  return fail(
+    "ERR_INSPECT",
+    `Expected a model, a PEFT adapter, a trainer's checkpoint or a run directory but ${directory} ${what}`,
+  );
+}
+
+async function inspectAdapter(directory: string): Promise<Inspection> {
+  const { rank, alpha, rsLora, targets, pairs } = await readPeft(directory);
+  const parameters = [...pairs.values()].reduce((sum, { a, b }) => sum + a.length + b.length, 0);
+  return { kind: "adapter", directory, rank, alpha, rsLora, targets, modules: pairs.size, parameters };
+}
+
+async function inspectTrainer(directory: string): Promise<Inspection> {
+  const file = path.join(directory, "trainer.json");
+  const { steps, roles, routes } = JSON.parse(await readFile(file, "utf8")) as {
+    steps: number;
+    roles: string[];
+    routes: Record<string, string | null>;
+  };
+  return { kind: "checkpoint", directory, steps, roles, routes };
+}
+
+function inspectModel(directory: string): Inspection {
+  const checkpoint: Checkpoint = readCheckpoint(directory);
+  const config = parseModelConfig(checkpoint.config, checkpoint.configFile);
+  const dtypes: Record<string, number> = {};
+  let parameters = 0;
+  let bytes = 0;
+  for (const { dtype, shape, begin, end } of checkpoint.tensors) {
+    dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
+    parameters += shape.reduce((product, size) => product * size, 1);
+    bytes += end - begin;
+  }
+  return {
+    kind: "model",
+    directory: checkpoint.directory,
+    config,
+    parameters,
+    tensors: checkpoint.tensors.length,
+    bytes,
+    dtypes,
+    tokenizer: existsSync(path.join(checkpoint.directory, "tokenizer.json")),
+  };
+}
+
+async function inspectRun(directory: string): Promise<Inspection> {
+  const run = new RunDirectory(directory);
+  return {
+    kind: "run",
+    directory: run.path,
+    config: await run.readConfig(),
+    checkpoints: await run.checkpoints(),
+    adapters: existsSync(path.join(run.path, "adapters")),
+    report: existsSync(path.join(run.path, "report.html")),
+    last: (await run.metrics()).at(-1) ?? null,
+    evaluations: await run.evaluations(),
+  };
+}

@@ -1,0 +1,269 @@
+import { createAdapters, type Adapters, type CreateAdaptersOptions, type Routes } from "../adapters/adapters.js";
+import { checkInteger } from "../arguments.js";
+import type { Question } from "../environments/types.js";
+import { fail } from "../errors.js";
+import type { Model } from "../model/model.js";
+import { Rollout } from "../rollout/rollout.js";
+import type { Trajectory } from "../rollout/trajectory.js";
+import { Trainer } from "../trainer/trainer.js";
+import type { TrainerOptions } from "../trainer/types.js";
+import { RunDirectory, stepName, type RunDescription } from "./directory.js";
+import { collect, evaluate, type RolloutParts } from "./evaluate.js";
+import { QuestionOrder } from "./order.js";
+import { checkPrompts } from "./prompts.js";
+import type { EvaluationRecord, StepRecord } from "./records.js";
+import { behaviour } from "./statistics.js";
+
+/** A training run of parts that are made already. */
+export interface RunSetup {
+  model: Model;
+  /** Router, environment, reward, prompt, sampling, limits: how answers are written, in training and evaluation. */
+  rollout: RolloutParts;
+  /** The adapters to make: rank, alpha, routes. Their roles are the router's, their seed is the run's. */
+  adapters: Omit<CreateAdaptersOptions, "roles" | "seed">;
+  /** Optimizer, objective, loss roles: how adapters are trained. */
+  trainer: Omit<TrainerOptions, "adapters" | "full" | "reference">;
+  questions: readonly Question[];
+  steps: number;
+  questionsPerStep: number;
+  /** Answers a question. */
+  group: number;
+  seed: number;
+  /** Evaluation before, every so many steps (0, the default: not in between) and after. */
+  evaluation?: { questions: readonly Question[]; every?: number; samples?: number; temperature?: number; split?: string };
+  /** A checkpoint every so many steps (default 0: only at the end), of which the newest `keep` stay (default 2; 0: all). */
+  checkpoint?: { every?: number; keep?: number };
+  /** Keep the answers of every so many steps (default 1; 0: of none). */
+  trajectories?: { every?: number };
+  /** The run directory. A run that was not finished there goes on where it stopped; another's -> ERR_RUN_EXISTS. */
+  directory: string;
+  /** What config.json will say: everything that makes this run what it is. */
+  description: RunDescription;
+  /** The command line's words, for config.json. */
+  command?: readonly string[];
+  /** true: there must be a run to go on with (else ERR_RUN_NOT_FOUND). @default false */
+  resume?: boolean;
+}
+
+type Hook<Arguments extends unknown[]> = (...args: Arguments) => void | Promise<void>;
+
+export interface RunHooks {
+  /** An abort ends the run with a checkpoint: status "interrupted". */
+  signal?: AbortSignal;
+  /** `step`: where it begins (0, or the step of the checkpoint). */
+  onStart?: Hook<[start: { step: number; adapters: Adapters }]>;
+  /** Answers written so far, of those of a step or an evaluation. */
+  onProgress?: (progress: { phase: "rollout" | "update" | "evaluation"; step: number; done: number; total: number }) => void;
+  onStep?: Hook<[record: StepRecord, trajectories: Trajectory[]]>;
+  onEvaluation?: Hook<[record: EvaluationRecord, trajectories: Trajectory[]]>;
+  onCheckpoint?: Hook<[directory: string, step: number]>;
+}
+
+export interface RunResult {
+  status: "finished" | "interrupted";
+  /** Optimizer steps in all, and those of this call. */
+  step: number;
+  stepsTaken: number;
+  /** The trained adapters, on the setup's model. */
+  adapters: Adapters;
+  directory: string;
+  checkpoint: string;
+  /** Everything recorded in the run directory, earlier parts of the run included. */
+  metrics: StepRecord[];
+  evaluations: EvaluationRecord[];
+  /** Answers of the last step of this call; empty where it took none. */
+  trajectories: Trajectory[];
+}
+
+/**
+ * Trains adapters by reinforcement: per step `questionsPerStep` questions of a seeded shuffle, `group` answers to each, one Trainer.step.
+ * Everything goes into the run directory. Random streams are keyed by (seed, step, question, sample), so a run that was stopped and goes on ends with the
+ * same bits as one that never stopped.
+ *
+ * @example
+ * const result = await trainRun({ model, rollout, adapters: { rank: 8, alpha: 16 }, trainer: { optimizer: { learningRate: 1e-3 } },
+ *   questions, steps: 20, questionsPerStep: 16, group: 8, seed: 1, directory: "runs/a", description: { seed: 1 } });
+ */
+export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<RunResult> {
+  const { steps, questionsPerStep, group, model, rollout, questions, evaluation, seed } = setup;
+  checkInteger(steps, "steps", 0);
+  checkInteger(questionsPerStep, "questionsPerStep", 1);
+  checkInteger(group, "group", 1);
+  checkInteger(seed, "seed", 0);
+  const order = new QuestionOrder(questions, questionsPerStep, seed);
+  checkPrompts(model, rollout, questions);
+  checkPrompts(model, rollout, evaluation?.questions ?? []);
+  hooks.signal?.throwIfAborted();
+
+  const directory = new RunDirectory(setup.directory);
+  if (setup.resume === true && !directory.exists)
+    fail("ERR_RUN_NOT_FOUND", `Expected a run to go on with in ${directory.path} but there is none`);
+  if (directory.exists) await directory.checkSame(setup.description);
+  await directory.begin(setup.description, setup.command ?? null);
+  const trainer = await startTrainer(setup, directory);
+  await directory.rewind(trainer.steps);
+  return new Run(setup, hooks, directory, order, trainer).toEnd();
+}
+
+/** The trainer of the newest checkpoint, or a new one. */
+async function startTrainer(setup: RunSetup, directory: RunDirectory): Promise<Trainer> {
+  const { model, rollout, adapters, seed } = setup;
+  const newest = (await directory.checkpoints()).at(-1);
+  if (newest !== undefined) return Trainer.resume(directory.checkpointPath(newest), model, setup.trainer);
+  const made = createAdapters(model, { ...adapters, roles: [...rollout.router.roles], seed });
+  return new Trainer(model, { ...setup.trainer, adapters: made });
+}
+
+class Run {
+  readonly #setup: RunSetup;
+  readonly #hooks: RunHooks;
+  readonly #directory: RunDirectory;
+  readonly #order: QuestionOrder;
+  readonly #trainer: Trainer;
+  readonly #adapters: Adapters;
+  readonly #rollout: Rollout;
+  #trajectories: Trajectory[] = [];
+  #taken = 0;
+
+  constructor(setup: RunSetup, hooks: RunHooks, directory: RunDirectory, order: QuestionOrder, trainer: Trainer) {
+    this.#setup = setup;
+    this.#hooks = hooks;
+    this.#directory = directory;
+    this.#order = order;
+    this.#trainer = trainer;
+    this.#adapters = trainer.adapters as Adapters;
+    const { model, rollout, group, seed } = setup;
+    this.#rollout = new Rollout(model, { ...rollout, adapters: this.#adapters, group, seed });
+  }
+
+  /** Each pass looks at the step that the trainer is at and does what is due there: where a run begins makes no difference. */
+  async toEnd(): Promise<RunResult> {
+    const { steps } = this.#setup;
+    const { onStart, signal } = this.#hooks;
+    try {
+      await onStart?.({ step: this.#trainer.steps, adapters: this.#adapters });
+      for (;;) {
+        await this.#evaluateIfDue();
+        if (this.#checkpointIsDue()) await this.#checkpoint();
+        if (this.#trainer.steps >= steps) break;
+        await this.#step();
+      }
+    } catch (error) {
+      // Whatever ended the run, what it has trained is kept.
+      const interrupted = signal?.aborted === true && error === signal.reason;
+      await this.#checkpoint().catch((second: unknown) => {
+        throw interrupted ? second : error;
+      });
+      if (!interrupted) throw error;
+      return this.#result("interrupted");
+    }
+    await this.#directory.writeFolder("adapters", (folder) => this.#saveAdapters(folder));
+    return this.#result("finished");
+  }
+
+  async #step(): Promise<void> {
+    const { group } = this.#setup;
+    const { signal, onProgress, onStep } = this.#hooks;
+    const begin = performance.now();
+    const step = this.#trainer.steps + 1;
+    this.#rollout.policyVersion = this.#trainer.steps;
+    const run = { purpose: "rollout", step, ...(signal && { signal }) };
+    const trajectories = await collect(this.#rollout, this.#order.at(step), group, run, (done, total) =>
+      onProgress?.({ phase: "rollout", step, done, total }),
+    );
+    const rolloutSeconds = (performance.now() - begin) / 1000;
+    onProgress?.({ phase: "update", step, done: trajectories.length, total: trajectories.length });
+    const metrics = await this.#trainer.step(trajectories, { ...(signal && { signal }) });
+    const record: StepRecord = {
+      ...metrics,
+      gradNorms: this.#renamed(metrics.gradNorms),
+      ...behaviour(trajectories),
+      seconds: (performance.now() - begin) / 1000,
+      rolloutSeconds,
+    };
+    const every = this.#setup.trajectories?.every ?? 1;
+    if (every > 0 && step % every === 0) await this.#directory.writeTrajectories(stepName(step), trajectories);
+    await this.#directory.appendMetrics(record);
+    this.#trajectories = trajectories;
+    this.#taken++;
+    await onStep?.(record, trajectories);
+  }
+
+  async #evaluateIfDue(): Promise<void> {
+    const { evaluation, model, rollout, seed, steps } = this.#setup;
+    if (evaluation === undefined || evaluation.questions.length === 0) return;
+    const { every = 0, questions, samples = 1, temperature = 1, split = "dev" } = evaluation;
+    const { signal, onProgress, onEvaluation } = this.#hooks;
+    const step = this.#trainer.steps;
+    if (step !== 0 && step !== steps && (every === 0 || step % every !== 0)) return;
+    if ((await this.#directory.evaluations()).some((record) => record.step === step && record.split === split)) return;
+    const { record, trajectories } = await evaluate({
+      model,
+      // New adapters change nothing (B = 0), so before the first step it is the model itself that is measured.
+      ...(step === 0 ? {} : { adapters: this.#adapters }),
+      rollout,
+      questions,
+      samples,
+      temperature,
+      seed,
+      step,
+      split,
+      ...(signal && { signal }),
+      onProgress: (done, total) => onProgress?.({ phase: "evaluation", step, done, total }),
+    });
+    await this.#directory.writeTrajectories(`eval-${stepName(step).slice(5)}`, trajectories);
+    await this.#directory.appendEvaluation(record);
+    await onEvaluation?.(record, trajectories);
+  }
+
+  #checkpointIsDue(): boolean {
+    const { steps, checkpoint } = this.#setup;
+    const every = checkpoint?.every ?? 0;
+    const step = this.#trainer.steps;
+    return step >= steps || (step > 0 && every > 0 && step % every === 0);
+  }
+
+  /** One that is there already is whole, and the same bits. */
+  async #checkpoint(): Promise<void> {
+    const step = this.#trainer.steps;
+    if ((await this.#directory.checkpoints()).includes(step)) return;
+    await this.#directory.writeFolder(`checkpoints/${stepName(step)}`, (folder) => this.#trainer.save(folder));
+    await this.#directory.prune(this.#setup.checkpoint?.keep ?? 2);
+    await this.#hooks.onCheckpoint?.(this.#directory.checkpointPath(step), step);
+  }
+
+  async #saveAdapters(folder: string): Promise<void> {
+    for (const [own, name] of Object.entries(this.#names())) await this.#adapters.save(`${folder}/${name}`, own);
+  }
+
+  /** The trainer's name of each adapter -> the setup's: a checkpoint's adapter is read under its first role's name. */
+  #names(): Record<string, string> {
+    const { roles, routes } = this.#adapters;
+    const wanted: Routes = this.#setup.adapters.routes ?? Object.fromEntries(roles.map((role) => [role, role]));
+    const names = roles.flatMap((role): [string, string][] => {
+      const own = routes[role];
+      return typeof own === "string" ? [[own, wanted[role] ?? own]] : [];
+    });
+    return Object.fromEntries(names);
+  }
+
+  #renamed(values: Record<string, number>): Record<string, number> {
+    const names = this.#names();
+    return Object.fromEntries(Object.entries(values).map(([own, value]) => [names[own] ?? own, value]));
+  }
+
+  async #result(status: RunResult["status"]): Promise<RunResult> {
+    const step = this.#trainer.steps;
+    return {
+      status,
+      step,
+      stepsTaken: this.#taken,
+      adapters: this.#adapters,
+      directory: this.#directory.path,
+      checkpoint: this.#directory.checkpointPath(step),
+      metrics: await this.#directory.metrics(),
+      evaluations: await this.#directory.evaluations(),
+      trajectories: this.#trajectories,
+    };
+  }
+}
