@@ -22,10 +22,32 @@ export async function abortable<T>(job: NativeJob<T>, signal: AbortSignal | unde
 
 type TypedArrayClass = abstract new (...args: never[]) => ArrayBufferView & { readonly length: number };
 
-/** ERR_INVALID_ARGUMENT unless `value` is exactly this kind of typed array. */
-export function checkArray(value: unknown, type: TypedArrayClass, name: string): void {
-  if (!(value instanceof type))
-    fail("ERR_INVALID_ARGUMENT", `Expected ${type.name} for ${name} but received ${describe(value)}`);
+/**
+ * ERR_INVALID_ARGUMENT unless `value` is a typed array of this kind (or of one of these) on a buffer of its own: one that is shared, resizable
+ * or detached could change under the reader.
+ */
+export function checkArray(value: unknown, type: TypedArrayClass | readonly TypedArrayClass[], name: string): void {
+  const types = typeof type === "function" ? [type] : type;
+  const wanted = types.map((each) => each.name).join(" or ");
+  if (!types.some((each) => value instanceof each)) {
+    fail("ERR_INVALID_ARGUMENT", `Expected ${wanted} for ${name} but received ${describe(value)}`);
+  }
+  const what = unsafeBuffer((value as ArrayBufferView).buffer);
+  if (what !== undefined) {
+    fail("ERR_INVALID_ARGUMENT", `Expected ${wanted} for ${name} but received one on a ${what} buffer`);
+  }
+}
+
+function unsafeBuffer(buffer: ArrayBufferLike): string | undefined {
+  if (!(buffer instanceof ArrayBuffer)) return "shared";
+  // Newer than the ECMAScript that is compiled for, and in Node 20.
+  if ((buffer as { resizable?: boolean }).resizable === true) return "resizable";
+  try {
+    void new Uint8Array(buffer);
+    return undefined;
+  } catch {
+    return "detached";
+  }
 }
 
 /** ERR_SHAPE unless the array has this length. */
@@ -47,5 +69,5 @@ export function describe(value: unknown): string {
   if (value === null || value === undefined || typeof value === "number" || typeof value === "boolean")
     return String(value);
   if (typeof value === "string") return JSON.stringify(value);
-  return (value as object).constructor?.name ?? typeof value;
+  return value.constructor?.name ?? typeof value;
 }

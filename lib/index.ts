@@ -6,6 +6,7 @@ export { RolegradError, type RolegradErrorOptions } from "./errors.js";
 export { loraLinear, type LoraLinearInput } from "./kernels.js";
 export * from "./model/index.js";
 export { Random } from "./random.js";
+export * from "./report/index.js";
 export * from "./rewards/index.js";
 export * from "./roles/index.js";
 export * from "./rollout/index.js";

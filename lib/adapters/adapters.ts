@@ -21,6 +21,8 @@ export interface CreateAdaptersOptions {
   rsLora?: boolean;
   /** Linears that carry a pair, by their last name. Default: all seven. */
   targets?: string[];
+  /** Only 0 in this version (else ERR_UNSUPPORTED). @default 0 */
+  dropout?: number;
   /** Of the initial A. @default 0 */
   seed?: number;
 }
@@ -39,6 +41,9 @@ export interface AdapterInfo {
   rsLora: boolean;
   targets: string[];
 }
+
+/** What trainers are doing with a set of weights, however it is routed. */
+const leases = new WeakMap<NativeAdapters, { users: number; writers: number }>();
 
 /** A set of LoRA adapters on a model, and the map from roles to them. */
 export class Adapters {
@@ -91,8 +96,34 @@ export class Adapters {
     return index;
   }
 
+  get #leases(): { users: number; writers: number } {
+    const found = leases.get(this.native) ?? { users: 0, writers: 0 };
+    leases.set(this.native, found);
+    return found;
+  }
+
+  /** ERR_BUSY while a trainer replaces the weights ("write"), or works with them in any way ("any"). @internal */
+  checkIdle(by: "write" | "any"): void {
+    const { users, writers } = this.#leases;
+    if ((by === "any" ? users : writers) > 0) {
+      fail("ERR_BUSY", "Expected no training step to be running while adapters are used: await it first");
+    }
+  }
+
+  /** Keeps others from the weights until the returned function is called. @internal */
+  lease(writes: boolean): () => void {
+    const own = this.#leases;
+    own.users++;
+    if (writes) own.writers++;
+    return () => {
+      own.users--;
+      if (writes) own.writers--;
+    };
+  }
+
   /** A copy of a module's pair. ERR_BUSY while a training step runs. */
   get(adapter: string, module: string): LoraPair {
+    this.checkIdle("any");
     return this.native.get(this.indexOf(adapter), module);
   }
 
@@ -100,11 +131,13 @@ export class Adapters {
   set(adapter: string, module: string, { a, b }: LoraPair): void {
     checkArray(a, Float32Array, "a");
     checkArray(b, Float32Array, "b");
+    this.checkIdle("any");
     this.native.set(this.indexOf(adapter), module, a, b);
   }
 
   /** Euclidean norm of all A and B of an adapter. */
   norm(adapter: string): number {
+    this.checkIdle("any");
     return this.native.norm(this.indexOf(adapter));
   }
 
@@ -147,8 +180,18 @@ export class Adapters {
       if (directory !== null && !owner.has(directory)) owner.set(directory, role);
       routes[role] = directory === null ? null : (owner.get(directory) as string);
     }
+    return Adapters.restore(model, roles, routes, new Map([...owner].map(([directory, name]) => [name, directory])));
+  }
+
+  /** The adapters of these names, in this order, from PEFT directories, routed or not. @internal */
+  static async restore(
+    model: Model,
+    roles: readonly string[],
+    routes: Routes,
+    directories: ReadonlyMap<string, string>,
+  ): Promise<Adapters> {
     const loaded = await Promise.all(
-      [...owner].map(async ([directory, name]) => ({ name, ...(await readPeft(directory)) })),
+      [...directories].map(async ([name, directory]) => ({ name, ...(await readPeft(directory)) })),
     );
     const specs = loaded.map(({ name, rank, alpha, rsLora, targets }) => ({ name, rank, alpha, rsLora, targets }));
     const adapters = new Adapters(model, roles, routes, specs, new native.Adapters(model.native, specs));
@@ -158,7 +201,12 @@ export class Adapters {
         const pair = pairs.get(module);
         if (pair === undefined)
           fail("ERR_ADAPTER_INVALID", `Expected lora_A and lora_B of ${module} in ${directory} but they are missing`);
-        adapters.set(name, module, pair);
+        try {
+          adapters.set(name, module, pair);
+        } catch (error) {
+          const { code, message } = error as { code?: string; message: string };
+          fail(code ?? "ERR_INTERNAL", `${directory}: ${message}`, error);
+        }
         pairs.delete(module);
       }
       const extra = [...pairs.keys()][0];
@@ -195,7 +243,13 @@ function checkRoutes(roles: readonly string[], routes: Routes, list: readonly Ad
  * createAdapters(model, { roles: ["reason", "tool"], routes: { reason: "shared", tool: "shared" }, rank: 16, alpha: 32 }); // one LoRA
  */
 export function createAdapters(model: Model, options: CreateAdaptersOptions): Adapters {
-  const { roles, alpha, rsLora = false, targets = [...TARGETS], seed = 0 } = options;
+  const { roles, alpha, rsLora = false, targets = [...TARGETS], dropout = 0, seed = 0 } = options;
+  if (!Array.isArray(roles) || roles.length === 0) {
+    fail("ERR_INVALID_ARGUMENT", `Expected at least one role but received ${describe(roles)}`);
+  }
+  if (dropout !== 0) {
+    fail("ERR_UNSUPPORTED", `Expected dropout 0 in this version but received ${describe(dropout)}`);
+  }
   const routes: Routes = Object.fromEntries(
     roles.map((role) => [role, options.routes === undefined ? role : (options.routes[role] ?? null)]),
   );

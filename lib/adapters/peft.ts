@@ -82,7 +82,8 @@ export async function readPeft(directory: string): Promise<PeftAdapter> {
       fail("ERR_ADAPTER_INVALID", `Expected both lora_A and lora_B of ${module} in ${weights}`);
     pairs.set(module, { a, b });
   }
-  return { directory, rank: c.r, alpha: c.lora_alpha, rsLora: c.use_rslora, targets, pairs };
+  const ordered = TARGETS.filter((name) => targets.includes(name));
+  return { directory, rank: c.r, alpha: c.lora_alpha, rsLora: c.use_rslora, targets: ordered, pairs };
 }
 
 /** Writes a directory that peft's `PeftModel.from_pretrained` and {@link readPeft} read. */

@@ -86,10 +86,17 @@ export function evaluationText(record: EvaluationRecord): string {
 /** A run directory's configuration and what it has trained; or a run.json's, with the run directory that it names. */
 async function readTarget(run: string): Promise<{ config: RunConfig; directory: string; trained: boolean }> {
   const { readRunConfig, resolveRunConfig, RunDirectory } = await import("../run/index.js");
-  const isDirectory = statSync(run, { throwIfNoEntry: false })?.isDirectory() === true;
-  const own = isDirectory ? new RunDirectory(run) : undefined;
-  const config = own === undefined ? await readRunConfig(run) : resolveRunConfig(await own.readRun(), own.configFile);
-  const directory = own?.path ?? config.output;
-  const trained = own !== undefined && (await own.checkpoints()).length > 0;
-  return { config, directory, trained };
+  const found = statSync(run, { throwIfNoEntry: false });
+  if (found === undefined)
+    fail("ERR_RUN_NOT_FOUND", `Expected a run directory or a run.json at ${run} but there is none`);
+  if (!found.isDirectory()) {
+    const config = await readRunConfig(run);
+    return { config, directory: config.output, trained: false };
+  }
+  const own = new RunDirectory(run);
+  const json = await own.readRun();
+  if (!("environment" in json))
+    fail("ERR_RUN_DIRECTORY", `Expected a run of "rolegrad train" in ${run}: ${own.configFile} names no environment`);
+  const config = resolveRunConfig(json, own.configFile);
+  return { config, directory: own.path, trained: (await own.checkpoints()).length > 0 };
 }

@@ -62,6 +62,9 @@ then
 /** The schema that this package ships, as seen from the file. */
 function schemaPath(file: string): string {
   const schema = path.join(packageRoot, "assets", "run.schema.json");
-  const relative = path.relative(path.dirname(path.resolve(file)), schema).split(path.sep).join("/");
+  const relative = path
+    .relative(path.dirname(path.resolve(file)), schema)
+    .split(path.sep)
+    .join("/");
   return relative.startsWith(".") ? relative : `./${relative}`;
 }

@@ -51,7 +51,10 @@ function modelRows(found: Extract<Inspection, { kind: "model" }>): Row[] {
   return [
     ["model", found.directory],
     ["architecture", `${c.modelType}: ${c.layers} layers of width ${c.hiddenSize}, feed-forward ${c.intermediateSize}`],
-    ["attention", `${c.heads} heads of ${c.headDim}, ${c.kvHeads} for keys and values, ${grouped(c.maxPositions)} positions`],
+    [
+      "attention",
+      `${c.heads} heads of ${c.headDim}, ${c.kvHeads} for keys and values, ${grouped(c.maxPositions)} positions`,
+    ],
     ["vocabulary", `${grouped(c.vocabSize)}${c.tied ? ", head and embedding are one" : ""}`],
     ["parameters", grouped(found.parameters)],
     ["tensors", `${found.tensors} (${dtypes.join(", ")}), ${formatBytes(found.bytes)}`],
@@ -61,7 +64,10 @@ function modelRows(found: Extract<Inspection, { kind: "model" }>): Row[] {
 
 function runRows(found: Extract<Inspection, { kind: "run" }>): Row[] {
   const { config, last, evaluations, checkpoints } = found;
-  const text = (name: string): string => String(config[name] ?? "unknown");
+  const text = (name: string): string => {
+    const value = config[name];
+    return typeof value === "string" || typeof value === "number" ? String(value) : "unknown";
+  };
   const newest = checkpoints.at(-1);
   return [
     ["run", found.directory],
@@ -72,7 +78,10 @@ function runRows(found: Extract<Inspection, { kind: "run" }>): Row[] {
     ...(last === null ? [] : [["last step", `reward ${last.reward.toFixed(3)}, loss ${last.loss.toFixed(4)}`] as Row]),
     ...evaluations.map((e): Row => {
       const interval = `[${e.low.toFixed(3)}, ${e.high.toFixed(3)}]`;
-      return [`step ${e.step}`, `exact match ${e.exactMatch.toFixed(3)} ${interval} on ${e.n} ${e.split} questions (${e.policy})`];
+      return [
+        `step ${e.step}`,
+        `exact match ${e.exactMatch.toFixed(3)} ${interval} on ${e.n} ${e.split} questions (${e.note ?? e.policy})`,
+      ];
     }),
     ["checkpoint", newest === undefined ? "none" : path.join("checkpoints", `step-${String(newest).padStart(6, "0")}`)],
     ["adapters", found.adapters ? "adapters" : "none yet: the run is not finished"],

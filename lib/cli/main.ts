@@ -31,6 +31,7 @@ interface CommandFile {
 
 /** In the order of `rolegrad --help`. */
 const commands: Record<string, () => Promise<CommandFile>> = {
+  quickstart: () => import("./quickstart.js"),
   init: () => import("./init.js"),
   train: () => import("./train.js"),
   eval: () => import("./eval.js"),

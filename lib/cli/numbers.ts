@@ -14,7 +14,8 @@ export function wholeNumber(low: number): (text: string) => number {
 /** For commander: an option that is a number from 0 up. */
 export function notNegative(text: string): number {
   const value = Number(text);
-  if (text.trim() === "" || !(value >= 0 && value < Infinity)) throw new InvalidArgumentError("Expected a number of at least 0.");
+  if (text.trim() === "" || !(value >= 0 && value < Infinity))
+    throw new InvalidArgumentError("Expected a number of at least 0.");
   return value;
 }
 

@@ -73,7 +73,10 @@ export function uniqueIds(): (id: string, place: Place) => void {
   return (id, place) => {
     const first = lines.get(id);
     if (first !== undefined) {
-      fail("ERR_DATA_DUPLICATE", `Expected unique ids but received ${excerpt(id)} at ${at(place)} and on line ${first}`);
+      fail(
+        "ERR_DATA_DUPLICATE",
+        `Expected unique ids but received ${excerpt(id)} at ${at(place)} and on line ${first}`,
+      );
     }
     lines.set(id, place.line);
   };

@@ -77,7 +77,7 @@ export function readCheckpoint(model: string): Checkpoint {
         `Expected model.safetensors in ${directory} but there is none: download the weights too`,
       );
     }
-    const map = (readJson(index, "ERR_MODEL_NOT_FOUND") as { weight_map?: Record<string, unknown> }).weight_map;
+    const map = (readJson(index, "ERR_MODEL_NOT_FOUND") as { weight_map?: Record<string, unknown> } | null)?.weight_map;
     const names = [...new Set(Object.values(map ?? {}))];
     if (names.length === 0 || names.some((name) => typeof name !== "string" || name !== path.basename(name))) {
       fail("ERR_MODEL_CONFIG", `Expected weight_map in ${index} to name files of its own folder`);
@@ -92,7 +92,7 @@ export function readCheckpoint(model: string): Checkpoint {
     readSafetensorsHeader(file).tensors.map((tensor) => ({ ...tensor, file: i })),
   );
   for (const tensor of tensors) {
-    if (tensor.dtype !== "F32" && tensor.dtype !== "BF16" && tensor.name.startsWith("model.")) {
+    if (tensor.dtype !== "F32" && tensor.dtype !== "BF16" && /^(model|lm_head)\./.test(tensor.name)) {
       fail(
         "ERR_DTYPE",
         `Expected F32 or BF16 weights but ${tensor.name} in ${files[tensor.file]} is ${tensor.dtype}: convert the checkpoint`,

@@ -21,11 +21,21 @@ export interface ModelConfig {
   readonly maxPositions: number;
 }
 
-const positive = z.number().int().positive();
+// Bounds far above any model in use: an absurd number is an error of the file, not an allocation.
+const positive = z
+  .number()
+  .int()
+  .positive()
+  .max(2 ** 24);
+const small = z
+  .number()
+  .int()
+  .positive()
+  .max(2 ** 12);
 const rope = z.looseObject({
   rope_type: z.string().optional(),
   type: z.string().optional(),
-  rope_theta: z.number().optional(),
+  rope_theta: z.number().positive().optional(),
 });
 
 // Both spellings: rope_theta and rope_scaling before transformers 5, rope_parameters since.
@@ -33,10 +43,10 @@ const schema = z.looseObject({
   model_type: z.string(),
   vocab_size: positive,
   hidden_size: positive,
-  num_hidden_layers: positive,
-  num_attention_heads: positive,
-  num_key_value_heads: positive.optional(),
-  head_dim: positive.nullish(),
+  num_hidden_layers: small,
+  num_attention_heads: small,
+  num_key_value_heads: small.optional(),
+  head_dim: small.nullish(),
   intermediate_size: positive,
   rms_norm_eps: z.number().positive(),
   hidden_act: z.string().default("silu"),

@@ -1,7 +1,7 @@
 import path from "node:path";
 import type { Adapters } from "../adapters/adapters.js";
 import { native, type NativeModel } from "../binding.js";
-import { abortable, checkArray, checkSignal } from "../arguments.js";
+import { abortable, checkArray, checkSignal, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import { readCheckpoint } from "./checkpoint.js";
 import { parseModelConfig, type ModelConfig } from "./config.js";
@@ -21,7 +21,7 @@ export interface PackedInput {
   inputIds: Int32Array;
   /** Where each sequence begins, and the total at the end [B + 1]. */
   cuSeqlens: Int32Array;
-  /** Role of each input position [total], an index into the adapters' `roles`; -1 (default): no adapter. */
+  /** Role of each input position [total], an index into the adapters' `roles`; -1 (default): no adapter. Without adapters they change nothing. */
   roles?: Int8Array;
 }
 
@@ -40,6 +40,9 @@ export interface ForwardResult {
   /** By input position [total, V]: row p predicts token p + 1. */
   logits?: Float32Array;
 }
+
+/** The routes where there are no adapters: any role runs the backbone alone. @internal */
+export const NO_ADAPTERS = new Int32Array(128).fill(-1);
 
 /** A decoder with its weights loaded. Made by {@link loadModel}; call `close()` when done. */
 export class Model {
@@ -80,12 +83,16 @@ export class Model {
    */
   async forward(input: PackedInput, options: ForwardOptions = {}): Promise<ForwardResult> {
     const { adapters, temperature = 1, logits = false, signal } = options;
-    if (!(temperature > 0)) fail("ERR_INVALID_ARGUMENT", `Expected a positive temperature but received ${temperature}`);
+    this.checkOpen();
+    if (!(temperature > 0 && temperature < Infinity)) {
+      fail("ERR_INVALID_ARGUMENT", `Expected a positive temperature but received ${describe(temperature)}`);
+    }
     checkArray(input.inputIds, Int32Array, "inputIds");
     checkArray(input.cuSeqlens, Int32Array, "cuSeqlens");
     if (input.roles !== undefined) checkArray(input.roles, Int8Array, "roles");
     checkSignal(signal);
-    const table = adapters?.adapterOfRole ?? new Int32Array(0);
+    adapters?.checkIdle("write");
+    const table = adapters?.adapterOfRole ?? NO_ADAPTERS;
     return abortable(
       this.native.forward(
         input.inputIds,
@@ -99,6 +106,11 @@ export class Model {
       ),
       signal,
     );
+  }
+
+  /** ERR_CLOSED once {@link close} has been called. @internal */
+  checkOpen(): void {
+    if (!this.#open) fail("ERR_CLOSED", `Expected an open model but ${this.name} was closed`);
   }
 
   /** Gives the weights back once running work has ended. Closing twice is fine; using a closed model throws ERR_CLOSED. */
@@ -145,6 +157,10 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   const handle = await abortable(
     native.loadModel(config, checkpoint.files, checkpoint.tensors, device, dtype === "float32"),
     signal,
-  );
+  ).catch((error: unknown) => {
+    const { code, message } = error as { code?: string; message: string };
+    if (code === "ERR_MODEL_TENSOR") fail(code, `${checkpoint.directory}: ${message}`, error);
+    throw error;
+  });
   return new Model(handle, config, tokenizer, checkpoint.directory);
 }

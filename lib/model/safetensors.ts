@@ -53,7 +53,9 @@ export function readSafetensorsHeader(file: string): { tensors: TensorPlace[]; m
     return fail("ERR_SAFETENSORS", `Cannot open ${file}: ${(cause as Error).message}`, cause);
   }
   try {
-    const size = fstatSync(fd).size;
+    const info = fstatSync(fd);
+    if (!info.isFile()) bad("Expected a file");
+    const { size } = info;
     const prefix = Buffer.alloc(8);
     if (size < 8 || readSync(fd, prefix, 0, 8, 0) !== 8)
       bad(`Expected a header length of 8 bytes but the file has ${size}`);
@@ -75,7 +77,7 @@ export function readSafetensorsHeader(file: string): { tensors: TensorPlace[]; m
     const tensors: TensorPlace[] = [];
     for (const [name, value] of Object.entries(header as Record<string, unknown>)) {
       if (name === "__metadata__") {
-        for (const [key, entry] of Object.entries((value ?? {}) as object)) metadata[key] = String(entry);
+        for (const [key, entry] of Object.entries(value ?? {})) metadata[key] = String(entry);
         continue;
       }
       tensors.push(place(name, value, 8 + length, size, bad));
@@ -101,7 +103,7 @@ function place(name: string, value: unknown, start: number, size: number, bad: (
   const offsets = entry?.data_offsets;
   const shape = entry?.shape;
   const dtype = entry?.dtype;
-  if (typeof dtype !== "string" || !(dtype in BYTES))
+  if (typeof dtype !== "string" || !Object.hasOwn(BYTES, dtype))
     return bad(`Expected a known dtype for ${name} but received ${String(dtype)}`);
   if (!Array.isArray(shape) || shape.length > 8 || !shape.every(whole))
     return bad(`Expected a shape of whole numbers for ${name}`);
@@ -115,7 +117,7 @@ function place(name: string, value: unknown, start: number, size: number, bad: (
     return bad(
       `Expected ${bytes} bytes for ${name} ([${shape.join(", ")}] ${dtype}) but its offsets span ${to - from}`,
     );
-  return { name, dtype, shape: shape as number[], begin: start + from, end: start + to };
+  return { name, dtype, shape: shape, begin: start + from, end: start + to };
 }
 
 /** The tensors of a small file as f32 (bf16 and f32 are widened or copied); for adapters and states, not for backbones. */

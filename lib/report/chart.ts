@@ -35,7 +35,7 @@ export interface ChartOptions {
 const WIDTH = 420;
 const HEIGHT = 268;
 const LEFT = 46;
-const RIGHT = 48;
+const RIGHT = 54;
 const TOP = 26;
 const BOTTOM = 44;
 
@@ -79,12 +79,16 @@ export function lineChart(options: ChartOptions): Html | undefined {
   // The x axis ends with the data; ticks beyond it are left out.
   const [xLow, xHigh] = [Math.min(...all.map(({ x }) => x)), Math.max(...all.map(({ x }) => x))];
   const x = (value: number): number =>
-    round(xHigh === xLow ? (LEFT + WIDTH - RIGHT) / 2 : LEFT + ((value - xLow) / (xHigh - xLow)) * (WIDTH - LEFT - RIGHT));
+    round(
+      xHigh === xLow ? (LEFT + WIDTH - RIGHT) / 2 : LEFT + ((value - xLow) / (xHigh - xLow)) * (WIDTH - LEFT - RIGHT),
+    );
   const y = (value: number): number =>
     round(HEIGHT - BOTTOM - ((value * scale - yLow) / (yHigh - yLow)) * (HEIGHT - TOP - BOTTOM));
   const yStep = (yTicks[1] as number) - yLow;
   const unit = format === "percent" ? " %" : "";
-  const show = (value: number): string => `${formatValue(value * scale, yStep)}${unit}`;
+  // A digit more than the ticks have; two for a share, whose ticks are coarse.
+  const precision = format === "percent" ? yStep / 100 : yStep / 10;
+  const show = (value: number): string => `${formatTick(value * scale, precision)}${unit}`;
   const description = options.description ?? describe(series, xLabel, show);
   const id = `chart-${title.toLowerCase().replace(/[^a-z0-9]+/g, "-")}`;
 
@@ -119,7 +123,14 @@ export function lineChart(options: ChartOptions): Html | undefined {
 type NumberText = (value: number) => string;
 type Place = (value: number) => number;
 
-function drawSeries({ points, color, name }: Series, i: number, x: Place, y: Place, xLabel: string, show: NumberText): Html {
+function drawSeries(
+  { points, color, name }: Series,
+  i: number,
+  x: Place,
+  y: Place,
+  xLabel: string,
+  show: NumberText,
+): Html {
   const path = (list: readonly Point[], value: (point: Point) => number): string =>
     list.map((point) => `${x(point.x)},${y(value(point))}`).join(" ");
   const bounded = points.filter((point) => point.low !== undefined && point.high !== undefined);
@@ -139,11 +150,17 @@ function drawSeries({ points, color, name }: Series, i: number, x: Place, y: Pla
   // Beyond this many, marks would hide the line.
   const marks = points.length <= 80 ? points : points.slice(-1);
   return html`${band} ${whiskers}
-    <polyline class="line c-${color}" stroke-dasharray="${DASHES[i % DASHES.length]}" points="${path(points, (point) => point.y)}" />
+    <polyline
+      class="line c-${color}"
+      stroke-dasharray="${DASHES[i % DASHES.length]}"
+      points="${path(points, (point) => point.y)}"
+    />
     ${marks.map((point) => {
       const bounds = point.low === undefined ? "" : ` (95 %: ${show(point.low)} to ${show(point.high as number)})`;
       const about = `${name}, ${xLabel} ${point.x}: ${show(point.y)}${bounds}`;
-      return html`<path class="mark c-${color}" d="${markAt(i, x(point.x), y(point.y), points.length)}"><title>${about}</title></path>`;
+      return html`<path class="mark c-${color}" d="${markAt(i, x(point.x), y(point.y), points.length)}"
+        ><title>${about}</title></path
+      >`;
     })}`;
 }
 
@@ -172,7 +189,8 @@ function endLabels(series: readonly Series[], y: Place, show: NumberText): Html[
   }
   const over = Math.max(0, (labels.at(-1)?.at ?? 0) - (HEIGHT - BOTTOM + 4));
   return labels.map(
-    ({ color, text, at }) => html`<text class="end c-${color}" x="${WIDTH - RIGHT + 7}" y="${round(at - over)}">${text}</text>`,
+    ({ color, text, at }) =>
+      html`<text class="end c-${color}" x="${WIDTH - RIGHT + 7}" y="${round(at - over)}">${text}</text>`,
   );
 }
 
@@ -182,7 +200,14 @@ function legend(series: readonly Series[]): Html {
       ({ name, color }, i): HtmlValue =>
         html`<li>
           <svg viewBox="0 0 30 10" aria-hidden="true">
-            <line class="line c-${color}" x1="1" x2="29" y1="5" y2="5" stroke-dasharray="${DASHES[i % DASHES.length]}" />
+            <line
+              class="line c-${color}"
+              x1="1"
+              x2="29"
+              y1="5"
+              y2="5"
+              stroke-dasharray="${DASHES[i % DASHES.length]}"
+            />
             <path class="mark c-${color}" d="${markAt(i, 15, 5, 1)}" />
           </svg>
           ${name}
@@ -199,11 +224,6 @@ function describe(series: readonly Series[], xLabel: string, show: NumberText): 
       return points.length === 1 ? from : `${from}, ${show(last.y)} at ${xLabel} ${last.x}`;
     })
     .join("; ");
-}
-
-/** A value with one digit more than the ticks have. */
-function formatValue(value: number, step: number): string {
-  return formatTick(Number(value.toPrecision(12)), step / 10);
 }
 
 function round(value: number): number {

@@ -26,7 +26,10 @@ export function evaluationSeries(evaluations: readonly EvaluationRecord[]): Eval
 export function mainSeries(evaluations: readonly EvaluationRecord[]): EvaluationSeries | undefined {
   const series = evaluationSeries(evaluations);
   const most = Math.max(...series.map(({ lines }) => lines.length));
-  return series.find(({ lines, note }) => lines.length === most && note === undefined) ?? series.find(({ lines }) => lines.length === most);
+  return (
+    series.find(({ lines, note }) => lines.length === most && note === undefined) ??
+    series.find(({ lines }) => lines.length === most)
+  );
 }
 
 /** "dev", or "dev, pages withheld". */
@@ -49,14 +52,15 @@ export function curves({ metrics, evaluations, config }: RunFiles): Html[] {
     const names = [...new Set(metrics.flatMap((row) => Object.keys(row[field] ?? {})))];
     return names.map((name, i) => line(name, String(i % 4), (row) => row[field]?.[name]));
   };
-  const some = (value: (row: StepRecord) => number | undefined): boolean => metrics.some((row) => (value(row) ?? 0) !== 0);
+  const some = (value: (row: StepRecord) => number | undefined): boolean =>
+    metrics.some((row) => (value(row) ?? 0) !== 0);
   const main = mainSeries(evaluations);
   const rewards = metrics.map(({ reward }) => reward);
   const shares = rewards.every((reward) => reward >= 0 && reward <= 1);
   const steps = (one: EvaluationSeries): boolean => one.lines.length > 1 || one === main;
   const charts = [
     lineChart({
-      title: "Exact match in evaluations",
+      title: "Exact match, 95 % intervals",
       xLabel: step,
       yLabel: "exact match",
       format: "percent",
@@ -65,7 +69,7 @@ export function curves({ metrics, evaluations, config }: RunFiles): Html[] {
         .map((one) => (one.split === main?.split && one.note === main?.note ? (main ?? one) : one))
         .filter((one) => steps(one) || one.note !== undefined)
         .map((one, i) => ({
-          name: `${seriesName(one)} (bars: 95 % interval)`,
+          name: seriesName(one),
           color: one === main ? "main" : (["output", "1", "2"][(i - 1) % 3] as string),
           points: one.lines.map(({ step, exactMatch, low, high }) => ({ x: step, y: exactMatch, low, high })),
         })),
@@ -138,19 +142,38 @@ export function stepsTable(metrics: readonly StepRecord[], cell: (value: unknown
     ["reward", (row) => row.reward],
     ["loss", (row) => row.loss],
     ["groups that differ", (row) => row.mixedGroups],
-    ...adapters.map((name): [string, (row: StepRecord) => unknown] => [`gradient norm, ${name}`, (row) => row.gradNorms[name]]),
+    ...adapters.map((name): [string, (row: StepRecord) => unknown] => [
+      `gradient norm, ${name}`,
+      (row) => row.gradNorms[name],
+    ]),
     ["KL", (row) => row.kl],
     ["learning rate", (row) => row.learningRate],
-    ...roles.map((name): [string, (row: StepRecord) => unknown] => [`tokens, ${name}`, (row) => row.sampledTokens[name]]),
+    ...roles.map((name): [string, (row: StepRecord) => unknown] => [
+      `tokens, ${name}`,
+      (row) => row.sampledTokens[name],
+    ]),
     ["seconds", (row) => row.seconds],
   ];
   return html`<details>
     <summary>Every step as a table</summary>
     <div class="wide" tabindex="0" role="region" aria-label="Every step">
       <table class="data">
-        <caption>metrics.jsonl has these and more, one line a step.</caption>
-        <thead><tr>${columns.map(([name]) => html`<th scope="col" class="number">${name}</th>`)}</tr></thead>
-        <tbody>${metrics.map((row) => html`<tr>${columns.map(([, value]) => html`<td class="number">${cell(value(row))}</td>`)}</tr>`)}</tbody>
+        <caption>
+          metrics.jsonl has these and more, one line a step.
+        </caption>
+        <thead>
+          <tr>
+            ${columns.map(([name]) => html`<th scope="col" class="number">${name}</th>`)}
+          </tr>
+        </thead>
+        <tbody>
+          ${metrics.map(
+            (row) =>
+              html`<tr>
+                ${columns.map(([, value]) => html`<td class="number">${cell(value(row))}</td>`)}
+              </tr>`,
+          )}
+        </tbody>
       </table>
     </div>
   </details>`;

@@ -54,23 +54,21 @@ export async function writeExamples(directory: string, examples: readonly Exampl
   await rename(`${file}.partial`, file);
 }
 
+type Pair = { before: Trajectory; after: Trajectory };
+
 /**
- * The question to show before and after training: one that was answered wrongly and now is rightly, with as many tool calls as any (it has
- * most to see), the earliest among equals; where none is, the first that both have.
+ * The question to show before and after training: one that was answered wrongly and now is rightly; of these one with calls on both sides and
+ * several after, since it shows most; of these the shortest. Where none was learned, the first that both have.
  */
-export function pickExample(
-  before: readonly Trajectory[],
-  after: readonly Trajectory[],
-): { before: Trajectory; after: Trajectory } | undefined {
+export function pickExample(before: readonly Trajectory[], after: readonly Trajectory[]): Pair | undefined {
   const first = new Map<string, Trajectory>();
   for (const trajectory of before) if (!first.has(trajectory.question)) first.set(trajectory.question, trajectory);
-  const pairs = after.flatMap((trajectory) => {
+  const pairs = after.flatMap((trajectory): Pair[] => {
     const earlier = first.get(trajectory.question);
     return earlier === undefined ? [] : [{ before: earlier, after: trajectory }];
   });
+  const shows = ({ before, after }: Pair): number => Math.min(before.calls.length, 1) + Math.min(after.calls.length, 2);
+  const length = ({ before, after }: Pair): number => before.ids.length + after.ids.length;
   const learned = pairs.filter((pair) => pair.after.reward > pair.before.reward);
-  const calls = (pair: { before: Trajectory; after: Trajectory }): number =>
-    Math.min(pair.before.calls.length, 1) * 100 + pair.after.calls.length;
-  const most = Math.max(...learned.map(calls));
-  return learned.find((pair) => calls(pair) === most) ?? pairs[0];
+  return learned.sort((a, b) => shows(b) - shows(a) || length(a) - length(b))[0] ?? pairs[0];
 }

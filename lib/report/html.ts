@@ -28,6 +28,6 @@ export function html(strings: TemplateStringsArray, ...values: HtmlValue[]): Htm
 function render(value: HtmlValue): string {
   if (value === null || value === undefined || value === false) return "";
   if (value instanceof Html) return value.text;
-  if (Array.isArray(value)) return (value as readonly HtmlValue[]).map(render).join("");
-  return escape(String(value as string | number));
+  if (typeof value === "object") return value.map(render).join("");
+  return escape(String(value));
 }

@@ -1,5 +1,4 @@
 import path from "node:path";
-import type { Example } from "./examples.js";
 import { escape, html } from "./html.js";
 import type { RunFiles } from "./run.js";
 import { answers, evaluationTable, headline, learning } from "./sections.js";
@@ -7,7 +6,7 @@ import { reproduce, setup, type AdapterFacts } from "./setup.js";
 import { STYLE } from "./style.js";
 
 /** The whole page. It loads nothing and runs nothing, and tells the browser so: text that got past the escaping could not either. */
-export function page(run: RunFiles, adapters: readonly AdapterFacts[], examples: readonly Example[]): string {
+export function page(run: RunFiles, adapters: readonly AdapterFacts[]): string {
   const name = path.basename(run.directory);
   const started = run.config["startedAt"];
   const body = html`<header>
@@ -16,8 +15,8 @@ export function page(run: RunFiles, adapters: readonly AdapterFacts[], examples:
       ${typeof started === "string" && html`<p class="soft">Started ${started.replace("T", " ").replace(/\.\d+Z$/, " UTC")}</p>`}
     </header>
     <main>
-      ${run.remarks.map((remark) => html`<p class="remark">${remark}</p>`)} ${headline(run)} ${answers(examples)} ${learning(run)}
-      ${evaluationTable(run)} ${setup(run, adapters)} ${reproduce(run)}
+      ${run.remarks.map((remark) => html`<p class="remark">${remark}</p>`)} ${headline(run)} ${answers(run.examples)}
+      ${learning(run)} ${evaluationTable(run)} ${setup(run, adapters)} ${reproduce(run)}
     </main>
     <footer>Made from the files of this run's folder by rolegrad. It needs no network and no script.</footer>`;
   return `<!doctype html>

@@ -27,14 +27,23 @@ export async function readRun(directory: string): Promise<RunFiles> {
   const absolute = path.resolve(directory);
   const file = path.join(absolute, "config.json");
   if (!existsSync(file)) {
-    fail("ERR_RUN_NOT_FOUND", `Expected a run directory (with config.json) at ${absolute}: give the folder that --out named`);
+    fail(
+      "ERR_RUN_NOT_FOUND",
+      `Expected a run directory (with config.json) at ${absolute}: give the folder that --out named`,
+    );
   }
   const config = asObject(await readFile(file, "utf8"), file);
   const remarks: string[] = [];
   const lines = (name: string, numbers: readonly string[]): Promise<Record<string, unknown>[]> =>
     readLines(path.join(absolute, name), numbers, remarks);
   const metrics = (await lines("metrics.jsonl", ["step", "reward"])) as unknown as StepRecord[];
-  const evaluations = (await lines("evaluations.jsonl", ["step", "n", "exactMatch", "low", "high"])) as unknown as EvaluationRecord[];
+  const evaluations = (await lines("evaluations.jsonl", [
+    "step",
+    "n",
+    "exactMatch",
+    "low",
+    "high",
+  ])) as unknown as EvaluationRecord[];
   const examples = (await lines("examples.jsonl", ["step", "reward"])) as unknown as Example[];
   return {
     directory: absolute,
@@ -47,14 +56,21 @@ export async function readRun(directory: string): Promise<RunFiles> {
   };
 }
 
-async function readLines(file: string, numbers: readonly string[], remarks: string[]): Promise<Record<string, unknown>[]> {
+async function readLines(
+  file: string,
+  numbers: readonly string[],
+  remarks: string[],
+): Promise<Record<string, unknown>[]> {
   if (!existsSync(file)) return [];
   const text = await readFile(file, "utf8");
   const lines = text.split("\n");
   const cut = lines.pop() as string;
   if (cut !== "") {
     if (isJson(cut)) lines.push(cut);
-    else remarks.push(`The last line of ${path.basename(file)} is cut (the run was stopped while it wrote it) and is left out.`);
+    else
+      remarks.push(
+        `The last line of ${path.basename(file)} is cut (the run was stopped while it wrote it) and is left out.`,
+      );
   }
   return lines.flatMap((line, i) => {
     if (line.trim() === "") return [];
@@ -82,6 +98,7 @@ function asObject(text: string, place: string): Record<string, unknown> {
   } catch (cause) {
     fail("ERR_RUN_FILE", `Expected JSON at ${place}: ${(cause as Error).message}`, cause);
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) fail("ERR_RUN_FILE", `Expected a JSON object at ${place}`);
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    fail("ERR_RUN_FILE", `Expected a JSON object at ${place}`);
   return value as Record<string, unknown>;
 }

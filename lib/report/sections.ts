@@ -14,11 +14,13 @@ export function headline(run: RunFiles): Html {
   const before = main?.lines[0];
   const after = main?.lines.at(-1);
   const rows: [string, string, EvaluationRecord][] = [];
-  if (before !== undefined) rows.push([before === after ? `step ${before.step}` : "before training", "muted", before]);
+  if (before !== undefined) rows.push([before === after ? `step ${before.step}` : "before", "muted", before]);
   if (after !== undefined && after !== before) rows.push([`after ${after.step} steps`, "main", after]);
   for (const series of evaluationSeries(evaluations)) {
     if (series.split === main?.split && series.note === main.note) continue;
-    for (const line of series.lines) rows.push([`${seriesName(series)}, step ${line.step}`, "output", line]);
+    const name = series.split === main?.split && series.note !== undefined ? series.note : seriesName(series);
+    for (const line of series.lines)
+      rows.push([line.step === after?.step ? name : `${name}, step ${line.step}`, "output", line]);
   }
   const last = metrics.at(-1);
   const seconds = metrics.reduce((sum, row) => sum + (row.seconds ?? 0), 0);
@@ -27,48 +29,61 @@ export function headline(run: RunFiles): Html {
     facts.push(["optimizer steps", count(last.step)]);
     facts.push(["sampled answers", count(metrics.reduce((sum, row) => sum + (row.trajectories ?? 0), 0))]);
     facts.push(["tokens", count(metrics.reduce((sum, row) => sum + (row.tokens ?? 0), 0))]);
-    facts.push(["mean reward, first and last step", `${(metrics[0]?.reward ?? NaN).toFixed(2)} to ${last.reward.toFixed(2)}`]);
+    facts.push([
+      "mean reward, first and last step",
+      `${(metrics[0]?.reward ?? NaN).toFixed(2)} to ${last.reward.toFixed(2)}`,
+    ]);
     if (seconds > 0) facts.push(["training time", duration(seconds)]);
   }
   return html`<section class="card" aria-labelledby="result">
-    <h2 id="result">${main === undefined ? "Training" : `Exact match on ${count(main.lines[0]?.n ?? 0)} questions (${main.split})`}</h2>
-    ${before !== undefined &&
-    after !== undefined &&
-    html`<p class="headline">
-      ${before !== after && html`<span class="from">${percent(before.exactMatch)}</span> <span class="arrow" aria-label="to">→</span>`}
-      <span class="to">${percent(after.exactMatch)}</span>
-    </p>`}
+    <h2 id="result">
+      ${main === undefined ? "Training" : `Exact match on ${count(main.lines[0]?.n ?? 0)} questions (${main.split})`}
+    </h2>
+    ${
+      before !== undefined &&
+      after !== undefined &&
+      html`<p class="headline">
+        ${before !== after && html`<span class="from">${percent(before.exactMatch)}</span> <span class="arrow" aria-label="to">→</span>`}
+        <span class="to">${percent(after.exactMatch)}</span>
+      </p>`
+    }
     ${rows.length > 0 && intervals(rows)}
-    ${facts.length > 0 &&
-    html`<dl class="facts">${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`}
+    ${
+      facts.length > 0 &&
+      html`<dl class="facts">
+        ${facts.map(
+          ([name, value]) =>
+            html`<div>
+              <dt>${name}</dt>
+              <dd>${value}</dd>
+            </div>`,
+        )}
+      </dl>`
+    }
     ${metrics.length === 0 && rows.length === 0 && html`<p class="soft">This run has no metrics and no evaluations yet.</p>`}
   </section>`;
 }
 
 function intervals(rows: readonly [string, string, EvaluationRecord][]): Html {
   const at = (share: number): string => `${(100 * Math.min(1, Math.max(0, share))).toFixed(2)}%`;
-  return html`<table class="intervals">
-    <tbody>
-      ${rows.map(
-        ([name, color, { exactMatch, low, high }]) =>
-          html`<tr class="c-${color}">
-            <th scope="row">${name}</th>
-            <td class="track" aria-hidden="true">
-              <div class="rail"><i style="left:${at(low)};width:${at(high - low)}"></i><b style="left:${at(exactMatch)}"></b></div>
-            </td>
-            <td class="value">
-              <strong>${percent(exactMatch)}</strong>
-              <span class="soft">(95 %: ${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)})</span>
-            </td>
-          </tr>`,
-      )}
-      <tr class="scale" aria-hidden="true">
-        <td></td>
-        <td><div><span>0</span><span>25</span><span>50</span><span>75</span><span>100 %</span></div></td>
-        <td></td>
-      </tr>
-    </tbody>
-  </table>`;
+  return html`<ul class="intervals">
+    ${rows.map(
+      ([name, color, { exactMatch, low, high }]) =>
+        html`<li class="c-${color}">
+          <span>${name}</span>
+          <span class="value">
+            <strong>${percent(exactMatch)}</strong>
+            <span class="soft">(95 %: ${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)})</span>
+          </span>
+          <span class="rail" aria-hidden="true"
+            ><i style="left:${at(low)};width:${at(high - low)}"></i><b style="left:${at(exactMatch)}"></b
+          ></span>
+        </li>`,
+    )}
+    <li class="scale" aria-hidden="true">
+      <span>0</span><span>25</span><span>50</span><span>75</span><span>100 %</span>
+    </li>
+  </ul>`;
 }
 
 /** The same question before and after training, for each question that examples.jsonl has; a lone answer stands alone. */
@@ -86,12 +101,14 @@ export function answers(examples: readonly Example[]): Html | undefined {
     <h2 id="answers">${paired ? "The same question before and after" : "Answers"}</h2>
     ${shown.map((list) => {
       const { question, answers: gold } = list[0] as Example;
-      return html`<p>${question} ${(gold ?? []).length > 0 && html`<span class="soft">Right: ${gold.join(" or ")}</span>`}</p>
+      return html`<p>
+          ${question} ${(gold ?? []).length > 0 && html`<span class="soft">Right: ${gold.join(" or ")}</span>`}
+        </p>
         <div class="answers">${list.map((example) => answer(example, paired, roles))}</div>`;
     })}
     <ul class="keys">
-      <li>${roles.map((role, i) => html`<b class="c-${i % 4}">${role}</b> `)}: written by the model, a role each</li>
-      <li><b class="c-output">output</b>: given by the tool</li>
+      <li>${roles.map((role, i) => html`${i > 0 && ", "}<b class="c-${i % 4}">${role}</b>`)}: written by the model</li>
+      <li><b class="c-output">output</b>, <b class="c-muted">prompt</b>: given to it</li>
     </ul>
   </section>`;
 }
@@ -109,7 +126,9 @@ function answer(example: Example, paired: boolean, roles: readonly string[]): Ht
     <ol class="trajectory" aria-label="Answer of ${calls} tool calls">
       ${segments.map((part) => {
         const kind = part.kind === "prompt" ? "prompt" : part.kind === "tool-output" ? "given" : "written";
-        return html`<li class="${kind} c-${colorOf(part, roles)}"><span class="who">${labelOf(part)}</span><span class="what">${part.text.replace(/^ |\n+$/g, "")}</span></li>`;
+        return html`<li class="${kind} c-${colorOf(part, roles)}">
+          <span class="who">${labelOf(part)}</span><span class="what">${part.text.replace(/^ |\n+$/g, "")}</span>
+        </li>`;
       })}
     </ol>
   </article>`;
@@ -135,12 +154,18 @@ export function learning(run: RunFiles): Html | undefined {
 export function evaluationTable({ evaluations }: RunFiles): Html | undefined {
   if (evaluations.length === 0) return undefined;
   const ended = (finish: Record<string, number> | undefined): string =>
-    Object.entries(finish ?? {}).flatMap(([why, number]) => (number > 0 ? [`${why} ${count(number)}`] : [])).join(", ");
+    Object.entries(finish ?? {})
+      .flatMap(([why, number]) => (number > 0 ? [`${why} ${count(number)}`] : []))
+      .join(", ");
+  const single = evaluations.every(({ samples }) => samples === 1);
+  const caption = `Intervals are over questions${single ? " (Wilson)" : ""}. Tool used: share of answers with a call; calls: mean of an answer.`;
   return html`<section aria-labelledby="evaluations">
     <h2 id="evaluations">Evaluations</h2>
     <div class="wide" tabindex="0" role="region" aria-label="Evaluations">
       <table class="data">
-        <caption>Intervals are 95 %${evaluations.every(({ samples }) => samples === 1) ? ", Wilson, over questions" : ""}.</caption>
+        <caption>
+          ${caption}
+        </caption>
         <thead>
           <tr>
             <th scope="col" class="number">step</th>
@@ -149,10 +174,10 @@ export function evaluationTable({ evaluations }: RunFiles): Html | undefined {
             <th scope="col" class="number">n</th>
             <th scope="col" class="number">temperature</th>
             <th scope="col" class="number">exact match</th>
-            <th scope="col" class="number">interval</th>
-            <th scope="col" class="number">use the tool</th>
-            <th scope="col" class="number">calls an answer</th>
-            <th scope="col">how they ended</th>
+            <th scope="col" class="number">95 % interval</th>
+            <th scope="col" class="number">tool used</th>
+            <th scope="col" class="number">calls</th>
+            <th scope="col">ended by</th>
           </tr>
         </thead>
         <tbody>
@@ -165,9 +190,9 @@ export function evaluationTable({ evaluations }: RunFiles): Html | undefined {
                 <td class="number">${count(line.n)}${line.samples > 1 && ` x ${line.samples}`}</td>
                 <td class="number">${line.temperature}</td>
                 <td class="number">${percent(line.exactMatch)}</td>
-                <td class="number">${percent(line.low)} to ${percent(line.high)}</td>
+                <td class="number">${(100 * line.low).toFixed(1)} to ${percent(line.high)}</td>
                 <td class="number">${typeof line.toolRate === "number" ? percent(line.toolRate) : "-"}</td>
-                <td class="number">${typeof line.searches === "number" ? figure(line.searches) : "-"}</td>
+                <td class="number">${typeof line.searches === "number" ? line.searches.toFixed(2) : "-"}</td>
                 <td>${ended(line.finish)}</td>
               </tr>`,
           )}

@@ -18,7 +18,9 @@ export interface AdapterFacts {
 
 /** The adapters of a run: the final ones, else those of the newest checkpoint. */
 export async function readAdapters(directory: string): Promise<AdapterFacts[]> {
-  const checkpoints = (await list(path.join(directory, "checkpoints"))).filter((name) => /^step-\d+$/.test(name)).sort();
+  const checkpoints = (await list(path.join(directory, "checkpoints")))
+    .filter((name) => /^step-\d+$/.test(name))
+    .sort();
   const newest = checkpoints.at(-1);
   const folders = ["adapters", ...(newest === undefined ? [] : [path.join("checkpoints", newest, "adapters")])];
   for (const folder of folders) {
@@ -85,18 +87,29 @@ export function setup({ config }: RunFiles, adapters: readonly AdapterFacts[]): 
       adapters.length > 0
         ? html`${adapters.map(
             ({ name, rank, alpha, parameters, targets, folder }) =>
-              html`<div><strong>${name}</strong>: rank ${rank}, alpha ${figure(alpha)}, ${count(parameters)} parameters on ${targets.length} linears a layer, in <code>${folder}</code></div>`,
+              html`<div>
+                <strong>${name}</strong>: rank ${rank}, alpha ${figure(alpha)}, ${count(parameters)} parameters on
+                ${targets.length} linears a layer, in <code>${folder}</code>
+              </div>`,
           )}`
         : join([also("rank", "rank "), also("alpha", "alpha ")]),
     ],
     ["Trained", trained > 0 ? `${count(trained)} parameters${share}` : undefined],
     [
       "Each step",
-      join([also("questionsPerStep", "", " questions"), also("group", "", " samples each"), also("agent.sampling.temperature", "temperature ")]),
+      join([
+        also("questionsPerStep", "", " questions"),
+        also("group", "", " samples each"),
+        also("agent.sampling.temperature", "temperature "),
+      ]),
     ],
     [
       "Optimizer",
-      join([also("optimizer.learningRate", "AdamW, learning rate "), also("optimizer.warmupSteps", "", " warm-up steps"), also("objective.klCoefficient", "KL coefficient ")]),
+      join([
+        also("optimizer.learningRate", "AdamW, learning rate "),
+        also("optimizer.warmupSteps", "", " warm-up steps"),
+        also("objective.klCoefficient", "KL coefficient "),
+      ]),
     ],
     ["Seed", text(field("seed"))],
     ["Machine", join([also("cpu", ""), also("instructionSet", "kernels "), also("threads", "", " threads")])],
@@ -107,7 +120,14 @@ export function setup({ config }: RunFiles, adapters: readonly AdapterFacts[]): 
     <h2 id="setup">Setup</h2>
     <table class="data setup">
       <tbody>
-        ${rows.map(([name, value]) => value !== undefined && html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`)}
+        ${rows.map(
+          ([name, value]) =>
+            value !== undefined &&
+            html`<tr>
+              <th scope="row">${name}</th>
+              <td>${value}</td>
+            </tr>`,
+        )}
       </tbody>
     </table>
     <details>
@@ -125,12 +145,15 @@ export function reproduce({ config }: RunFiles): Html {
     <h2 id="reproduce">How to reproduce it</h2>
     ${
       command === undefined
-        ? html`<p>This run was started from a program, not from the command line; config.json has its whole configuration.</p>`
+        ? html`<p>
+            This run was started from a program, not from the command line; config.json has its whole configuration.
+          </p>`
         : html`<p>With rolegrad${version}${typeof config["node"] === "string" && ` on Node ${config["node"]}`}:</p>
             <pre tabindex="0"><code>${command}</code></pre>`
     }
     <p class="soft" style="margin-top:12px">
-      The same version, configuration and seed give the same numbers, whatever the machine's vector instructions and number of threads; only the seconds differ.
+      The same version, configuration and seed give the same numbers, whatever the machine's vector instructions and
+      number of threads; only the seconds differ.
     </p>
   </section>`;
 }

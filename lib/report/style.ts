@@ -20,9 +20,6 @@ export const STYLE = `
     --role-0: #0b5cad; --role-1: #a34100; --role-2: #6b3fa0; --role-3: #a3195b; --output: #1f6b3b;
     --right: #17663a; --wrong: #b3261e;
   }
-  section, figure, .answer, tr { break-inside: avoid; }
-  h2 { break-after: avoid; }
-  pre { white-space: pre-wrap; }
 }
 * { box-sizing: border-box; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 body {
@@ -47,18 +44,16 @@ pre { margin: 0; padding: 14px 16px; font-size: 14px; overflow-x: auto; backgrou
 .headline .from { color: var(--soft); font-weight: 500; }
 .headline .arrow { color: var(--soft); font-weight: 400; }
 .headline .to { color: var(--main); }
-table.intervals { width: 100%; border-collapse: collapse; margin-top: 20px; }
-table.intervals th { text-align: left; font-weight: 500; padding: 6px 16px 6px 0; white-space: nowrap; }
-table.intervals td { padding: 6px 0; }
-table.intervals td.track { width: 100%; min-width: 90px; }
-table.intervals td.value { padding-left: 16px; white-space: nowrap; font-variant-numeric: tabular-nums; text-align: right; }
+.intervals { list-style: none; margin: 20px 0 0; padding: 0; }
+.intervals li { display: grid; grid-template-columns: 180px minmax(0, 1fr) 245px; gap: 0 16px; align-items: center; padding: 5px 0; }
+.intervals .rail { grid-column: 2; grid-row: 1; }
+.intervals .value { grid-column: 3; grid-row: 1; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.intervals li.scale { display: flex; justify-content: space-between; margin: 0 261px 0 196px; padding: 0; color: var(--soft); font-size: 12px; }
 .rail { position: relative; height: 20px; background: linear-gradient(var(--rule), var(--rule)) center / 100% 1px no-repeat; border-left: 1px solid var(--rule); border-right: 1px solid var(--rule); }
 .rail::before { content: ""; position: absolute; inset: 5px 25%; border-left: 1px solid var(--rule); border-right: 1px solid var(--rule); }
 .rail::after { content: ""; position: absolute; inset: 5px 50%; border-left: 1px solid var(--rule); }
 .rail i { position: absolute; top: 7px; height: 6px; border-radius: 3px; min-width: 2px; background: var(--c); opacity: 0.35; z-index: 1; }
 .rail b { position: absolute; top: 4px; width: 12px; height: 12px; margin-left: -6px; border-radius: 50%; background: var(--c); z-index: 2; }
-table.intervals tr.scale td { padding: 0; }
-.scale div { display: flex; justify-content: space-between; color: var(--soft); font-size: 12px; }
 .facts { display: flex; flex-wrap: wrap; gap: 6px 28px; margin: 22px 0 0; padding: 16px 0 0; border-top: 1px solid var(--rule); }
 .facts div { display: flex; flex-direction: column-reverse; }
 .facts dt { color: var(--soft); font-size: 13px; }
@@ -99,7 +94,7 @@ figure { margin: 0; }
 .wide { overflow-x: auto; }
 table.data { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums; }
 table.data caption { text-align: left; color: var(--soft); padding: 0 0 8px; }
-table.data th, table.data td { padding: 7px 14px 7px 0; text-align: left; border-bottom: 1px solid var(--rule); vertical-align: top; }
+table.data th, table.data td { padding: 7px 12px 7px 0; text-align: left; border-bottom: 1px solid var(--rule); vertical-align: top; }
 table.data thead th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 table.data .number { text-align: right; white-space: nowrap; }
 table.data td { overflow-wrap: break-word; }
@@ -111,11 +106,27 @@ details > .wide, details > pre { margin-top: 12px; }
 .remark { border-left: 4px solid var(--wrong); padding-left: 12px; }
 @media (max-width: 620px) {
   header { padding-top: 24px; }
-  .headline { font-size: 36px; gap: 2px 12px; }
+  .headline { font-size: 31px; gap: 2px 10px; }
   .card { padding: 18px 16px; }
-  table.intervals th { white-space: normal; padding-right: 10px; font-size: 14px; }
-  table.intervals td.value { font-size: 14px; padding-left: 10px; white-space: normal; }
+  .intervals li { grid-template-columns: minmax(0, 1fr) auto; }
+  .intervals li { gap: 0 8px; font-size: 14.5px; }
+  .intervals .value { grid-column: 2; }
+  .intervals .rail { grid-column: 1 / -1; grid-row: 2; }
+  .intervals li.scale { margin: 0; }
   table.setup th { width: 120px; }
   .trajectory li { grid-template-columns: 54px minmax(0, 1fr); gap: 10px; padding-right: 12px; }
+}
+@media print {
+  body { font-size: 13px; }
+  header { padding-top: 0; }
+  section { margin-top: 26px; }
+  section.card, figure, .answer, tr { break-inside: avoid; }
+  h2 { break-after: avoid; }
+  .charts, .answers { grid-template-columns: 1fr 1fr; gap: 18px; }
+  .answers, .trajectory { font-size: 11px; }
+  .wide { overflow: visible; }
+  table.data { font-size: 11px; }
+  table.data thead th { white-space: normal; }
+  pre { white-space: pre-wrap; }
 }
 `;

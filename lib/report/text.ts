@@ -33,8 +33,9 @@ export function textSegments(
 const NO_BYTES = new Uint8Array(0);
 
 // Controls (a terminal obeys them; HTML forbids them) and what reorders the text around it. Line feeds stay.
-// eslint-disable-next-line no-control-regex
-const HIDDEN = /[\0-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
+const HIDDEN =
+  // eslint-disable-next-line no-control-regex
+  /[\0-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
 /**
  * Text that is safe to show: control characters as pictures (ESC is ␛) or by their number, so that a model's output cannot move
@@ -52,7 +53,8 @@ export function visible(text: string): string {
 
 // Marks take no column of their own; East Asian wide characters and emoji take two.
 const NARROW = /^[\p{M}\p{Cf}]$/u;
-const WIDE = /^[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\u3000-\u303f\uff01-\uff60\uffe0-\uffe6\p{Emoji_Presentation}]$/u;
+const WIDE =
+  /^[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\u3000-\u303f\uff01-\uff60\uffe0-\uffe6\p{Emoji_Presentation}]$/u;
 
 /** Columns that a character takes on a terminal. */
 export function columnsOf(character: string): number {

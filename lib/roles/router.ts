@@ -39,6 +39,9 @@ export class RoleRouter {
       if (!roles.includes(role))
         fail("ERR_NO_ROLE", `Expected ${where} among ${roles.join(", ")} but received ${describe(role)}`);
     };
+    if (!Array.isArray(roles) || roles.length === 0 || roles.length > 127 || new Set(roles).size !== roles.length) {
+      fail("ERR_INVALID_ARGUMENT", `Expected 1 to 127 distinct roles but received ${describe(roles)}`);
+    }
     known(base, "base");
     spans.forEach(({ role, open, close }, i) => {
       known(role, `spans[${i}].role`);

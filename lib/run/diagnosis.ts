@@ -38,11 +38,16 @@ export function explainReward(
   const of = (k: number): string => `${k} of ${n} (${((100 * k) / n).toFixed(0)} %)`;
   const calls = spans.map(({ open, close }) => `${open}…${close}`).join(" or ");
   const findings: string[] = [];
-  if (withoutCall > 0) findings.push(`${of(withoutCall)} made no parsable tool call: no ${calls} in what the model wrote`);
+  if (withoutCall > 0)
+    findings.push(`${of(withoutCall)} made no parsable tool call: no ${calls} in what the model wrote`);
   if (withoutAnswer > 0) findings.push(`${of(withoutAnswer)} gave no answer: no ${answer.open}…${answer.close}`);
   if (wrong > 0) findings.push(`${of(wrong)} gave an answer, and it was wrong`);
   if (cut > 0) findings.push(`${of(cut)} were cut by a token limit (agent.maxLength, agent.sampling.maxNewTokens)`);
   if (failedCalls > 0) findings.push(`${of(failedCalls)} met a tool call that failed`);
+  const groups = new Map<string, Set<number>>();
+  for (const { group, reward } of trajectories) groups.set(group, (groups.get(group) ?? new Set()).add(reward));
+  if (n > groups.size && [...groups.values()].every((rewards) => rewards.size === 1))
+    findings.push(`in all ${groups.size} groups the answers earn the same, so nothing was learned`);
   if (withoutCall > n / 2 || withoutAnswer > n / 2) {
     findings.push(
       "the model does not write the format, so there is nothing to reinforce: start from an instruction-tuned checkpoint, " +

@@ -48,7 +48,7 @@ export class RunDirectory {
     }
     if (typeof config !== "object" || config === null || !("package" in config))
       fail("ERR_RUN_DIRECTORY", `Expected the configuration of a run in ${this.configFile} but it is another file`);
-    return config as RunDescription;
+    return config;
   }
 
   /** The run.json that config.json was made from, defaults filled in. */

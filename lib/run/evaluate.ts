@@ -107,7 +107,6 @@ export async function collect(
     onProgress?.(out.length, total);
   }
   return out.sort(
-    (a, b) =>
-      (position.get(a.question) ?? 0) - (position.get(b.question) ?? 0) || sampleOf(a.id) - sampleOf(b.id),
+    (a, b) => (position.get(a.question) ?? 0) - (position.get(b.question) ?? 0) || sampleOf(a.id) - sampleOf(b.id),
   );
 }

@@ -52,16 +52,23 @@ export async function inspectDirectory(directory: string): Promise<Inspection> {
   const has = (name: string): boolean => existsSync(path.join(directory, name));
   if (has("adapter_config.json")) return inspectAdapter(directory);
   if (has("trainer.json")) return inspectTrainer(directory);
-  if (has("config.json")) {
-    const config = JSON.parse(await readFile(path.join(directory, "config.json"), "utf8").catch(() => "{}")) as object;
-    return "package" in config ? inspectRun(directory) : inspectModel(directory);
-  }
+  if (has("config.json")) return (await isRun(directory)) ? inspectRun(directory) : inspectModel(directory);
   if (!existsSync(directory) && /^[\w.-]+\/[\w.-]+$/.test(directory)) return inspectModel(directory);
   const what = existsSync(directory) ? "has none of their files" : "does not exist";
   return fail(
     "ERR_INSPECT",
     `Expected a model, a PEFT adapter, a trainer's checkpoint or a run directory but ${directory} ${what}`,
   );
+}
+
+/** A model's config.json names no package; what is no JSON is left for the model's reader to explain. */
+async function isRun(directory: string): Promise<boolean> {
+  const text = await readFile(path.join(directory, "config.json"), "utf8");
+  try {
+    return typeof (JSON.parse(text) as { package?: unknown } | null)?.package === "string";
+  } catch {
+    return false;
+  }
 }
 
 async function inspectAdapter(directory: string): Promise<Inspection> {

@@ -1,4 +1,4 @@
-import { createAdapters, type Adapters, type CreateAdaptersOptions, type Routes } from "../adapters/adapters.js";
+import { createAdapters, type Adapters, type CreateAdaptersOptions } from "../adapters/adapters.js";
 import { checkInteger } from "../arguments.js";
 import type { Question } from "../environments/types.js";
 import { fail } from "../errors.js";
@@ -30,7 +30,13 @@ export interface RunSetup {
   group: number;
   seed: number;
   /** Evaluation before, every so many steps (0, the default: not in between) and after. */
-  evaluation?: { questions: readonly Question[]; every?: number; samples?: number; temperature?: number; split?: string };
+  evaluation?: {
+    questions: readonly Question[];
+    every?: number;
+    samples?: number;
+    temperature?: number;
+    split?: string;
+  };
   /** A checkpoint every so many steps (default 0: only at the end), of which the newest `keep` stay (default 2; 0: all). */
   checkpoint?: { every?: number; keep?: number };
   /** Keep the answers of every so many steps (default 1; 0: of none). */
@@ -53,7 +59,12 @@ export interface RunHooks {
   /** `step`: where it begins (0, or the step of the checkpoint). */
   onStart?: Hook<[start: { step: number; adapters: Adapters }]>;
   /** Answers written so far, of those of a step or an evaluation. */
-  onProgress?: (progress: { phase: "rollout" | "update" | "evaluation"; step: number; done: number; total: number }) => void;
+  onProgress?: (progress: {
+    phase: "rollout" | "update" | "evaluation";
+    step: number;
+    done: number;
+    total: number;
+  }) => void;
   onStep?: Hook<[record: StepRecord, trajectories: Trajectory[]]>;
   onEvaluation?: Hook<[record: EvaluationRecord, trajectories: Trajectory[]]>;
   onCheckpoint?: Hook<[directory: string, step: number]>;
@@ -157,7 +168,9 @@ class Run {
       if (!interrupted) throw error;
       return this.#result("interrupted");
     }
-    await this.#directory.writeFolder("adapters", (folder) => this.#saveAdapters(folder));
+    await this.#directory.writeFolder("adapters", async (folder) => {
+      for (const name of this.#adapters.names) await this.#adapters.save(`${folder}/${name}`, name);
+    });
     return this.#result("finished");
   }
 
@@ -176,7 +189,6 @@ class Run {
     const metrics = await this.#trainer.step(trajectories, { ...(signal && { signal }) });
     const record: StepRecord = {
       ...metrics,
-      gradNorms: this.#renamed(metrics.gradNorms),
       ...behaviour(trajectories),
       seconds: (performance.now() - begin) / 1000,
       rolloutSeconds,
@@ -196,7 +208,8 @@ class Run {
     const { signal, onProgress, onEvaluation } = this.#hooks;
     const step = this.#trainer.steps;
     if (step !== 0 && step !== steps && (every === 0 || step % every !== 0)) return;
-    if ((await this.#directory.evaluations()).some((record) => record.step === step && record.split === split)) return;
+    const recorded = await this.#directory.evaluations();
+    if (recorded.some((own) => own.step === step && own.split === split && own.note === undefined)) return;
     const { record, trajectories } = await evaluate({
       model,
       // New adapters change nothing (B = 0), so before the first step it is the model itself that is measured.
@@ -230,26 +243,6 @@ class Run {
     await this.#directory.writeFolder(`checkpoints/${stepName(step)}`, (folder) => this.#trainer.save(folder));
     await this.#directory.prune(this.#setup.checkpoint?.keep ?? 2);
     await this.#hooks.onCheckpoint?.(this.#directory.checkpointPath(step), step);
-  }
-
-  async #saveAdapters(folder: string): Promise<void> {
-    for (const [own, name] of Object.entries(this.#names())) await this.#adapters.save(`${folder}/${name}`, own);
-  }
-
-  /** The trainer's name of each adapter -> the setup's: a checkpoint's adapter is read under its first role's name. */
-  #names(): Record<string, string> {
-    const { roles, routes } = this.#adapters;
-    const wanted: Routes = this.#setup.adapters.routes ?? Object.fromEntries(roles.map((role) => [role, role]));
-    const names = roles.flatMap((role): [string, string][] => {
-      const own = routes[role];
-      return typeof own === "string" ? [[own, wanted[role] ?? own]] : [];
-    });
-    return Object.fromEntries(names);
-  }
-
-  #renamed(values: Record<string, number>): Record<string, number> {
-    const names = this.#names();
-    return Object.fromEntries(Object.entries(values).map(([own, value]) => [names[own] ?? own, value]));
   }
 
   async #result(status: RunResult["status"]): Promise<RunResult> {

@@ -17,7 +17,10 @@ export class QuestionOrder {
   /** Fewer questions than a step asks -> ERR_RUN_QUESTIONS. */
   constructor(questions: readonly Question[], count: number, seed: number) {
     if (questions.length < count) {
-      fail("ERR_RUN_QUESTIONS", `Expected at least questionsPerStep (${count}) questions but received ${questions.length}`);
+      fail(
+        "ERR_RUN_QUESTIONS",
+        `Expected at least questionsPerStep (${count}) questions but received ${questions.length}`,
+      );
     }
     this.stepsPerEpoch = Math.floor(questions.length / count);
     this.#questions = questions;

@@ -2,8 +2,7 @@ import { z } from "zod";
 
 const text = z.string().min(1);
 const count = z.int().min(1);
-const tags = (open: string, close: string) =>
-  z.strictObject({ open: text, close: text }).default({ open, close });
+const tags = (open: string, close: string) => z.strictObject({ open: text, close: text }).default({ open, close });
 
 const data = z.strictObject({
   questions: text.describe(

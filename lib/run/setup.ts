@@ -97,9 +97,7 @@ async function readData(config: RunConfig): Promise<{ questions: Question[]; eva
 async function loadEnvironment(config: RunConfig["environment"]): Promise<SearchEnvironment> {
   const { passages, topK, titleWeight, k1, b, passage, separator } = config;
   const show = (template: string) => (found: Passage[]) =>
-    found
-      .map(({ title = "", text }, i) => fill(template, { n: String(i + 1), title, text }))
-      .join(separator);
+    found.map(({ title = "", text }, i) => fill(template, { n: String(i + 1), title, text })).join(separator);
   return SearchEnvironment.fromPassages(await readPassages(passages), {
     topK,
     titleWeight,

@@ -21,13 +21,11 @@ export async function loadTrainedAdapters(
   if (step === undefined)
     fail("ERR_RUN_DIRECTORY", `Expected a checkpoint in ${run.path} but there is none: train it first`);
   const folder = run.checkpointPath(step);
-  const { roles, routes } = JSON.parse(await readFile(path.join(folder, "trainer.json"), "utf8")) as {
+  const { roles, routes, adapters } = JSON.parse(await readFile(path.join(folder, "trainer.json"), "utf8")) as {
     roles: string[];
     routes: Routes;
+    adapters: Record<string, number>;
   };
-  const directories = roles.map((role): [string, string | null] => {
-    const name = routes[role] ?? null;
-    return [role, name === null ? null : path.join(folder, "adapters", name)];
-  });
-  return { adapters: await Adapters.load(model, Object.fromEntries(directories)), step };
+  const folders = new Map(Object.keys(adapters).map((name) => [name, path.join(folder, "adapters", name)]));
+  return { adapters: await Adapters.restore(model, roles, routes, folders), step };
 }

@@ -1,6 +1,42 @@
-import { checkArray, checkLength } from "../arguments.js";
+import { checkArray, checkInteger, checkLength, describe } from "../arguments.js";
 import { fail } from "../errors.js";
-import type { Objective, TrainingBatch } from "./types.js";
+import type { Objective, Optimizer, TrainingBatch } from "./types.js";
+
+function checkAtLeastZero(value: unknown, name: string): void {
+  if (typeof value !== "number" || !(value >= 0 && value < Infinity)) {
+    fail("ERR_INVALID_ARGUMENT", `Expected a finite ${name} of at least 0 but received ${describe(value)}`);
+  }
+}
+
+function checkChoice(value: string, choices: string[], name: string): void {
+  if (choices.includes(value)) return;
+  fail("ERR_INVALID_ARGUMENT", `Expected ${name} among ${choices.join(", ")} but received ${describe(value)}`);
+}
+
+/** ERR_INVALID_ARGUMENT, naming the field, where a loss would silently be another one or NaN. */
+export function checkObjective({ kind, clipLow, clipHigh, klCoefficient, aggregation, normLength }: Objective): void {
+  const means = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum-norm"];
+  checkChoice(kind ?? "policy", ["policy", "sft"], "objective.kind");
+  checkChoice(aggregation ?? "token-mean", means, "objective.aggregation");
+  checkAtLeastZero(clipLow ?? 0, "objective.clipLow");
+  checkAtLeastZero(clipHigh ?? 0, "objective.clipHigh");
+  checkAtLeastZero(klCoefficient ?? 0, "objective.klCoefficient");
+  if (aggregation === "seq-mean-token-sum-norm") checkInteger(normLength, "objective.normLength", 1);
+}
+
+/** The same for the optimizer. */
+export function checkOptimizer(optimizer: Optimizer): void {
+  const { learningRate, betas = [0.9, 0.999], epsilon = 1e-8, weightDecay = 0, maxGradNorm = 1 } = optimizer ?? {};
+  const { warmupSteps = 0, totalSteps = 1, finalRatio = 0 } = optimizer ?? {};
+  for (const [name, value] of Object.entries({ learningRate, epsilon, weightDecay, maxGradNorm, finalRatio })) {
+    checkAtLeastZero(value, `optimizer.${name}`);
+  }
+  if (!Array.isArray(betas) || betas.length !== 2 || !betas.every((beta) => beta >= 0 && beta < 1)) {
+    fail("ERR_INVALID_ARGUMENT", `Expected two optimizer.betas from 0 to below 1 but received ${describe(betas)}`);
+  }
+  checkInteger(warmupSteps, "optimizer.warmupSteps", 0);
+  checkInteger(totalSteps, "optimizer.totalSteps", 1);
+}
 
 /** Lengths and values of a batch that the engine relies on. */
 export function checkBatch(batch: TrainingBatch, kind: "policy" | "sft"): void {
@@ -18,16 +54,22 @@ export function checkBatch(batch: TrainingBatch, kind: "policy" | "sft"): void {
     checkLength(roles, total, "roles");
   }
   if (lossWeights !== undefined) {
+    checkArray(lossWeights, Float32Array, "lossWeights");
     checkLength(lossWeights, total, "lossWeights");
     const wrong = lossWeights.findIndex((w, t) => lossMask[t] !== 0 && !Number.isFinite(w));
     if (wrong >= 0)
       fail("ERR_NOT_FINITE", `Expected finite lossWeights but lossWeights[${wrong}] is ${lossWeights[wrong]}`);
   }
-  if (refLogprobs !== undefined) checkLength(refLogprobs, total, "refLogprobs");
+  if (refLogprobs !== undefined) {
+    checkArray(refLogprobs, [Float32Array, Float64Array], "refLogprobs");
+    checkLength(refLogprobs, total, "refLogprobs");
+  }
   if (kind === "sft") return;
   if (advantages === undefined || oldLogprobs === undefined) {
     fail("ERR_INVALID_ARGUMENT", 'Expected advantages and oldLogprobs for the objective "policy"');
   }
+  checkArray(advantages, [Float32Array, Float64Array], "advantages");
+  checkArray(oldLogprobs, [Float32Array, Float64Array], "oldLogprobs");
   const sequences = cuSeqlens.length - 1;
   if (advantages.length !== sequences && advantages.length !== total) {
     fail(
@@ -35,7 +77,9 @@ export function checkBatch(batch: TrainingBatch, kind: "policy" | "sft"): void {
       `Expected advantages of length ${sequences} (sequences) or ${total} (tokens) but received ${advantages.length}`,
     );
   }
-  const wrong = advantages.findIndex((a) => !Number.isFinite(a));
+  // Of tokens: selected by the mask. Of sequences: all of them.
+  const ofTokens = advantages.length === total && total !== sequences;
+  const wrong = advantages.findIndex((a, t) => !Number.isFinite(a) && !(ofTokens && lossMask[t] === 0));
   if (wrong >= 0) fail("ERR_NOT_FINITE", `Expected finite advantages but advantages[${wrong}] is ${advantages[wrong]}`);
   checkLength(oldLogprobs, total, "oldLogprobs");
   for (const [name, values] of [

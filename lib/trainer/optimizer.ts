@@ -1,5 +1,6 @@
 import { native } from "../binding.js";
 import { checkArray } from "../arguments.js";
+import { checkOptimizer } from "./objective.js";
 import type { Optimizer } from "./types.js";
 
 /**
@@ -16,6 +17,7 @@ export class AdamW {
   #steps = 0;
 
   constructor(options: Optimizer) {
+    checkOptimizer(options);
     this.options = options;
   }
 

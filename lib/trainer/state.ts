@@ -1,20 +1,23 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { Adapters, type Routes } from "../adapters/adapters.js";
+import { z } from "zod";
+import { Adapters } from "../adapters/adapters.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import { readSafetensors, writeSafetensors, type TensorData } from "../model/safetensors.js";
 import type { Trainer } from "./trainer.js";
 
-interface State {
-  version: 1;
-  steps: number;
-  roles: string[];
-  routes: Routes;
+const whole = z.number().int().nonnegative();
+const schema = z.object({
+  version: z.literal(1),
+  steps: whole,
+  roles: z.array(z.string()).min(1),
+  routes: z.record(z.string(), z.string().nullable()),
   /** Optimizer steps by adapter. */
-  adapters: Record<string, number>;
-}
+  adapters: z.record(z.string(), whole),
+});
+type State = z.infer<typeof schema>;
 
 /** adapters/NAME (PEFT), optimizer.safetensors (moments), trainer.json (written last: a directory with it is complete). */
 export async function writeState(trainer: Trainer, directory: string): Promise<void> {
@@ -37,7 +40,7 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
     version: 1,
     steps: trainer.steps,
     roles: [...adapters.roles],
-    routes: adapters.routes,
+    routes: { ...adapters.routes },
     adapters: Object.fromEntries(adapters.names.map((name, i) => [name, steps[i] ?? 0])),
   };
   const file = path.join(directory, "trainer.json");
@@ -52,32 +55,28 @@ export async function readState(
 ): Promise<{ trainer: Trainer; steps: number }> {
   const file = path.join(directory, "trainer.json");
   if (!existsSync(file)) fail("ERR_CHECKPOINT", `Expected a complete checkpoint but ${file} does not exist`);
-  let state: State;
+  let json: unknown;
   try {
-    state = JSON.parse(await readFile(file, "utf8")) as State;
+    json = JSON.parse(await readFile(file, "utf8"));
   } catch (cause) {
     fail("ERR_CHECKPOINT", `Expected JSON in ${file}: ${(cause as Error).message}`, cause);
   }
-  if (state.version !== 1)
-    fail("ERR_CHECKPOINT", `Expected version 1 in ${file} but received ${String(state.version)}`);
-  const folder = (name: string | null): string | null =>
-    name === null ? null : path.join(directory, "adapters", name);
-  const loaded = await Adapters.load(
-    model,
-    Object.fromEntries(state.roles.map((role) => [role, folder(state.routes[role] ?? null)])),
-  );
-  const adapters = loaded;
-  const trainer = make(adapters);
+  const parsed = schema.safeParse(json);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    fail("ERR_CHECKPOINT", `${file}: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? "invalid"}`);
+  }
+  const state = parsed.data;
+  const names = Object.keys(state.adapters);
+  const folders = new Map(names.map((name) => [name, path.join(directory, "adapters", name)]));
+  const trainer = make(await Adapters.restore(model, state.roles, state.routes, folders));
   const moments = await readSafetensors(path.join(directory, "optimizer.safetensors"));
-  // Adapters.load names an adapter after its first role; the files are by the adapter's own name.
-  const saved = new Map(state.roles.map((role) => [adapters.routes[role], state.routes[role]]));
-  adapters.names.forEach((name, i) => {
-    const own = saved.get(name) ?? name;
-    const first = moments.get(`${own}.exp_avg`)?.data;
-    const second = moments.get(`${own}.exp_avg_sq`)?.data;
+  names.forEach((name, i) => {
+    const first = moments.get(`${name}.exp_avg`)?.data;
+    const second = moments.get(`${name}.exp_avg_sq`)?.data;
     if (first === undefined || second === undefined)
-      fail("ERR_CHECKPOINT", `Expected moments of adapter ${own} in ${directory}`);
-    trainer.native.restore(i, state.adapters[own] ?? 0, first, second);
+      fail("ERR_CHECKPOINT", `Expected moments of adapter ${name} in ${directory}`);
+    trainer.native.restore(i, state.adapters[name] ?? 0, first, second);
   });
   return { trainer, steps: state.steps };
 }

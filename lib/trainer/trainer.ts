@@ -2,9 +2,9 @@ import type { Adapters, LoraPair } from "../adapters/adapters.js";
 import { abortable, checkInteger, checkSignal, describe } from "../arguments.js";
 import { native, type NativeStep, type NativeTrainer } from "../binding.js";
 import { fail } from "../errors.js";
-import type { Model } from "../model/model.js";
+import { NO_ADAPTERS, type Model } from "../model/model.js";
 import type { Trajectory } from "../rollout/trajectory.js";
-import { batchNormalizer, checkBatch, tokenWeights } from "./objective.js";
+import { batchNormalizer, checkBatch, checkObjective, checkOptimizer, tokenWeights } from "./objective.js";
 import { packTrajectories, type TrajectoryBatch } from "./packing.js";
 import { readState, writeState } from "./state.js";
 import type {
@@ -63,12 +63,9 @@ export class Trainer {
         `Expected crossRole "flow" or "stop" in this version but received ${describe(crossRole)}`,
       );
     }
-    if (!(optimizer?.learningRate >= 0)) {
-      fail(
-        "ERR_INVALID_ARGUMENT",
-        `Expected optimizer.learningRate of at least 0 but received ${describe(optimizer?.learningRate)}`,
-      );
-    }
+    checkOptimizer(optimizer);
+    checkObjective(objective);
+    checkInteger(options.microBatchTokens ?? 1, "microBatchTokens", 1);
     const clipLow = objective.clipLow ?? 0.2;
     this.#objective = {
       kind: "policy",
@@ -79,8 +76,6 @@ export class Trainer {
       clipLow,
       clipHigh: objective.clipHigh ?? clipLow,
     };
-    if (this.#objective.aggregation === "seq-mean-token-sum-norm")
-      checkInteger(objective.normLength, "objective.normLength", 1);
     if (lossRoles !== "all") {
       if (adapters === undefined) fail("ERR_INVALID_ARGUMENT", "Expected adapters where lossRoles names roles");
       this.#trained = new Set(lossRoles.map((role) => adapters.roleIndex(role)));
@@ -92,13 +87,24 @@ export class Trainer {
     const { native: handle } = this;
     const names = adapters?.names ?? ["full"];
     this.gradients = {
-      get: ((name: string, module?: string) => {
+      get: ((name: string, module?: string, { lossRole }: { lossRole?: string } = {}) => {
+        if (lossRole !== undefined) {
+          fail("ERR_NOT_KEPT", `Expected no lossRole: gradients are not kept by role of the loss in this version`);
+        }
+        this.#checkIdle();
         if (adapters === undefined) return handle.gradient(-1, name).value;
         if (module === undefined) fail("ERR_INVALID_ARGUMENT", "Expected an adapter and a module");
         return handle.gradient(adapters.indexOf(name), module);
       }) as Gradients["get"],
-      norms: () => Object.fromEntries(names.map((name, i) => [name, handle.norms()[i] ?? 0])),
-      zero: () => handle.zero(),
+      norms: () => {
+        this.#checkIdle();
+        const norms = handle.norms();
+        return Object.fromEntries(names.map((name, i) => [name, norms[i] ?? 0]));
+      },
+      zero: () => {
+        this.#checkIdle();
+        handle.zero();
+      },
     };
   }
 
@@ -121,12 +127,12 @@ export class Trainer {
    * Errors: ERR_EMPTY_BATCH, ERR_SHAPE, ERR_TOKEN_RANGE, ERR_ROLE_RANGE, ERR_NOT_FINITE, ERR_BUSY.
    */
   async accumulate(batch: TrainingBatch, options: AccumulateOptions = {}): Promise<AccumulateResult> {
-    return this.#exclusive(() => this.#accumulate(batch, options));
+    return this.#exclusive("use", () => this.#accumulate(batch, options));
   }
 
   /** Clips per adapter and takes one AdamW step; the buffers are zero afterwards. Returns the norms before clipping. */
   async apply(options: { learningRate?: number } = {}): Promise<Record<string, number>> {
-    return this.#exclusive(() => this.#apply(options.learningRate ?? this.learningRate));
+    return this.#exclusive("write", () => this.#apply(options.learningRate ?? this.learningRate));
   }
 
   /**
@@ -134,7 +140,7 @@ export class Trainer {
    * An abort leaves adapters, moments and buffers as if the step had not begun.
    */
   async step(trajectories: readonly Trajectory[], options: StepOptions = {}): Promise<StepMetrics> {
-    return this.#exclusive(() => this.#step(trajectories, options));
+    return this.#exclusive("write", () => this.#step(trajectories, options));
   }
 
   /** In full training: every parameter's name and shape. */
@@ -144,12 +150,13 @@ export class Trainer {
 
   /** In full training: a copy of a parameter's f32 values. */
   parameter(name: string): Float32Array {
+    this.#checkIdle();
     return this.native.parameter(name);
   }
 
   /** Writes adapters (PEFT directories) and the optimizer's state; {@link Trainer.resume} goes on from there, bit for bit. */
   async save(directory: string): Promise<void> {
-    await this.#exclusive(() => writeState(this, directory));
+    await this.#exclusive("read", () => writeState(this, directory));
   }
 
   /** A trainer as {@link Trainer.save} left it. The options must be those that it was made with. */
@@ -163,12 +170,20 @@ export class Trainer {
     return trainer;
   }
 
-  async #exclusive<T>(work: () => Promise<T>): Promise<T> {
+  #checkIdle(): void {
     if (this.#busy) fail("ERR_BUSY", "Expected no step of this trainer to be running: await it first");
+  }
+
+  /** One piece of work at a time, and meanwhile no other that `writes` to the adapters (or uses them, where this one writes). */
+  async #exclusive<T>(does: "write" | "use" | "read", work: () => Promise<T>): Promise<T> {
+    this.#checkIdle();
+    this.adapters?.checkIdle(does === "write" ? "any" : "write");
     this.#busy = true;
+    const release = does === "read" ? undefined : this.adapters?.lease(does === "write");
     try {
       return await work();
     } finally {
+      release?.();
       this.#busy = false;
     }
   }
@@ -178,6 +193,7 @@ export class Trainer {
     { normalizer, temperature = 1, signal }: AccumulateOptions,
   ): Promise<AccumulateResult> {
     const objective = this.#objective;
+    this.model.checkOpen();
     checkBatch(batch, objective.kind);
     checkSignal(signal);
     const total = batch.inputIds.length;
@@ -189,7 +205,7 @@ export class Trainer {
         inputIds: batch.inputIds,
         cuSeqlens: batch.cuSeqlens,
         roles,
-        adapterOfRole: this.adapters?.adapterOfRole ?? new Int32Array(0),
+        adapterOfRole: this.adapters?.adapterOfRole ?? NO_ADAPTERS,
         weights,
         advantages: expand(batch.advantages, batch.cuSeqlens, total),
         oldLogprobs: batch.oldLogprobs === undefined ? new Float32Array(total) : Float32Array.from(batch.oldLogprobs),
@@ -217,6 +233,7 @@ export class Trainer {
   }
 
   async #apply(learningRate: number): Promise<Record<string, number>> {
+    this.model.checkOpen();
     const { betas = [0.9, 0.999], epsilon = 1e-8, weightDecay = 0, maxGradNorm = 1 } = this.options.optimizer;
     const step: NativeStep = { learningRate, beta1: betas[0], beta2: betas[1], epsilon, weightDecay, maxGradNorm };
     const norms = await this.native.apply({ ...step, decayVectors: false }).promise;

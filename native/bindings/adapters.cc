@@ -63,10 +63,9 @@ const std::shared_ptr<SharedAdapters>& AdaptersObject::of(const Napi::Value& val
 
 namespace {
 
-void refuse_while_written(const SharedAdapters& adapters) {
-  if (adapters.writers.load() > 0)
-    throw Error("ERR_BUSY",
-                "Expected no training step to be running while adapters are read or written: await it first");
+void refuse_while(const std::atomic<int>& jobs) {
+  if (jobs.load() > 0)
+    throw Error("ERR_BUSY", "Expected no training step to be running while adapters are used: await it first");
 }
 
 std::vector<float> read_dense(Backend& b, const Tensor& t) {
@@ -77,11 +76,20 @@ std::vector<float> read_dense(Backend& b, const Tensor& t) {
 
 }  // namespace
 
+AdapterList AdaptersObject::list_for(const std::shared_ptr<LoadedModel>& model, const Napi::Value& value) {
+  if (value.IsNull() || value.IsUndefined()) return {};
+  const auto& adapters = of(value);
+  if (adapters->model != model)
+    throw Error("ERR_INVALID_ARGUMENT", "Expected adapters of this model but received another model's");
+  refuse_while(adapters->writers);
+  return adapters->store->list();
+}
+
 /// get(adapter, module) -> { a [r, K], b [N, r] }
 Napi::Value AdaptersObject::get(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    refuse_while_written(*adapters_);
+    refuse_while(adapters_->users);
     const Model& model = *adapters_->model->model;
     auto index = size_t(integer_argument(info[0], "adapter", 0, int64_t(adapters_->store->adapters.size()) - 1));
     ModuleAddress at = module_address(model, string_argument(info[1], "module"));
@@ -102,7 +110,7 @@ Napi::Value AdaptersObject::get(const Napi::CallbackInfo& info) {
 /// set(adapter, module, a, b)
 void AdaptersObject::set(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    refuse_while_written(*adapters_);
+    refuse_while(adapters_->users);
     const Model& model = *adapters_->model->model;
     auto index = size_t(integer_argument(info[0], "adapter", 0, int64_t(adapters_->store->adapters.size()) - 1));
     std::string name = string_argument(info[1], "module");
@@ -139,7 +147,7 @@ void AdaptersObject::set(const Napi::CallbackInfo& info) {
 /// norm(adapter): the Euclidean norm of scale * B A's factors, sqrt(|A|^2 + |B|^2)
 Napi::Value AdaptersObject::norm(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
-    refuse_while_written(*adapters_);
+    refuse_while(adapters_->users);
     auto index = size_t(integer_argument(info[0], "adapter", 0, int64_t(adapters_->store->adapters.size()) - 1));
     auto values = read_dense(adapters_->model->model->backend(), adapters_->store->adapters[index]->flat());
     double sum = 0;

@@ -17,6 +17,7 @@ namespace rolegrad::bindings {
 /// A loaded model, its mapped files, and the arena of its forward passes (jobs of the stream run one after another).
 struct LoadedModel {
   std::vector<std::unique_ptr<MappedFile>> files;
+  std::vector<std::unique_ptr<unsigned char[]>> copies;  // of tensors that are not aligned within their file
   std::map<std::string, StoredTensor> tensors;
   std::unique_ptr<Model> model;
   std::unique_ptr<Arena> arena;
@@ -26,8 +27,8 @@ struct LoadedModel {
 struct SharedAdapters {
   std::shared_ptr<LoadedModel> model;
   std::shared_ptr<AdapterStore> store = std::make_shared<AdapterStore>();
-  /// Jobs that write to them and have not ended.
-  std::atomic<int> writers{0};
+  /// Jobs of trainers that have not ended: all of them, and those that replace pairs.
+  std::atomic<int> users{0}, writers{0};
 };
 
 class ModelObject : public Napi::ObjectWrap<ModelObject> {
@@ -53,6 +54,8 @@ class AdaptersObject : public Napi::ObjectWrap<AdaptersObject> {
   explicit AdaptersObject(const Napi::CallbackInfo& info);
   static Napi::Function define(Napi::Env env);
   static const std::shared_ptr<SharedAdapters>& of(const Napi::Value& value);
+  /// The pairs as they are now, for work on `model`: another model's are refused, null is none.
+  static AdapterList list_for(const std::shared_ptr<LoadedModel>& model, const Napi::Value& value);
 
  private:
   Napi::Value get(const Napi::CallbackInfo& info);
@@ -106,6 +109,9 @@ struct ModuleAddress {
   int group, module;
 };
 ModuleAddress module_address(const Model& model, const std::string& name);
+
+/// { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm } of one optimizer step.
+AdamWStep adamw_argument(const Napi::Object& o);
 
 /// { base, spans: [{ open, close, role }] } of byte strings.
 RouterConfig router_config(const Napi::Value& value);

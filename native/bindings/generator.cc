@@ -81,8 +81,7 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
   guard(info.Env(), [&] {
     state_ = std::make_shared<State>();
     state_->model = ModelObject::of(info[0]);
-    AdapterList adapters;
-    if (!info[1].IsNull() && !info[1].IsUndefined()) adapters = AdaptersObject::of(info[1])->store->list();
+    AdapterList adapters = AdaptersObject::list_for(state_->model, info[1]);
     auto o = object_argument(info[2], "options");
     Generator::Options options;
     options.max_sequences = integer_argument(o.Get("maxSequences"), "maxSequences", 1, 1 << 20);

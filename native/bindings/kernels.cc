@@ -6,7 +6,8 @@
 namespace rolegrad::bindings {
 namespace {
 
-/// adamwStep(parameters, gradients, first, second, { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, step, sumOfSquares })
+/// adamwStep(parameters, gradients, first, second, { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm,
+/// step, sumOfSquares })
 /// -> { parameters, first, second }
 Napi::Value adamw_step(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
@@ -26,12 +27,7 @@ Napi::Value adamw_step(const Napi::CallbackInfo& info) {
       throw Error("ERR_SHAPE", "Expected parameters, gradients and moments of one length");
     auto o = object_argument(info[4], "step");
     AdamWStep& s = job->step;
-    s.learning_rate = number_argument(o.Get("learningRate"), "learningRate");
-    s.beta1 = number_argument(o.Get("beta1"), "beta1");
-    s.beta2 = number_argument(o.Get("beta2"), "beta2");
-    s.epsilon = number_argument(o.Get("epsilon"), "epsilon");
-    s.weight_decay = number_argument(o.Get("weightDecay"), "weightDecay");
-    s.max_norm = number_argument(o.Get("maxGradNorm"), "maxGradNorm");
+    s = adamw_argument(o);
     s.step = uint64_t(integer_argument(o.Get("step"), "step", 1, int64_t(1) << 50));
     job->sum = number_argument(o.Get("sumOfSquares"), "sumOfSquares");
     return run_async(
@@ -39,8 +35,8 @@ Napi::Value adamw_step(const Napi::CallbackInfo& info) {
         [job](const std::atomic<bool>&) {
           int64_t n = int64_t(job->p.size());
           auto backend = backend_named("cpu");
-          backend->adamw({job->p.data(), 1, n, n}, {job->g.data(), 1, n, n}, {job->m.data(), 1, n, n}, {job->v.data(), 1, n, n}, job->step,
-                         &job->sum);
+          backend->adamw({job->p.data(), 1, n, n}, {job->g.data(), 1, n, n}, {job->m.data(), 1, n, n},
+                         {job->v.data(), 1, n, n}, job->step, &job->sum);
         },
         [job](Napi::Env env) -> Napi::Value {
           auto out = Napi::Object::New(env);
@@ -63,11 +59,14 @@ std::shared_ptr<LinearArguments> linear_arguments(const Napi::Object& o, bool ba
   in->t = int64_t(in->adapter.size());
   if (in->t == 0) throw Error("ERR_EMPTY_BATCH", "Expected at least one row but received an empty batch");
   if (in->cu.empty()) in->cu = {0, int32_t(in->t)};
-  if (in->x.empty() || in->x.size() % size_t(in->t)) throw Error("ERR_SHAPE", "Expected x [T, K] for T = " + std::to_string(in->t) + " roles");
+  if (in->x.empty() || in->x.size() % size_t(in->t))
+    throw Error("ERR_SHAPE", "Expected x [T, K] for T = " + std::to_string(in->t) + " roles");
   in->k = int64_t(in->x.size()) / in->t;
-  if (in->w.empty() || in->w.size() % size_t(in->k)) throw Error("ERR_SHAPE", "Expected w [N, K] for K = " + std::to_string(in->k));
+  if (in->w.empty() || in->w.size() % size_t(in->k))
+    throw Error("ERR_SHAPE", "Expected w [N, K] for K = " + std::to_string(in->k));
   in->n = int64_t(in->w.size()) / in->k;
-  if (!in->bias.empty() && int64_t(in->bias.size()) != in->n) throw Error("ERR_SHAPE", "Expected bias [N] for N = " + std::to_string(in->n));
+  if (!in->bias.empty() && int64_t(in->bias.size()) != in->n)
+    throw Error("ERR_SHAPE", "Expected bias [N] for N = " + std::to_string(in->n));
   if (!o.Get("adapters").IsArray()) expected("an array", "adapters", o.Get("adapters"));
   auto list = o.Get("adapters").As<Napi::Array>();
   for (uint32_t i = 0; i < list.Length(); i++) {
@@ -85,8 +84,8 @@ std::shared_ptr<LinearArguments> linear_arguments(const Napi::Object& o, bool ba
   }
   for (size_t t = 0; t < in->adapter.size(); t++)
     if (in->adapter[t] < -1 || in->adapter[t] >= int64_t(in->a.size()))
-      throw Error("ERR_ROLE_RANGE", "Expected roles from -1 to " + std::to_string(int64_t(in->a.size()) - 1) + " but roles[" + std::to_string(t) +
-                                        "] is " + std::to_string(in->adapter[t]));
+      throw Error("ERR_ROLE_RANGE", "Expected roles from -1 to " + std::to_string(int64_t(in->a.size()) - 1) +
+                                        " but roles[" + std::to_string(t) + "] is " + std::to_string(in->adapter[t]));
   if (backward) {
     in->dy = copy_argument<float>(o.Get("dy"), "dy");
     if (int64_t(in->dy.size()) != in->t * in->n) throw Error("ERR_SHAPE", "Expected dy [T, N]");
@@ -110,7 +109,8 @@ Napi::Value lora_forward(const Napi::CallbackInfo& info) {
         env,
         [=](const std::atomic<bool>&) {
           RoutedLinear l(*in);
-          Tensor x = l.put(in->x, in->t, in->k), out = l.arena->tensor(in->t, in->n), u = l.arena->tensor(in->t, l.widest());
+          Tensor x = l.put(in->x, in->t, in->k), out = l.arena->tensor(in->t, in->n),
+                 u = l.arena->tensor(in->t, l.widest());
           auto set = l.set();
           l.b->linear(out, u, x, *l.w, set, l.rows);
           *y = dense(*l.b, out);
@@ -134,7 +134,8 @@ Napi::Value lora_backward(const Napi::CallbackInfo& info) {
         [=](const std::atomic<bool>&) {
           RoutedLinear l(*in);
           Tensor x = l.put(in->x, in->t, in->k), dy = l.put(in->dy, in->t, in->n), y = l.arena->tensor(in->t, in->n);
-          Tensor u = l.arena->tensor(in->t, l.widest()), du = l.arena->tensor(in->t, l.widest()), dx = l.arena->tensor(in->t, in->k);
+          Tensor u = l.arena->tensor(in->t, l.widest()), du = l.arena->tensor(in->t, l.widest()),
+                 dx = l.arena->tensor(in->t, in->k);
           auto set = l.set();
           l.b->linear(y, u, x, *l.w, set, l.rows);
           l.b->linear_backward(dx, du, dy, *l.w, set, l.rows, false);
@@ -149,7 +150,8 @@ Napi::Value lora_backward(const Napi::CallbackInfo& info) {
             result->a.emplace_back(a.begin(), a.end());
             std::vector<float> b(bt.size());
             for (int64_t j = 0; j < g.bt[0].rows; j++)
-              for (int64_t n = 0; n < g.bt[0].cols; n++) b[size_t(n * g.bt[0].rows + j)] = float(bt[size_t(j * g.bt[0].cols + n)]);
+              for (int64_t n = 0; n < g.bt[0].cols; n++)
+                b[size_t(n * g.bt[0].rows + j)] = float(bt[size_t(j * g.bt[0].cols + n)]);
             result->b.push_back(std::move(b));
           }
         },

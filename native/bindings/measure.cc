@@ -1,5 +1,5 @@
-// What the benchmarks measure below the model: the machine's peaks, and the class NativeLinearMeasurement, one routed linear that is
-// checked against scalar chains and then timed.
+// What the benchmarks measure below the model: the machine's peaks, and the class NativeLinearMeasurement, one routed
+// linear that is checked against scalar chains and then timed.
 
 #include <algorithm>
 #include <chrono>
@@ -39,7 +39,7 @@ Napi::Value measure_fma(const Napi::CallbackInfo& info) {
           out->isa = k.isa;
           out->threads = pool.threads();
           std::vector<float> sink(size_t(pool.threads()) * 64);
-          for (int run = 0; run < 8; run++) {
+          for (int run = 0; run < 24; run++) {
             poll(stop);
             constexpr int64_t kRounds = 4000000;  // 10 ms and more
             double flops = 0, start = now();
@@ -60,8 +60,8 @@ Napi::Value measure_fma(const Napi::CallbackInfo& info) {
   });
 }
 
-/// measureRead(bytes) -> GB/s: the best of several runs in which all threads read a buffer of this size, each its own part, again and
-/// again. Beyond the caches that is the memory's bandwidth; below, that of the cache which holds it.
+/// measureRead(bytes) -> GB/s: the best of several runs in which all threads read a buffer of this size, each its own
+/// part, again and again. Beyond the caches that is the memory's bandwidth; below, that of the cache which holds it.
 Napi::Value measure_read(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -75,7 +75,7 @@ Napi::Value measure_read(const Napi::CallbackInfo& info) {
           int64_t part = bytes / 4 / pool.threads();
           std::vector<float> memory(size_t(part * pool.threads()), 1.0f), sink(size_t(pool.threads()) * 64);
           int64_t passes = std::max<int64_t>(1, (int64_t(64) << 20) / bytes);
-          for (int run = 0; run < 6; run++) {
+          for (int run = 0; run < 12; run++) {
             poll(stop);
             double start = now();
             pool.parallel_for(pool.threads(), [&](int64_t i, int) {
@@ -117,7 +117,8 @@ struct MeasuredLinear {
   std::vector<const LoraGroup*> set_;
   Rows bare_;
   Tensor x_, y_, dx_, dy_, u_, du_;
-  // Calls take turns on copies of the weight, enough of them that a weight read once a call comes from memory and not from a cache.
+  // Calls take turns on copies of the weight, enough of them that a weight read once a call comes from memory and not
+  // from a cache.
   std::vector<std::unique_ptr<PackedWeight>> copies_;
   size_t turn_ = 0;
 };
@@ -308,8 +309,13 @@ class LinearMeasurementObject : public Napi::ObjectWrap<LinearMeasurementObject>
       auto o = object_argument(info[0], "options");
       auto integer = [&](const char* name) { return integer_argument(o.Get(name), name, 1); };
       state_ = std::make_shared<State>();
-      state_->options = {integer("t"),    integer("k"),     integer("n"),
-                         integer("span"), integer("rank"), integer("roles"), boolean_argument(o.Get("bf16"), "bf16")};
+      state_->options = {integer("t"),
+                         integer("k"),
+                         integer("n"),
+                         integer("span"),
+                         integer("rank"),
+                         integer("roles"),
+                         boolean_argument(o.Get("bf16"), "bf16")};
     });
   }
 
@@ -353,7 +359,8 @@ class LinearMeasurementObject : public Napi::ObjectWrap<LinearMeasurementObject>
     });
   }
 
-  /// time(what, runs, least) -> Float64Array [runs] of seconds a call; a run repeats the call until it lasts `least` seconds.
+  /// time(what, runs, least) -> Float64Array [runs] of seconds a call; a run repeats the call until it lasts `least`
+  /// seconds.
   Napi::Value time(const Napi::CallbackInfo& info) {
     Napi::Env env = info.Env();
     return guard(env, [&]() -> Napi::Value {
@@ -362,7 +369,8 @@ class LinearMeasurementObject : public Napi::ObjectWrap<LinearMeasurementObject>
       double least = number_argument(info[2], "least");
       auto times = std::make_shared<std::vector<double>>();
       return run_async(
-          env, [=, state = state()](const std::atomic<bool>& stop) { *times = state->get().time(what, runs, least, stop); },
+          env,
+          [=, state = state()](const std::atomic<bool>& stop) { *times = state->get().time(what, runs, least, stop); },
           [times](Napi::Env env) -> Napi::Value { return to_typed_array<double>(env, *times); });
     });
   }

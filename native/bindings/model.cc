@@ -1,5 +1,6 @@
 // The class NativeModel: loading, forward passes.
 
+#include <cstring>
 #include <utility>
 
 #include "bindings/engine.h"
@@ -80,13 +81,19 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
             unsigned __int128 elements = 1;
             for (int64_t d : e.shape) elements *= static_cast<unsigned __int128>(d);
             auto begin = size_t(e.begin), end = size_t(e.end);
-            if (end < begin || end > file.size() || elements * (bf16_type ? 2 : 4) != end - begin ||
-                begin % (bf16_type ? 2 : 4) != 0)
+            if (end < begin || end > file.size() || elements * (bf16_type ? 2 : 4) != end - begin)
               throw Error("ERR_SAFETENSORS", "Expected the tensor " + e.name + " to lie within " + files[e.file] +
                                                  " and to match its shape: is the file complete?");
-            loaded->tensors[e.name] = {file.data() + begin, bf16_type ? DType::bf16 : DType::f32, e.shape};
+            const unsigned char* data = file.data() + begin;
+            if (begin % (bf16_type ? 2 : 4) != 0) {  // the format allows it; files of its first years have it
+              loaded->copies.push_back(std::make_unique<unsigned char[]>(end - begin));
+              std::memcpy(loaded->copies.back().get(), data, end - begin);
+              data = loaded->copies.back().get();
+            }
+            loaded->tensors[e.name] = {data, bf16_type ? DType::bf16 : DType::f32, e.shape};
           }
           loaded->model = std::make_unique<Model>(make_backend(device), config, loaded->tensors, f32);
+          for (const auto& file : loaded->files) file->release();  // packed: the panels are the only copy
           loaded->arena = std::make_unique<Arena>(loaded->model->backend());
         },
         [loaded](Napi::Env env) -> Napi::Value {
@@ -161,7 +168,7 @@ Napi::Value ModelObject::forward(const Napi::CallbackInfo& info) {
     auto roles = optional_copy<int8_t>(info[2], "roles");
     auto table = copy_argument<int32_t>(info[4], "adapterOfRole");
     check_batch(*model->model, job->ids, job->cu, roles, table.size());
-    if (!info[3].IsNull() && !info[3].IsUndefined()) job->adapters = AdaptersObject::of(info[3])->store->list();
+    job->adapters = AdaptersObject::list_for(model, info[3]);
     job->adapter.assign(job->ids.size(), -1);
     for (size_t t = 0; t < roles.size(); t++) job->adapter[t] = roles[t] < 0 ? -1 : table[size_t(roles[t])];
     auto temperature = float(number_argument(info[5], "temperature"));

@@ -2,13 +2,19 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
+#include "core/error.h"
 #include "ops/cpu/cpu_backend.h"
 
 namespace rolegrad::bindings {
 
 std::shared_ptr<Backend> backend_named(const std::string& device) {
   static std::map<std::string, std::shared_ptr<Backend>> kept;
+  static const std::set<std::string> known{"cpu", "cpu-reference", "avx2", "avx512", "neon"};
+  if (known.count(device) == 0)
+    throw Error("ERR_DEVICE",
+                "Expected device cpu, cpu-reference, avx2, avx512 or neon but received \"" + device + "\"");
   auto& backend = kept[device];
   if (!backend)
     backend = device == "cpu-reference" ? make_reference_backend() : make_cpu_backend(device == "cpu" ? "" : device);

@@ -11,8 +11,8 @@
 
 namespace rolegrad::bindings {
 
-/// "cpu" (the best instruction set, or ROLEGRAD_ISA's), one instruction set, or "cpu-reference". One backend a device, whose scratch
-/// is kept between calls: only jobs of the stream use it.
+/// "cpu" (the best instruction set, or ROLEGRAD_ISA's), one instruction set, or "cpu-reference". One backend a device,
+/// whose scratch is kept between calls: only jobs of the stream use it.
 std::shared_ptr<Backend> backend_named(const std::string& device);
 
 struct LinearArguments {

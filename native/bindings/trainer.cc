@@ -18,27 +18,17 @@ namespace {
 /// Counts a job against the trainer and its adapters from the call until its end.
 template <class State>
 struct Lease {
-  explicit Lease(std::shared_ptr<State> s) : state(std::move(s)) {
-    state->running++;
-    if (state->adapters) state->adapters->writers++;
-  }
-  ~Lease() {
-    state->running--;
-    if (state->adapters) state->adapters->writers--;
+  Lease(std::shared_ptr<State> s, bool writes) : state(std::move(s)), writer(writes) { count(1); }
+  ~Lease() { count(-1); }
+  void count(int change) {
+    state->running += change;
+    if (!state->adapters) return;
+    state->adapters->users += change;
+    if (writer) state->adapters->writers += change;
   }
   std::shared_ptr<State> state;
+  bool writer;
 };
-
-AdamWStep step_argument(const Napi::Object& o) {
-  AdamWStep s;
-  s.learning_rate = number_argument(o.Get("learningRate"), "learningRate");
-  s.beta1 = number_argument(o.Get("beta1"), "beta1");
-  s.beta2 = number_argument(o.Get("beta2"), "beta2");
-  s.epsilon = number_argument(o.Get("epsilon"), "epsilon");
-  s.weight_decay = number_argument(o.Get("weightDecay"), "weightDecay");
-  s.max_norm = number_argument(o.Get("maxGradNorm"), "maxGradNorm");
-  return s;
-}
 
 template <class T>
 void check_length(const std::vector<T>& x, size_t n, const char* name) {
@@ -56,6 +46,17 @@ std::vector<float> dense(Backend& b, const Tensor& t) {
 std::vector<float> to_float(std::span<const double> x) { return {x.begin(), x.end()}; }
 
 }  // namespace
+
+AdamWStep adamw_argument(const Napi::Object& o) {
+  AdamWStep s;
+  s.learning_rate = number_argument(o.Get("learningRate"), "learningRate");
+  s.beta1 = number_argument(o.Get("beta1"), "beta1");
+  s.beta2 = number_argument(o.Get("beta2"), "beta2");
+  s.epsilon = number_argument(o.Get("epsilon"), "epsilon");
+  s.weight_decay = number_argument(o.Get("weightDecay"), "weightDecay");
+  s.max_norm = number_argument(o.Get("maxGradNorm"), "maxGradNorm");
+  return s;
+}
 
 /// new NativeTrainer(model, adapters | null, reference | null): without adapters, full training.
 TrainerObject::TrainerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrainerObject>(info) {
@@ -121,7 +122,7 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
     job->options.beta = number_argument(o.Get("beta"), "beta");
     job->options.temperature = float(number_argument(o.Get("temperature"), "temperature"));
     job->options.stop_cross_role = boolean_argument(o.Get("stop"), "stop");
-    auto lease = std::make_shared<Lease<State>>(state_);
+    auto lease = std::make_shared<Lease<State>>(state_, false);
     return run_async(
         env,
         [job, lease](const std::atomic<bool>&) mutable {
@@ -150,10 +151,10 @@ Napi::Value TrainerObject::apply(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
     auto o = object_argument(info[0], "step");
-    AdamWStep step = step_argument(o);
+    AdamWStep step = adamw_argument(o);
     bool decay_vectors = boolean_argument(o.Get("decayVectors"), "decayVectors");
     auto norms = std::make_shared<std::vector<double>>();
-    auto lease = std::make_shared<Lease<State>>(state_);
+    auto lease = std::make_shared<Lease<State>>(state_, true);
     return run_async(
         env,
         [=](const std::atomic<bool>&) mutable {

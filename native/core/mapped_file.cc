@@ -36,6 +36,8 @@ MappedFile::~MappedFile() {
   if (data_) UnmapViewOfFile(data_);
 }
 
+void MappedFile::release() const {}
+
 #else
 
 MappedFile::MappedFile(const std::string& path) {
@@ -60,6 +62,10 @@ MappedFile::MappedFile(const std::string& path) {
 
 MappedFile::~MappedFile() {
   if (data_) munmap(const_cast<unsigned char*>(data_), size_);
+}
+
+void MappedFile::release() const {
+  if (data_) madvise(const_cast<unsigned char*>(data_), size_, MADV_DONTNEED);
 }
 
 #endif

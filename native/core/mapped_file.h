@@ -15,6 +15,8 @@ class MappedFile {
 
   const unsigned char* data() const { return data_; }
   size_t size() const { return size_; }
+  /// Gives the resident pages back; they are read from the file again where somebody looks.
+  void release() const;
 
  private:
   const unsigned char* data_ = nullptr;

@@ -47,6 +47,7 @@ void Generator::append(int64_t id, std::span<const int32_t> ids) {
     if (token < 0 || token >= model_.config().vocab_size)
       throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(model_.config().vocab_size) +
                                          " but received " + std::to_string(token));
+    if (int64_t(s.record.ids.size()) >= options_.max_length) continue;  // cut: the sequence ends here
     s.record.ids.push_back(token);
     s.record.roles.push_back(s.router.given());
     s.record.sampled.push_back(0);
@@ -82,7 +83,8 @@ void Generator::step(std::vector<Event>& events) {
   for (auto& [id, s] : sequences_) {
     if (s.waiting || !start(s)) continue;
     int64_t length = int64_t(s.record.ids.size());
-    if (length >= options_.max_length) {
+    // A tool's output can bring a sequence to its limit, and a call can be the last token that it may sample.
+    if (length >= options_.max_length || s.sampled >= s.request.max_new_tokens) {
       s.waiting = true;
       events.push_back({id, EventKind::length, -1, ""});
       continue;

@@ -72,12 +72,13 @@ class PackedWeight {
 /// r. `a` and `bt` are the parameters; `at` and `b` are their transposes, kept by refresh_lora() after every change.
 struct LoraGroup {
   int rank = 0;
-  float scale = 0;            // alpha / r, or alpha / sqrt(r)
-  std::vector<bool> present;  // [modules]: a module outside `targets` has no pair
-  Tensor a;                   // [modules * r, K], module m in rows m * r ..
-  std::vector<Tensor> bt;     // per module [r, N_m]
-  Tensor at;                  // [K, modules * r]
-  std::vector<Tensor> b;      // per module [N_m, r]
+  float scale = 0;  // alpha / r, or alpha / sqrt(r)
+  // [modules]: a module outside `targets` has no pair; its columns of u and du are 0.
+  std::vector<bool> present;
+  Tensor a;                // [modules * r, K], module m in rows m * r ..
+  std::vector<Tensor> bt;  // per module [r, N_m]
+  Tensor at;               // [K, modules * r]
+  std::vector<Tensor> b;   // per module [N_m, r]
 };
 
 /// The pairs of every adapter on one packed weight, by adapter index; null: that adapter has none there.

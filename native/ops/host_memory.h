@@ -9,12 +9,15 @@
 
 namespace rolegrad {
 
-/// Zeroed memory of the host, 64-byte aligned. calloc and not new: the system's zero pages are touched only when they are used.
+/// Zeroed memory of the host, 64-byte aligned. calloc and not new: the system's zero pages are touched only when they
+/// are used.
 class HostMemory final : public Memory {
  public:
   explicit HostMemory(size_t bytes) : bytes_(bytes) {
     if (bytes <= SIZE_MAX - kAlign) block_ = std::calloc(bytes + kAlign, 1);
-    if (!block_) throw Error("ERR_OUT_OF_MEMORY", "Expected " + std::to_string(bytes) + " bytes of memory but the system refused them");
+    if (!block_)
+      throw Error("ERR_OUT_OF_MEMORY",
+                  "Expected " + std::to_string(bytes) + " bytes of memory but the system refused them");
     data_ = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(block_) + kAlign - 1) / kAlign * kAlign);
   }
   ~HostMemory() override { std::free(block_); }

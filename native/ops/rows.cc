@@ -1,5 +1,6 @@
 #include "ops/rows.h"
 
+#include <string>
 #include <utility>
 
 #include "core/error.h"
@@ -10,6 +11,10 @@ Rows::Rows(std::vector<int32_t> cu_seqlens, std::vector<int32_t> adapter, int ad
     : cu_seqlens_(std::move(cu_seqlens)), adapter_(std::move(adapter)), by_adapter_(size_t(adapters)) {
   if (cu_seqlens_.empty() || cu_seqlens_.front() != 0 || cu_seqlens_.back() != int32_t(adapter_.size()))
     throw Error("ERR_INVALID_ARGUMENT", "Expected cuSeqlens to run from 0 to the number of tokens");
+  for (size_t s = 0; s + 1 < cu_seqlens_.size(); s++)
+    if (cu_seqlens_[s + 1] < cu_seqlens_[s])
+      throw Error("ERR_INVALID_ARGUMENT", "Expected cuSeqlens to increase but entry " + std::to_string(s + 1) + " is " +
+                                              std::to_string(cu_seqlens_[s + 1]));
   for (size_t s = 0; s + 1 < cu_seqlens_.size(); s++) {
     for (int32_t t = cu_seqlens_[s]; t < cu_seqlens_[s + 1]; t++) {
       all_.rows.push_back(t);

@@ -1,9 +1,7 @@
 // Models, adapters and batches for tests of the engine: small, random, the same on every machine.
-import { copyFile, mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { createAdapters, loadTokenizer, Random } from "rolegrad";
-import type { Adapters, Model, PackedInput, Routes, Tokenizer, Trainer, Trajectory } from "rolegrad";
-import { writeSafetensors } from "../../lib/model/safetensors.js";
+import { createAdapters, Random } from "rolegrad";
+import type { Adapters, Model, PackedInput, Routes, Trainer, TrainingBatch, Trajectory } from "rolegrad";
 import { root } from "./shared.js";
 
 /** The checkpoints of test/fixtures/engine: "tied" is bf16, "untied" f32 with a head of its own. */
@@ -20,7 +18,8 @@ function normal(random: Random): number {
   return sum;
 }
 
-function normals(random: Random, count: number, deviation: number): Float32Array {
+/** So many of them, times `deviation`. */
+export function normals(random: Random, count: number, deviation: number): Float32Array {
   return Float32Array.from({ length: count }, () => normal(random) * deviation);
 }
 
@@ -112,6 +111,19 @@ export async function onPolicy(model: Model, adapters: Adapters, trajectories: T
   });
 }
 
+/** Trajectories as one batch for accumulate(), with random advantages. */
+export function trainingBatch(
+  trajectories: Trajectory[],
+): Required<Omit<TrainingBatch, "lossWeights" | "refLogprobs">> {
+  const join = (pick: (x: Trajectory) => ArrayLike<number>) => trajectories.flatMap((x) => Array.from(pick(x)));
+  return {
+    ...pack(trajectories),
+    lossMask: Uint8Array.from(join((x) => x.sampled)),
+    advantages: Float64Array.from(trajectories, ({ reward }) => reward - 1.7),
+    oldLogprobs: Float32Array.from(join((x) => x.logprobs)),
+  };
+}
+
 /** The bytes of arrays of any kind: two results are the same bit for bit where these are equal. */
 export function bits(...arrays: ArrayBufferView[]): string {
   return arrays.map((x) => Buffer.from(x.buffer, x.byteOffset, x.byteLength).toString("base64")).join(" ");
@@ -148,74 +160,4 @@ export function gradients(trainer: Trainer): Record<string, Float32Array> {
 export function momentBits(trainer: Trainer): string {
   const { steps, first, second } = trainer.native.state();
   return [steps.join(), bits(...first), bits(...second)].join(" ");
-}
-
-const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json"];
-
-/**
- * Writes a random model of two layers for a tokenizer of which `tokens` are likely: logits are N(0, 1) or so, plus these. Its vocabulary is
- * larger than the tokenizer's, as Qwen's is. Returns the tokenizer.
- */
-export async function writeToyModel(
-  directory: string,
-  options: { tokenizer: string; tokens: Record<string, number>; seed?: number },
-): Promise<Tokenizer> {
-  const tokenizer = await loadTokenizer(options.tokenizer);
-  const [hidden, heads, kvHeads, headDim, intermediate, layers] = [24, 3, 1, 8, 28, 2];
-  const vocabulary = tokenizer.vocabularySize + 3;
-  const random = new Random(options.seed ?? 1, "toy model");
-  const tensors: Parameters<typeof writeSafetensors>[1] = [];
-  const add = (name: string, shape: number[], deviation: number): Float32Array => {
-    const data = normals(random, shape.reduce((a, b) => a * b, 1), deviation);
-    tensors.push({ name, dtype: "F32", shape, data });
-    return data;
-  };
-  const embedding = add("model.embed_tokens.weight", [vocabulary, hidden], 0.5);
-  const head = add("lm_head.weight", [vocabulary, hidden], 0.3);
-  // Column 0 of the embedding is the same for all tokens, so that of the head is a bias of the logits.
-  for (let id = 0; id < vocabulary; id++) {
-    embedding[id * hidden] = 3;
-    head[id * hidden] = 0;
-  }
-  for (const [token, bias] of Object.entries(options.tokens)) {
-    const id = tokenizer.tokenId(token);
-    if (id === undefined) throw new Error(`${options.tokenizer} has no token ${token}`);
-    head[id * hidden] = bias / 3;
-  }
-  add("model.norm.weight", [hidden], 0).fill(1);
-  for (let layer = 0; layer < layers; layer++) {
-    const prefix = `model.layers.${layer}`;
-    add(`${prefix}.input_layernorm.weight`, [hidden], 0).fill(1);
-    add(`${prefix}.post_attention_layernorm.weight`, [hidden], 0).fill(1);
-    for (const [name, rows, columns] of [
-      ["self_attn.q_proj", heads * headDim, hidden],
-      ["self_attn.k_proj", kvHeads * headDim, hidden],
-      ["self_attn.v_proj", kvHeads * headDim, hidden],
-      ["self_attn.o_proj", hidden, heads * headDim],
-      ["mlp.gate_proj", intermediate, hidden],
-      ["mlp.up_proj", intermediate, hidden],
-      ["mlp.down_proj", hidden, intermediate],
-    ] as const) {
-      add(`${prefix}.${name}.weight`, [rows, columns], 0.15);
-      if (/[qkv]_proj/.test(name)) add(`${prefix}.${name}.bias`, [rows], 0.1);
-    }
-  }
-  await mkdir(directory, { recursive: true });
-  await writeSafetensors(path.join(directory, "model.safetensors"), tensors);
-  const config = {
-    model_type: "qwen2",
-    vocab_size: vocabulary,
-    hidden_size: hidden,
-    num_hidden_layers: layers,
-    num_attention_heads: heads,
-    num_key_value_heads: kvHeads,
-    intermediate_size: intermediate,
-    rms_norm_eps: 1e-6,
-    rope_theta: 10000,
-    tie_word_embeddings: false,
-    max_position_embeddings: 1024,
-  };
-  await writeFile(path.join(directory, "config.json"), JSON.stringify(config));
-  for (const file of tokenizerFiles) await copyFile(path.join(options.tokenizer, file), path.join(directory, file));
-  return tokenizer;
 }

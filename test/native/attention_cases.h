@@ -9,7 +9,8 @@
 
 namespace rolegrad::testing {
 
-/// A sequence whose positions 0 .. start - 1 are in the pages already, and start .. start + count - 1 are the batch's rows.
+/// A sequence whose positions 0 .. start - 1 are in the pages already, and start .. start + count - 1 are the batch's
+/// rows.
 struct Piece {
   int64_t start = 0, count = 0;
 };
@@ -24,7 +25,8 @@ struct AttentionCase {
 const std::vector<AttentionCase>& whole_sequences();
 const std::vector<AttentionCase>& pieces_of_sequences();
 
-/// The numbers of a case on the host. Row `first_row(s) + i` of k and v is position i of sequence s; q, dout and roles are the batch's rows.
+/// The numbers of a case on the host. Row `first_row(s) + i` of k and v is position i of sequence s; q, dout and roles
+/// are the batch's rows.
 struct AttentionData {
   explicit AttentionData(AttentionCase case_, uint64_t seed = 21);
   AttentionShape shape() const;
@@ -42,7 +44,9 @@ class PlacedPages {
 
   /// Writes rows [row, row + count) of k and v as positions start .. of sequence s.
   void write(size_t s, int64_t start, int64_t count, const Mat& k, const Mat& v, int64_t row, int layer = 0);
-  SequenceSpan span(size_t s, int64_t row, int64_t start, int64_t count) const { return {row, count, start, lists_[s]}; }
+  SequenceSpan span(size_t s, int64_t row, int64_t start, int64_t count) const {
+    return {row, count, start, lists_[s]};
+  }
   KvPages& kv() { return *kv_; }
 
  private:

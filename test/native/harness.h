@@ -79,28 +79,28 @@ inline void check_close(const char* file, int line, const char* text, double a, 
 #define ROLEGRAD_JOIN_(a, b) a##b
 #define ROLEGRAD_JOIN(a, b) ROLEGRAD_JOIN_(a, b)
 
-#define TEST(claim)                                                                                       \
-  static void ROLEGRAD_JOIN(test_, __LINE__)();                                                           \
-  [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_, __LINE__) =                                    \
-      ::rolegrad::testing::add(claim, &ROLEGRAD_JOIN(test_, __LINE__));                                   \
+#define TEST(claim)                                                     \
+  static void ROLEGRAD_JOIN(test_, __LINE__)();                         \
+  [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_, __LINE__) =  \
+      ::rolegrad::testing::add(claim, &ROLEGRAD_JOIN(test_, __LINE__)); \
   static void ROLEGRAD_JOIN(test_, __LINE__)()
 
-#define CHECK(...)                                                                                        \
-  do {                                                                                                    \
-    if (!(__VA_ARGS__)) ::rolegrad::testing::fail(__FILE__, __LINE__, "not true: " #__VA_ARGS__);         \
+#define CHECK(...)                                                                                \
+  do {                                                                                            \
+    if (!(__VA_ARGS__)) ::rolegrad::testing::fail(__FILE__, __LINE__, "not true: " #__VA_ARGS__); \
   } while (false)
 #define CHECK_EQUAL(a, b) ::rolegrad::testing::check_equal(__FILE__, __LINE__, #a, a, b)
 #define CHECK_CLOSE(a, b, tolerance) ::rolegrad::testing::check_close(__FILE__, __LINE__, #a, a, b, tolerance)
 
 /// The statement throws rolegrad::Error (or anything with code()) with this code.
-#define CHECK_THROWS(error_code, ...)                                                                     \
-  do {                                                                                                    \
-    std::string caught_code = "nothing";                                                                  \
-    try {                                                                                                 \
-      __VA_ARGS__;                                                                                        \
-    } catch (const ::rolegrad::Error& error) {                                                            \
-      caught_code = error.code();                                                                         \
-    }                                                                                                     \
-    ::rolegrad::testing::check_equal(__FILE__, __LINE__, "thrown by " #__VA_ARGS__, caught_code,          \
-                                     std::string(error_code));                                            \
+#define CHECK_THROWS(error_code, ...)                                                            \
+  do {                                                                                           \
+    std::string caught_code = "nothing";                                                         \
+    try {                                                                                        \
+      __VA_ARGS__;                                                                               \
+    } catch (const ::rolegrad::Error& error) {                                                   \
+      caught_code = error.code();                                                                \
+    }                                                                                            \
+    ::rolegrad::testing::check_equal(__FILE__, __LINE__, "thrown by " #__VA_ARGS__, caught_code, \
+                                     std::string(error_code));                                   \
   } while (false)

@@ -37,7 +37,8 @@ struct HeadData {
   explicit HeadData(HeadShape shape_, uint64_t seed = 51) : shape(std::move(shape_)), rows(shape.cu) {
     Numbers numbers(seed);
     h = numbers.matrix(shape.cu.back(), shape.h, 2);
-    w = shape.dtype == DType::bf16 ? numbers.bf16_matrix(shape.vocabulary, shape.h) : numbers.matrix(shape.vocabulary, shape.h);
+    w = shape.dtype == DType::bf16 ? numbers.bf16_matrix(shape.vocabulary, shape.h)
+                                   : numbers.matrix(shape.vocabulary, shape.h);
     for (float value : w.v) w_most = std::max(w_most, double(std::abs(value)));
     for (int64_t r = 0; r < h.rows; r++) {
       targets.push_back(r == 0 ? int32_t(shape.vocabulary - 1) : numbers.below(int(shape.vocabulary)));
@@ -57,7 +58,8 @@ inline std::unique_ptr<PackedWeight> pack(Backend& backend, const HeadData& data
   std::vector<bf16> narrow;
   for (float value : data.w.v) narrow.push_back(float_to_bf16(value));
   const void* from = data.shape.dtype == DType::bf16 ? static_cast<const void*>(narrow.data()) : data.w.v.data();
-  return backend.pack(std::vector<WeightSource>{{from, data.shape.dtype, data.shape.vocabulary, data.shape.h, nullptr}});
+  return backend.pack(
+      std::vector<WeightSource>{{from, data.shape.dtype, data.shape.vocabulary, data.shape.h, nullptr}});
 }
 
 struct LogProbs {

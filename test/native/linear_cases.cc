@@ -21,12 +21,7 @@ const std::vector<LinearShape>& linear_shapes() {
        .ranks = {8},
        .routes = "0",
        .dtype = bf16},
-      {.name = "two adapters row by row",
-       .lengths = {9, 14},
-       .k = 64,
-       .n = {72},
-       .ranks = {8, 8},
-       .routes = "01"},
+      {.name = "two adapters row by row", .lengths = {9, 14}, .k = 64, .n = {72}, .ranks = {8, 8}, .routes = "01"},
       {.name = "three adapters of ranks 1, 8, 13, rows without one",
        .lengths = {5, 1, 40, 23},
        .k = 77,
@@ -47,7 +42,12 @@ const std::vector<LinearShape>& linear_shapes() {
        .n = {41, 7, 19},
        .ranks = {5, 16, 2},
        .routes = "0.012120000"},
-      {.name = "two modules, 70 columns each", .lengths = {53}, .k = 64, .n = {70, 70}, .ranks = {8}, .routes = "0000."},
+      {.name = "two modules, 70 columns each",
+       .lengths = {53},
+       .k = 64,
+       .n = {70, 70},
+       .ranks = {8},
+       .routes = "0000."},
       {.name = "an adapter without rows", .lengths = {21}, .k = 40, .n = {33}, .ranks = {4, 8}, .routes = "1"},
       {.name = "an adapter without pairs here",
        .lengths = {21, 8},
@@ -150,7 +150,8 @@ PlacedGradients::PlacedGradients(Place& place, const LinearData& data, uint64_t 
     auto made = std::make_unique<LoraGradient>();
     if (rank > 0) made->a = place.put(numbers.gradient(int64_t(modules) * rank, data.shape.k));
     for (size_t m = 0; m < modules; m++)
-      made->bt.push_back(rank > 0 && data.present(m) ? place.put(numbers.gradient(rank, data.shape.n[m])) : GradTensor{});
+      made->bt.push_back(rank > 0 && data.present(m) ? place.put(numbers.gradient(rank, data.shape.n[m]))
+                                                     : GradTensor{});
     set_.push_back(rank > 0 ? made.get() : nullptr);
     gradients_.push_back(std::move(made));
   }
@@ -182,8 +183,8 @@ std::unique_ptr<PackedWeight> pack(Backend& backend, const LinearData& data, siz
       for (float value : data.w[m].v) narrow.back().push_back(float_to_bf16(value));
       from = narrow.back().data();
     }
-    sources.push_back({from, data.shape.dtype, data.shape.n[m], data.shape.k,
-                       data.shape.bias ? data.bias[m].v.data() : nullptr});
+    sources.push_back(
+        {from, data.shape.dtype, data.shape.n[m], data.shape.k, data.shape.bias ? data.bias[m].v.data() : nullptr});
   }
   return backend.pack(sources);
 }

@@ -29,7 +29,8 @@ TEST("exp is within 2 ulp, and exact at 0 and minus infinity") {
   double worst = 0;
   for (uint64_t i = 0; i < 200000; i++) {
     const double x = draw(-708, 709, i), near = draw(-2, 2, i);
-    worst = std::max({worst, ulps(math::exp(x), std::exp((long double)x)), ulps(math::exp(near), std::exp((long double)near))});
+    worst = std::max(
+        {worst, ulps(math::exp(x), std::exp((long double)x)), ulps(math::exp(near), std::exp((long double)near))});
   }
   CHECK(worst < 2);
   CHECK_EQUAL(math::exp(0), 1.0);
@@ -47,7 +48,8 @@ TEST("log is within 2 ulp") {
   double worst = 0;
   for (uint64_t i = 0; i < 200000; i++) {
     const double x = std::exp2(draw(-1022, 1023, i)), near = draw(0.5, 2, i);
-    worst = std::max({worst, ulps(math::log(x), std::log((long double)x)), ulps(math::log(near), std::log((long double)near))});
+    worst = std::max(
+        {worst, ulps(math::log(x), std::log((long double)x)), ulps(math::log(near), std::log((long double)near))});
   }
   CHECK(worst < 2);
   CHECK_EQUAL(math::log(1), 0.0);
@@ -63,7 +65,8 @@ TEST("sin and cos are within 2^-52 up to a million") {
   for (uint64_t i = 0; i < 200000; i++)
     for (double x : {draw(-10, 10, i), draw(-1e6, 1e6, i), draw(0, 4e4, i)}) {
       const auto [sin, cos] = math::sincos(x);
-      worst = std::max({worst, double(std::abs(sin - std::sin((long double)x))), double(std::abs(cos - std::cos((long double)x)))});
+      worst = std::max(
+          {worst, double(std::abs(sin - std::sin((long double)x))), double(std::abs(cos - std::cos((long double)x)))});
     }
   CHECK(worst <= 0x1p-52);
   CHECK_EQUAL(math::sincos(0).sin, 0.0);
@@ -73,9 +76,11 @@ TEST("sin and cos are within 2^-52 up to a million") {
 TEST("pow and powi agree with powers in long double") {
   for (uint64_t i = 0; i < 20000; i++) {
     // A power's error is that of y log x, relative to 1.
-    const double x = draw(0.01, 100, 2 * i), y = draw(-20, 20, 2 * i + 1), exact = std::pow((long double)x, (long double)y);
+    const double x = draw(0.01, 100, 2 * i), y = draw(-20, 20, 2 * i + 1),
+                 exact = std::pow((long double)x, (long double)y);
     const double tolerance = (4 + 2 * std::abs(y * std::log(x))) * 0x1p-52;
-    if (!(std::abs(math::pow(x, y) - exact) <= tolerance * exact)) CHECK_CLOSE(math::pow(x, y), exact, tolerance * exact);
+    if (!(std::abs(math::pow(x, y) - exact) <= tolerance * exact))
+      CHECK_CLOSE(math::pow(x, y), exact, tolerance * exact);
   }
   CHECK_EQUAL(math::pow(10, 0), 1.0);
   for (double base : {0.9, 0.999, 0.95, 1.0})
@@ -88,9 +93,9 @@ TEST("pow and powi agree with powers in long double") {
 TEST("bf16 rounds to nearest, ties to even") {
   auto rounded = [](float x) { return bf16_to_float(float_to_bf16(x)); };
   CHECK_EQUAL(rounded(1), 1.0f);
-  CHECK_EQUAL(rounded(1 + 0x1p-8f), 1.0f);               // half way: to the even 1
+  CHECK_EQUAL(rounded(1 + 0x1p-8f), 1.0f);  // half way: to the even 1
   CHECK_EQUAL(rounded(1 + 0x1p-8f + 0x1p-20f), 1 + 0x1p-7f);
-  CHECK_EQUAL(rounded(1 + 0x3p-8f), 1 + 0x1p-6f);         // half way: to the even one above
+  CHECK_EQUAL(rounded(1 + 0x3p-8f), 1 + 0x1p-6f);  // half way: to the even one above
   CHECK_EQUAL(rounded(-1 - 0x1p-8f), -1.0f);
   CHECK_EQUAL(float_to_bf16(0.0f), 0);
   CHECK_EQUAL(float_to_bf16(-0.0f), 0x8000);

@@ -94,7 +94,7 @@ Place::Block& Place::block(int64_t rows, int64_t cols, bool grad) {
 
 Tensor Place::put(const Mat& x) {
   Tensor tensor = poison(x.rows, x.cols);
-  backend_.write(tensor, x.v.data());
+  if (!x.v.empty()) backend_.write(tensor, x.v.data());
   return tensor;
 }
 
@@ -102,7 +102,7 @@ Tensor Place::poison(int64_t rows, int64_t cols) { return block(rows, cols, fals
 
 GradTensor Place::put(const GradMat& x) {
   GradTensor tensor = block(x.rows, x.cols, true).grad_view;
-  backend_.write(tensor, x.v.data());
+  if (!x.v.empty()) backend_.write(tensor, x.v.data());
   return tensor;
 }
 
@@ -114,13 +114,13 @@ double* Place::scalar(double value) {
 
 Mat Place::read(const Tensor& x) {
   Mat out(x.rows, x.cols);
-  backend_.read(out.v.data(), x);
+  if (!out.v.empty()) backend_.read(out.v.data(), x);
   return out;
 }
 
 GradMat Place::read(const GradTensor& x) {
   GradMat out(x.rows, x.cols);
-  backend_.read(out.v.data(), x);
+  if (!out.v.empty()) backend_.read(out.v.data(), x);
   return out;
 }
 
@@ -138,11 +138,13 @@ void Place::guards(const std::string& what) {
   };
   for (size_t b = 0; b < blocks_.size(); b++) {
     Block& block = blocks_[b];
-    int64_t count = block.whole.data ? changed(read(block.whole).v, kPoison, block.whole, block.view)
-                                     : changed(read(block.grad_whole).v, kGradPoison, block.grad_whole, block.grad_view);
+    int64_t count = block.whole.data
+                        ? changed(read(block.whole).v, kPoison, block.whole, block.view)
+                        : changed(read(block.grad_whole).v, kGradPoison, block.grad_whole, block.grad_view);
     if (count)
       fail(__FILE__, __LINE__,
-           what + ": tensor " + std::to_string(b) + " of the case: " + std::to_string(count) + " cells around it were written");
+           what + ": tensor " + std::to_string(b) + " of the case: " + std::to_string(count) +
+               " cells around it were written");
   }
 }
 
@@ -185,13 +187,11 @@ Backend* fast_backend(size_t i) {
   static std::map<size_t, std::unique_ptr<Backend>> made;
   if (auto found = made.find(i); found != made.end()) return found->second.get();
   std::unique_ptr<Backend> backend;
-#ifndef ROLEGRAD_NO_CPU_BACKEND
   try {
     backend = make_cpu_backend(fast_backends()[i]);
   } catch (const Error& error) {
     if (error.code() != "ERR_CPU_UNSUPPORTED") throw;
   }
-#endif
   return (made[i] = std::move(backend)).get();
 }
 
@@ -233,15 +233,22 @@ void compare(const std::string& name, const Outputs& ours, const Outputs& theirs
                " of " + std::to_string(a.value.size()) + " differ");
     if (!bitwise && std::sqrt(all_error) > b.relative * std::sqrt(all))
       fail(__FILE__, __LINE__,
-           name + ": " + a.name + " has a relative error of " + show(std::sqrt(all_error / all)) + ", expected at most " +
-               show(b.relative));
+           name + ": " + a.name + " has a relative error of " + show(std::sqrt(all_error / all)) +
+               ", expected at most " + show(b.relative));
   }
 }
 
 }  // namespace
 
 void check_against_reference(Cases cases, Backend& backend) {
-  for (const Case& each : cases()) compare(each.name, each.run(backend), each.run(reference_backend()), false);
+  // What the reference says is kept for the next backend: it is the slow one.
+  static std::map<Cases, std::vector<Outputs>> known;
+  std::vector<Outputs>& expected = known[cases];
+  const std::vector<Case> all = cases();
+  for (size_t i = 0; i < all.size(); i++) {
+    if (i == expected.size()) expected.push_back(all[i].run(reference_backend()));
+    compare(all[i].name, all[i].run(backend), expected[i], false);
+  }
 }
 
 void check_threads(Cases cases, Backend& backend) {

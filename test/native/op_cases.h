@@ -1,12 +1,13 @@
 #pragma once
-// One description of an operation drives its test for every backend. A description is a function that places its numbers in the
-// memory of the backend it is given, runs the operation and returns what came out, each with the error it may have:
+// One description of an operation drives its test for every backend. A description is a function that places its
+// numbers in the memory of the backend it is given, runs the operation and returns what came out, each with the error
+// it may have:
 //
 //   std::vector<Case> add_cases() { return {{"3 x 50", [](Backend& backend) { ...; return outputs; }}}; }
 //   OPERATION("add", add_cases);
 //
-// and becomes these tests: every fast backend equals the reference within the bound; one thread equals all threads bitwise; AVX2
-// equals AVX-512 bitwise.
+// and becomes these tests: every fast backend equals the reference within the bound; one thread equals all threads
+// bitwise; AVX2 equals AVX-512 bitwise.
 
 #include <cstdint>
 #include <functional>
@@ -68,8 +69,9 @@ class Numbers {
   uint64_t next_ = 0;
 };
 
-/// Tensors in a backend's memory, each within poisoned surroundings (NaNs of known bits in what is left of each row and in a row before
-/// and after): reading them spoils a result, writing them fails guards(). Every second tensor begins at a column other than 0.
+/// Tensors in a backend's memory, each within poisoned surroundings (NaNs of known bits in what is left of each row and
+/// in a row before and after): reading them spoils a result, writing them fails guards(). Every second tensor begins at
+/// a column other than 0.
 class Place {
  public:
   explicit Place(Backend& backend) : backend_(backend) {}
@@ -106,7 +108,7 @@ class Outputs {
     int64_t cols = 1;
     std::vector<double> value;
     std::vector<double> bound;  // how far each may be from the reference's; NaN only equals NaN
-    double relative = 1;        // how far all may be, in norms; says more where a bound for each is far above what is usual
+    double relative = 1;  // how far all may be, in norms; says more where a bound for each is far above what is usual
   };
   /// bound(i, j)
   using Bound = std::function<double(int64_t, int64_t)>;
@@ -207,16 +209,16 @@ struct Operation {
 }  // namespace rolegrad::testing
 
 /// The tests that follow from a list of cases.
-#define OPERATION(name, cases)                                    \
+#define OPERATION(name, cases)                                         \
   [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_, __LINE__) = \
       ::rolegrad::testing::detail::Operation<&cases>::add(name)
 
 /// A test of `backend` that runs once for each fast backend.
-#define BACKEND_TEST(claim)                                                                                  \
-  static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend& backend);         \
-  [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_, __LINE__) =                                       \
-      ::rolegrad::testing::detail::add_for_each<&ROLEGRAD_JOIN(backend_test_, __LINE__)>(claim);             \
-  static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend& backend)
+#define BACKEND_TEST(claim)                                                                           \
+  static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend); \
+  [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_, __LINE__) =                                \
+      ::rolegrad::testing::detail::add_for_each<&ROLEGRAD_JOIN(backend_test_, __LINE__)>(claim);      \
+  static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend)
 
 /// Bit equality of two matrices.
 #define CHECK_SAME_BITS(a, b) CHECK(::rolegrad::testing::same_bits(a, b))

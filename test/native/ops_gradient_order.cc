@@ -1,5 +1,5 @@
-// A gradient of a parameter is one chain over a sequence's rows, then f64 sums in the order of the sequences: how a batch was split, and
-// what else was in it, changes no bit.
+// A gradient of a parameter is one chain over a sequence's rows, then f64 sums in the order of the sequences: how a
+// batch was split, and what else was in it, changes no bit.
 #include <algorithm>
 
 #include "head_cases.h"
@@ -25,8 +25,8 @@ Rows rows_of(const std::vector<int64_t>& lengths, std::vector<int32_t> adapter, 
   return Rows(cu, std::move(adapter), adapters);
 }
 
-// accumulate(first sequence, number of sequences) adds to gradients that persist; `fresh` sets them to their start. Whole batch, halves
-// and single sequences must agree.
+// accumulate(first sequence, number of sequences) adds to gradients that persist; `fresh` sets them to their start.
+// Whole batch, halves and single sequences must agree.
 template <class Fresh, class Accumulate, class Read>
 void check_splits(const std::string& what, const Fresh& fresh, const Accumulate& accumulate, const Read& read) {
   fresh();
@@ -38,17 +38,14 @@ void check_splits(const std::string& what, const Fresh& fresh, const Accumulate&
     const std::vector<GradMat> split = read();
     for (size_t i = 0; i < whole.size(); i++)
       if (!same_bits(whole[i], split[i]))
-        fail(__FILE__, __LINE__, what + ": gradient " + std::to_string(i) + " in calls of " + std::to_string(size) + " sequences");
+        fail(__FILE__, __LINE__,
+             what + ": gradient " + std::to_string(i) + " in calls of " + std::to_string(size) + " sequences");
   }
 }
 
 LinearData routed_data() {
-  return LinearData({.name = "",
-                     .lengths = kLengths,
-                     .k = 50,
-                     .n = {37, 20},
-                     .ranks = {3, 8, 5},
-                     .routes = "0011.0002220101"});
+  return LinearData(
+      {.name = "", .lengths = kLengths, .k = 50, .n = {37, 20}, .ranks = {3, 8, 5}, .routes = "0011.0002220101"});
 }
 
 TEST("the lengths of this file are all different") {
@@ -74,7 +71,8 @@ BACKEND_TEST("lora_gradient gives the same bits however the sequences are split 
         const Rows rows = rows_of({kLengths.begin() + int64_t(s), kLengths.begin() + int64_t(s + count)},
                                   {adapter.begin(), adapter.end()}, 3);
         backend.lora_gradient(gradients->set(), place.put(u.row_range(begin, n)), place.put(du.row_range(begin, n)),
-                              place.put(data.x.row_range(begin, n)), place.put(data.dy.row_range(begin, n)), *w, pairs.set(), rows);
+                              place.put(data.x.row_range(begin, n)), place.put(data.dy.row_range(begin, n)), *w,
+                              pairs.set(), rows);
       },
       [&] {
         std::vector<GradMat> out;
@@ -92,7 +90,8 @@ BACKEND_TEST("an adapter's gradient does not depend on the rows between its own,
   auto w = pack(backend, data);
   PlacedPairs pairs(place, data);
   PlacedGradients together(place, data);
-  backend.lora_gradient(together.set(), place.put(u), place.put(du), place.put(data.x), place.put(data.dy), *w, pairs.set(), data.rows);
+  backend.lora_gradient(together.set(), place.put(u), place.put(du), place.put(data.x), place.put(data.dy), *w,
+                        pairs.set(), data.rows);
   const auto all = together.read(place);
 
   for (int v = 0; v < 3; v++) {
@@ -105,8 +104,8 @@ BACKEND_TEST("an adapter's gradient does not depend on the rows between its own,
     };
     const Rows rows(group.cuts, std::vector<int32_t>(group.rows.size(), v), 3);
     PlacedGradients alone(place, data);
-    backend.lora_gradient(alone.set(), place.put(own(u)), place.put(own(du)), place.put(own(data.x)), place.put(own(data.dy)), *w,
-                          pairs.set(), rows);
+    backend.lora_gradient(alone.set(), place.put(own(u)), place.put(own(du)), place.put(own(data.x)),
+                          place.put(own(data.dy)), *w, pairs.set(), rows);
     const auto one = alone.read(place), start = PlacedGradients(place, data).read(place);
     for (size_t i = 0; i < all.size(); i++) {
       const bool mine = all[i].first.find("adapter " + std::to_string(v)) != std::string::npos;
@@ -124,22 +123,26 @@ BACKEND_TEST("weight_gradient gives the same bits however the sequences are spli
       "weight_gradient",
       [&] {
         Numbers numbers(93);
-        dw = place.put(numbers.gradient(data.total_n(), data.shape.k)), db = place.put(numbers.gradient(1, data.total_n()));
+        dw = place.put(numbers.gradient(data.total_n(), data.shape.k)),
+        db = place.put(numbers.gradient(1, data.total_n()));
       },
       [&](size_t s, size_t count) {
         const int64_t begin = start[s], n = start[s + count] - begin;
         const Rows rows = rows_of({kLengths.begin() + int64_t(s), kLengths.begin() + int64_t(s + count)},
                                   std::vector<int32_t>(size_t(n), -1), 0);
-        backend.weight_gradient(dw, &db, place.put(data.dy.row_range(begin, n)), place.put(data.x.row_range(begin, n)), rows.all());
+        backend.weight_gradient(dw, &db, place.put(data.dy.row_range(begin, n)), place.put(data.x.row_range(begin, n)),
+                                rows.all());
       },
       [&] { return std::vector<GradMat>{place.read(dw), place.read(db)}; });
 }
 
-BACKEND_TEST("the gradients of norms, the head and embeddings give the same bits however the sequences are split over calls") {
+BACKEND_TEST(
+    "the gradients of norms, the head and embeddings give the same bits however the sequences are split over calls") {
   const auto start = starts();
   const int64_t cols = 50, vocabulary = 137;
   Numbers numbers(94);
-  const Mat x = numbers.matrix(start.back(), cols), dy = numbers.matrix(start.back(), cols), w = numbers.matrix(1, cols);
+  const Mat x = numbers.matrix(start.back(), cols), dy = numbers.matrix(start.back(), cols),
+            w = numbers.matrix(1, cols);
   const Mat head = numbers.matrix(vocabulary, cols);
   std::vector<int32_t> ids;
   std::vector<float> coefficient;
@@ -167,8 +170,8 @@ BACKEND_TEST("the gradients of norms, the head and embeddings give the same bits
         Tensor dx = place.poison(n, cols), logprob = place.poison(n, 1), lse = place.poison(n, 1);
         backend.rmsnorm_backward(dx, &dnorm, d, h, place.put(w), 1e-6f, rows.all(), false);
         backend.head_logprobs(logprob, lse, h, *packed, own_ids, 1);
-        backend.head_backward(dx, &dhead, h, lse, *packed, own_ids, std::span(coefficient).subspan(size_t(begin), size_t(n)), 1,
-                              rows.all());
+        backend.head_backward(dx, &dhead, h, lse, *packed, own_ids,
+                              std::span(coefficient).subspan(size_t(begin), size_t(n)), 1, rows.all());
         backend.embed_gradient(dtable, d, own_ids, rows.all());
       },
       [&] { return std::vector<GradMat>{place.read(dnorm), place.read(dhead), place.read(dtable)}; });

@@ -1,5 +1,5 @@
-// Every backward operation of the reference against central differences of its own forward operation, so that the fast backends
-// are tested against something that is known to be the derivative.
+// Every backward operation of the reference against central differences of its own forward operation, so that the fast
+// backends are tested against something that is known to be the derivative.
 #include <cmath>
 
 #include "attention_cases.h"
@@ -23,10 +23,12 @@ double dot(const Mat& a, const Mat& b) {
   return sum;
 }
 
-// |numeric - gradient| <= tolerance |numeric|, over all coordinates of x. The difference is of fourth order with steps of 2^-6: what
-// is left of the series is below 1e-8, and the rounding of outputs to f32 gives 2^6 eps = 4e-6 times their size over the gradient's.
+// |numeric - gradient| <= tolerance |numeric|, over all coordinates of x. The difference is of fourth order with steps
+// of 2^-6: what is left of the series is below 1e-8, and the rounding of outputs to f32 gives 2^6 eps = 4e-6 times
+// their size over the gradient's.
 template <class Values, class Loss>
-void check_gradient(const std::string& what, Mat& x, const Values& gradient, const Loss& loss, double tolerance = 1e-4) {
+void check_gradient(const std::string& what, Mat& x, const Values& gradient, const Loss& loss,
+                    double tolerance = 1e-4) {
   const float h = 0x1p-6f;
   double error = 0, size = 0;
   if (gradient.size() != x.v.size()) return fail(__FILE__, __LINE__, what + ": not the shape of its parameter");

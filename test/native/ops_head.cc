@@ -18,7 +18,8 @@ std::vector<Case> for_heads(Run run) {
 std::vector<double> logit_bounds(const HeadData& data) {
   const auto w = data.w.row_norms();
   std::vector<double> out = data.h.row_norms();
-  for (double& value : out) value *= 4 * kEps * std::sqrt(double(data.shape.h) + 4) * *std::max_element(w.begin(), w.end());
+  for (double& value : out)
+    value *= 4 * kEps * std::sqrt(double(data.shape.h) + 4) * *std::max_element(w.begin(), w.end());
   return out;
 }
 
@@ -69,8 +70,8 @@ std::vector<Case> head_backward_cases() {
     backend.head_backward(dh_alone, nullptr, h, lse, *w, data.targets, data.coefficient, temperature, data.rows.all());
     place.guards(data.shape.name);
 
-    // d logit_v is coefficient / temperature times a probability, which is off by the error of its logit and of the lse, relative to
-    // itself; the probabilities add to 1, and so does the target's own term.
+    // d logit_v is coefficient / temperature times a probability, which is off by the error of its logit and of the
+    // lse, relative to itself; the probabilities add to 1, and so does the target's own term.
     const auto bounds = logit_bounds(data);
     auto dlogits = [&](int64_t r) {
       const double relative = 2 * bounds[size_t(r)] / temperature + kEps * (16 + 4 * std::log(double(vocabulary)));
@@ -118,7 +119,9 @@ void check_masked_rows(Backend& backend) {
   }
   CHECK(masked > 0);
 }
-TEST("a NaN in a row of coefficient 0 changes no gradient of the head (reference)") { check_masked_rows(reference_backend()); }
+TEST("a NaN in a row of coefficient 0 changes no gradient of the head (reference)") {
+  check_masked_rows(reference_backend());
+}
 BACKEND_TEST("a NaN in a row of coefficient 0 changes no gradient of the head") { check_masked_rows(backend); }
 
 }  // namespace

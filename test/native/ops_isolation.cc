@@ -47,14 +47,16 @@ void check_others(const LinearData& data, int v, const Everything& clean, const 
     if (data.adapter(t) == v) {
       own++, changed += !same;
     } else if (!same) {
-      fail(__FILE__, __LINE__, data.shape.name + ": adapter " + std::to_string(v) + " reached row " + std::to_string(t));
+      fail(__FILE__, __LINE__,
+           data.shape.name + ": adapter " + std::to_string(v) + " reached row " + std::to_string(t));
     }
   }
   if (data.shape.ranks[size_t(v)] > 0) CHECK_EQUAL(changed, own);  // the test can see it
   for (size_t i = 0; i < clean.gradients.size(); i++) {
     if (clean.gradients[i].first.find("adapter " + std::to_string(v)) != std::string::npos) continue;
     if (!same_bits(clean.gradients[i].second, dirty.gradients[i].second))
-      fail(__FILE__, __LINE__, data.shape.name + ": adapter " + std::to_string(v) + " reached the " + clean.gradients[i].first);
+      fail(__FILE__, __LINE__,
+           data.shape.name + ": adapter " + std::to_string(v) + " reached the " + clean.gradients[i].first);
   }
 }
 

@@ -12,9 +12,11 @@ namespace {
 // A chain of k products is off by about eps sqrt(k) |x| |w| (norms of the two vectors); 4 is the margin.
 double chain(int64_t k, double x, double w) { return 4 * kEps * std::sqrt(double(k) + 4) * x * w; }
 
-// The pairs of one adapter, in norms: of the rows of a and of all bt, and what a rounding of u or du becomes in each column of y and dx.
+// The pairs of one adapter, in norms: of the rows of a and of all bt, and what a rounding of u or du becomes in each
+// column of y and dx.
 struct PairNorms {
-  explicit PairNorms(const LinearData::Pairs& pairs) : scale(pairs.scale), a(pairs.a.row_norms()), dx(size_t(pairs.a.cols)) {
+  explicit PairNorms(const LinearData::Pairs& pairs)
+      : scale(pairs.scale), a(pairs.a.row_norms()), dx(size_t(pairs.a.cols)) {
     for (const Mat& module : pairs.bt) {
       const auto norms = module.row_norms();
       for (int64_t n = 0; n < module.cols; n++) {
@@ -104,8 +106,8 @@ std::vector<Case> backward_cases() {
 }
 OPERATION("linear_backward", backward_cases);
 
-// u and du as a forward and backward pass leave them: a row's own columns filled, with zeros for a module without a pair; the others
-// poisoned.
+// u and du as a forward and backward pass leave them: a row's own columns filled, with zeros for a module without a
+// pair; the others poisoned.
 Mat routed(const LinearData& data, uint64_t seed) {
   Numbers numbers(seed);
   Mat u(data.x.rows, data.u_cols());
@@ -154,7 +156,8 @@ std::vector<Case> weight_gradient_cases() {
     auto bound = [&](int64_t i, int64_t k) { return chain(n, dys[size_t(i)], xs[size_t(k)]) + 1e-15; };
     out.add("dw", place.read(dw), bound);
     out.add("dw without db", place.read(without), bound);
-    out.add("db", place.read(db), [&](int64_t, int64_t i) { return chain(n, dys[size_t(i)], std::sqrt(double(n))) + 1e-15; });
+    out.add("db", place.read(db),
+            [&](int64_t, int64_t i) { return chain(n, dys[size_t(i)], std::sqrt(double(n))) + 1e-15; });
     return out;
   });
 }
@@ -170,9 +173,8 @@ std::vector<Case> group_gradient_cases() {
       GradTensor dw = place.put(GradMat(data.total_n(), data.shape.k));
       backend.weight_gradient(dw, nullptr, place.put(data.dy), place.put(data.x), data.rows.of(v));
       place.guards(data.shape.name);
-      out.add("dw", place.read(dw), [&](int64_t i, int64_t k) {
-        return chain(data.x.rows, dys[size_t(i)], xs[size_t(k)]);
-      });
+      out.add("dw", place.read(dw),
+              [&](int64_t i, int64_t k) { return chain(data.x.rows, dys[size_t(i)], xs[size_t(k)]); });
     }
     return out;
   });
@@ -215,7 +217,8 @@ void check_transposes(Backend& backend) {
     for (const LoraGroup& group : pairs.groups())
       for (size_t m = 0; m < shape.n.size(); m++) {
         if (!group.present[m]) continue;
-        const Mat a = place.read(group.a), at = place.read(group.at), bt = place.read(group.bt[m]), b = place.read(group.b[m]);
+        const Mat a = place.read(group.a), at = place.read(group.at), bt = place.read(group.bt[m]),
+                  b = place.read(group.b[m]);
         bool same = true;
         for (int64_t i = int64_t(m) * group.rank; i < (int64_t(m) + 1) * group.rank; i++)
           for (int64_t k = 0; k < a.cols; k++) same &= a(i, k) == at(k, i);

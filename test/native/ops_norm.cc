@@ -33,8 +33,10 @@ std::vector<Case> rmsnorm_cases() {
     cases.push_back({each.name, [each](Backend& backend) {
                        Numbers numbers(31);
                        Place place(backend);
-                       Mat x = numbers.matrix(each.cu.back(), each.cols, each.size), w = numbers.matrix(1, each.cols, 2);
-                       for (int64_t j = 0; j < x.cols; j++) x(x.rows - 1, j) = each.name == "5 x 64" ? 0 : x(x.rows - 1, j);
+                       Mat x = numbers.matrix(each.cu.back(), each.cols, each.size),
+                           w = numbers.matrix(1, each.cols, 2);
+                       for (int64_t j = 0; j < x.cols; j++)
+                         x(x.rows - 1, j) = each.name == "5 x 64" ? 0 : x(x.rows - 1, j);
                        Tensor y = place.poison(x.rows, x.cols);
                        backend.rmsnorm(y, place.put(x), place.put(w), each.eps);
                        place.guards(each.name);
@@ -52,35 +54,38 @@ OPERATION("rmsnorm", rmsnorm_cases);
 std::vector<Case> rmsnorm_backward_cases() {
   std::vector<Case> cases;
   for (const NormCase& each : kNorms)
-    cases.push_back({each.name, [each](Backend& backend) {
-                       Numbers numbers(32);
-                       Place place(backend);
-                       const Rows rows(each.cu);
-                       const Mat x = numbers.matrix(each.cu.back(), each.cols, each.size), w = numbers.matrix(1, each.cols, 2);
-                       const Mat dy = numbers.matrix(x.rows, x.cols), before = numbers.matrix(x.rows, x.cols);
-                       const GradMat dw_before = numbers.gradient(1, x.cols);
-                       Tensor tx = place.put(x), tw = place.put(w), tdy = place.put(dy);
-                       Tensor written = place.poison(x.rows, x.cols), added = place.put(before);
-                       GradTensor dw = place.put(dw_before);
-                       backend.rmsnorm_backward(written, &dw, tdy, tx, tw, each.eps, rows.all(), false);
-                       backend.rmsnorm_backward(added, nullptr, tdy, tx, tw, each.eps, rows.all(), true);
-                       place.guards(each.name);
+    cases.push_back(
+        {each.name, [each](Backend& backend) {
+           Numbers numbers(32);
+           Place place(backend);
+           const Rows rows(each.cu);
+           const Mat x = numbers.matrix(each.cu.back(), each.cols, each.size), w = numbers.matrix(1, each.cols, 2);
+           const Mat dy = numbers.matrix(x.rows, x.cols), before = numbers.matrix(x.rows, x.cols);
+           const GradMat dw_before = numbers.gradient(1, x.cols);
+           Tensor tx = place.put(x), tw = place.put(w), tdy = place.put(dy);
+           Tensor written = place.poison(x.rows, x.cols), added = place.put(before);
+           GradTensor dw = place.put(dw_before);
+           backend.rmsnorm_backward(written, &dw, tdy, tx, tw, each.eps, rows.all(), false);
+           backend.rmsnorm_backward(added, nullptr, tdy, tx, tw, each.eps, rows.all(), true);
+           place.guards(each.name);
 
-                       const auto xs = x.row_norms(), dys = dy.row_norms();
-                       auto scale = [&](int64_t t) { return 1 / std::sqrt(xs[size_t(t)] * xs[size_t(t)] / double(x.cols) + each.eps); };
-                       // |dx| <= s |w| |dy| + s |x_j| / |x| sqrt(..): both parts are bounded by s max|w| |dy|.
-                       auto dx_bound = [&](int64_t t, int64_t) {
-                         return 4 * kEps * (4 + std::sqrt(double(x.cols))) * scale(t) * 2 * dys[size_t(t)] + 2 * kEps;
-                       };
-                       Outputs out;
-                       out.add("dx", place.read(written), dx_bound);
-                       out.add("dx, accumulated", place.read(added), dx_bound);
-                       out.add("dw", place.read(dw), [&](int64_t, int64_t) {
-                         // x s is below sqrt(H) in size.
-                         return 4 * kEps * std::sqrt(double(x.rows) * double(x.cols)) * std::sqrt(double(x.rows) + 16) + 1e-15;
-                       });
-                       return out;
-                     }});
+           const auto xs = x.row_norms(), dys = dy.row_norms();
+           auto scale = [&](int64_t t) {
+             return 1 / std::sqrt(xs[size_t(t)] * xs[size_t(t)] / double(x.cols) + each.eps);
+           };
+           // |dx| <= s |w| |dy| + s |x_j| / |x| sqrt(..): both parts are bounded by s max|w| |dy|.
+           auto dx_bound = [&](int64_t t, int64_t) {
+             return 4 * kEps * (4 + std::sqrt(double(x.cols))) * scale(t) * 2 * dys[size_t(t)] + 2 * kEps;
+           };
+           Outputs out;
+           out.add("dx", place.read(written), dx_bound);
+           out.add("dx, accumulated", place.read(added), dx_bound);
+           out.add("dw", place.read(dw), [&](int64_t, int64_t) {
+             // x s is below sqrt(H) in size.
+             return 4 * kEps * std::sqrt(double(x.rows) * double(x.cols)) * std::sqrt(double(x.rows) + 16) + 1e-15;
+           });
+           return out;
+         }});
   return cases;
 }
 OPERATION("rmsnorm_backward", rmsnorm_backward_cases);

@@ -63,7 +63,9 @@ void check_memory(Backend& backend) {
 TEST("memory is zeroed, written, read, copied and zeroed again, and nothing beside it (reference)") {
   check_memory(reference_backend());
 }
-BACKEND_TEST("memory is zeroed, written, read, copied and zeroed again, and nothing beside it") { check_memory(backend); }
+BACKEND_TEST("memory is zeroed, written, read, copied and zeroed again, and nothing beside it") {
+  check_memory(backend);
+}
 
 BACKEND_TEST("memory lies on 64 bytes") {
   for (size_t bytes : {size_t(1), size_t(100), size_t(1) << 20})
@@ -82,7 +84,8 @@ std::vector<Case> embed_cases() {
                          std::vector<bf16> narrow;
                          for (float value : table.v) narrow.push_back(float_to_bf16(value));
                          const void* from = dtype == DType::bf16 ? (const void*)narrow.data() : table.v.data();
-                         auto w = backend.pack(std::vector<WeightSource>{{from, dtype, vocabulary, size.cols, nullptr}});
+                         auto w =
+                             backend.pack(std::vector<WeightSource>{{from, dtype, vocabulary, size.cols, nullptr}});
                          std::vector<int32_t> ids;
                          for (int64_t t = 0; t < size.rows; t++) ids.push_back(t == 1 ? 76 : numbers.below(77));
                          Tensor y = place.poison(size.rows, size.cols);
@@ -124,7 +127,8 @@ std::vector<Case> rope_cases() {
     double theta;
   };
   std::vector<Case> cases;
-  for (const Shape& shape : {Shape{1, 1, 16, 1e4}, {47, 2, 16, 1e4}, {5, 7, 64, 1e6}, {13, 3, 32, 5e5}, {3, 2, 128, 1e6}})
+  for (const Shape& shape :
+       {Shape{1, 1, 16, 1e4}, {47, 2, 16, 1e4}, {5, 7, 64, 1e6}, {13, 3, 32, 5e5}, {3, 2, 128, 1e6}})
     for (bool inverse : {false, true})
       cases.push_back({std::to_string(shape.rows) + " x " + std::to_string(shape.heads) + " heads of " +
                            std::to_string(shape.d) + (inverse ? ", inverse" : ""),
@@ -132,9 +136,11 @@ std::vector<Case> rope_cases() {
                          Place place(backend);
                          Numbers numbers(43);
                          std::vector<double> frequencies;
-                         for (int i = 0; i < shape.d / 2; i++) frequencies.push_back(std::pow(shape.theta, -2.0 * i / shape.d));
+                         for (int i = 0; i < shape.d / 2; i++)
+                           frequencies.push_back(std::pow(shape.theta, -2.0 * i / shape.d));
                          std::vector<int32_t> positions;
-                         for (int64_t t = 0; t < shape.rows; t++) positions.push_back(t == 0 ? 0 : numbers.below(40000));
+                         for (int64_t t = 0; t < shape.rows; t++)
+                           positions.push_back(t == 0 ? 0 : numbers.below(40000));
                          const Mat x = numbers.matrix(shape.rows, shape.heads * shape.d);
                          Tensor y = place.put(x);
                          backend.rope(y, shape.heads, shape.d, positions, frequencies, inverse);
@@ -177,9 +183,11 @@ std::vector<Case> swiglu_cases() {
     Tensor y = place.poison(size.rows, size.cols);
     place.backend().swiglu(y, place.put(x));
     Outputs out;
-    // Relative to gate times up, as silu goes to zero faster than the gate does; where exp(-gate) nears the end of f32, to 1e-34.
+    // Relative to gate times up, as silu goes to zero faster than the gate does; where exp(-gate) nears the end of f32,
+    // to 1e-34.
     out.add("y", place.read(y), [&](int64_t t, int64_t j) {
-      return 8 * kEps * std::abs(double(x(t, j)) * x(t, size.cols + j)) * std::min(1.0, std::exp(double(x(t, j)) + 1)) + 1e-34;
+      return 8 * kEps * std::abs(double(x(t, j)) * x(t, size.cols + j)) * std::min(1.0, std::exp(double(x(t, j)) + 1)) +
+             1e-34;
     });
     return out;
   });

@@ -10,39 +10,40 @@ using namespace rolegrad::testing;
 namespace {
 
 std::vector<Case> sample_cases() {
-  const std::vector<SamplingOptions> settings{{1, 1, 0},      {0, 1, 0},       {0.7, 1, 0},    {1.5, 1, 0},   {1, 0.9, 0},
-                                              {1, 0.3, 0},    {1, 1, 5},       {1, 1, 1},      {0.6, 0.95, 20}, {1, 0.8, 3},
-                                              {1, 1e-9, 0},   {1, 1, 1 << 20}, {2, 0.999, 50}, {0, 0.5, 3}};
+  const std::vector<SamplingOptions> settings{
+      {1, 1, 0}, {0, 1, 0},       {0.7, 1, 0}, {1.5, 1, 0},  {1, 0.9, 0},     {1, 0.3, 0},    {1, 1, 5},
+      {1, 1, 1}, {0.6, 0.95, 20}, {1, 0.8, 3}, {1, 1e-9, 0}, {1, 1, 1 << 20}, {2, 0.999, 50}, {0, 0.5, 3}};
   std::vector<Case> cases;
   for (int64_t vocabulary : {1, 2, 33, 130, 1025, 2500})
     for (double size : {0.1, 3.0, 30.0})
-      cases.push_back({std::to_string(vocabulary) + " words, logits to " + show(size), [=](Backend& backend) {
-                         Place place(backend);
-                         Numbers numbers(71);
-                         std::vector<SamplingOptions> options;
-                         std::vector<double> draw;
-                         for (int i = 0; i < 3; i++)
-                           for (const SamplingOptions& each : settings) {
-                             options.push_back(each);
-                             draw.push_back(i == 0 ? 0 : i == 1 ? 0.9999 : numbers.uniform());
-                           }
-                         const Mat logits = numbers.matrix(int64_t(options.size()), vocabulary, size);
-                         std::vector<int32_t> token(options.size() + 1, -7);
-                         std::vector<float> logprob(options.size() + 1, 7);
-                         backend.sample(std::span(token).first(options.size()), std::span(logprob).first(options.size()),
-                                        place.put(logits), options, draw);
-                         place.guards("sample");
-                         CHECK_EQUAL(token.back(), -7);
-                         CHECK_EQUAL(logprob.back(), 7);
-                         token.pop_back(), logprob.pop_back();
-                         Outputs out;
-                         out.add_list("token", std::vector<double>(token.begin(), token.end()), Outputs::none);
-                         out.add_list("logprob", std::vector<double>(logprob.begin(), logprob.end()), [&](int64_t i, int64_t) {
-                           const double t = options[size_t(i)].temperature == 0 ? 1 : options[size_t(i)].temperature;
-                           return 4 * kEps * (size / t + std::log(double(vocabulary)) + std::abs(logprob[size_t(i)]));
-                         });
-                         return out;
-                       }});
+      cases.push_back(
+          {std::to_string(vocabulary) + " words, logits to " + show(size), [=](Backend& backend) {
+             Place place(backend);
+             Numbers numbers(71);
+             std::vector<SamplingOptions> options;
+             std::vector<double> draw;
+             for (int i = 0; i < 3; i++)
+               for (const SamplingOptions& each : settings) {
+                 options.push_back(each);
+                 draw.push_back(i == 0 ? 0 : i == 1 ? 0.9999 : numbers.uniform());
+               }
+             const Mat logits = numbers.matrix(int64_t(options.size()), vocabulary, size);
+             std::vector<int32_t> token(options.size() + 1, -7);
+             std::vector<float> logprob(options.size() + 1, 7);
+             backend.sample(std::span(token).first(options.size()), std::span(logprob).first(options.size()),
+                            place.put(logits), options, draw);
+             place.guards("sample");
+             CHECK_EQUAL(token.back(), -7);
+             CHECK_EQUAL(logprob.back(), 7);
+             token.pop_back(), logprob.pop_back();
+             Outputs out;
+             out.add_list("token", std::vector<double>(token.begin(), token.end()), Outputs::none);
+             out.add_list("logprob", std::vector<double>(logprob.begin(), logprob.end()), [&](int64_t i, int64_t) {
+               const double t = options[size_t(i)].temperature == 0 ? 1 : options[size_t(i)].temperature;
+               return 4 * kEps * (size / t + std::log(double(vocabulary)) + std::abs(logprob[size_t(i)]));
+             });
+             return out;
+           }});
   return cases;
 }
 OPERATION("sample", sample_cases);
@@ -58,7 +59,8 @@ Drawn draw_from(Backend& backend, std::vector<double> probabilities, SamplingOpt
   for (size_t v = 0; v < probabilities.size(); v++) logits.v[v] = float(std::log(probabilities[v]));
   int32_t token = -1;
   float logprob = 0;
-  backend.sample(std::span(&token, 1), std::span(&logprob, 1), place.put(logits), std::span(&options, 1), std::span(&draw, 1));
+  backend.sample(std::span(&token, 1), std::span(&logprob, 1), place.put(logits), std::span(&options, 1),
+                 std::span(&draw, 1));
   return {token, logprob};
 }
 
@@ -94,7 +96,9 @@ void check_draws(Backend& backend) {
   CHECK_CLOSE(draw_from(backend, p, {0, 1, 0}, 0.0).logprob, std::log(0.4), 1e-6);
   CHECK_CLOSE(draw_from(backend, p, {0.5, 1, 0}, 0.999).logprob, std::log(0.09 / 0.30), 1e-6);
 }
-TEST("a draw picks by the inverse distribution over what top-k and top-p keep (reference)") { check_draws(reference_backend()); }
+TEST("a draw picks by the inverse distribution over what top-k and top-p keep (reference)") {
+  check_draws(reference_backend());
+}
 BACKEND_TEST("a draw picks by the inverse distribution over what top-k and top-p keep") { check_draws(backend); }
 
 void check_ties(Backend& backend) {
@@ -110,7 +114,9 @@ void check_ties(Backend& backend) {
     CHECK_EQUAL(draw_from(backend, {0, 0, 0.5, 0.5, 0}, {1, 1, 4}, draw).token, draw < 0.5 ? 2 : 3);
   }
 }
-TEST("ties go to the lower id, and a word without probability is never drawn (reference)") { check_ties(reference_backend()); }
+TEST("ties go to the lower id, and a word without probability is never drawn (reference)") {
+  check_ties(reference_backend());
+}
 BACKEND_TEST("ties go to the lower id, and a word without probability is never drawn") { check_ties(backend); }
 
 BACKEND_TEST("drawn frequencies are the probabilities") {

@@ -39,16 +39,21 @@ struct LossData {
 
 std::vector<Case> policy_loss_cases() {
   std::vector<Case> cases;
-  for (const LossCase& each : {LossCase{"no row", 0}, {"one row", 1, 0, 0.2, 0.2, false, 0}, {"all masked", 5, 0.01, 0.2, 0.2, true, 1},
-                               {"100 rows", 100, 0, 0.2, 0.2, false}, {"1031 rows with KL", 1031, 0.04},
-                               {"a reference and beta 0", 50}, {"wide bounds", 50, 0.001, 0.9, 9}})
+  for (const LossCase& each : {LossCase{"no row", 0},
+                               {"one row", 1, 0, 0.2, 0.2, false, 0},
+                               {"all masked", 5, 0.01, 0.2, 0.2, true, 1},
+                               {"100 rows", 100, 0, 0.2, 0.2, false},
+                               {"1031 rows with KL", 1031, 0.04},
+                               {"a reference and beta 0", 50},
+                               {"wide bounds", 50, 0.001, 0.9, 9}})
     cases.push_back({each.name, [each](Backend& backend) {
                        LossData data(each);
                        Place place(backend);
                        const size_t n = size_t(each.rows);
                        std::vector<float> coefficient(n + 1, 77), per_token(n + 1, 77);
-                       const PolicyLossOutput result = backend.policy_loss(
-                           std::span(coefficient).first(n), std::span(per_token).first(n), place.put(data.logprob), data.input);
+                       const PolicyLossOutput result =
+                           backend.policy_loss(std::span(coefficient).first(n), std::span(per_token).first(n),
+                                               place.put(data.logprob), data.input);
                        place.guards(each.name);
                        CHECK_EQUAL(coefficient[n], 77);
                        CHECK_EQUAL(per_token[n], 77);
@@ -57,7 +62,8 @@ std::vector<Case> policy_loss_cases() {
                        auto size = [&](int64_t r) {
                          const size_t i = size_t(r);
                          if (data.weight[i] == 0) return 0.0;
-                         double terms = std::exp(double(data.logprob(r, 0)) - data.old[i]) * std::abs(data.advantage[i]);
+                         double terms =
+                             std::exp(double(data.logprob(r, 0)) - data.old[i]) * std::abs(data.advantage[i]);
                          const double d = double(data.reference[i]) - data.logprob(r, 0);
                          if (each.reference) terms += each.beta * (std::exp(d) + std::abs(d) + 1);
                          return terms;
@@ -67,10 +73,11 @@ std::vector<Case> policy_loss_cases() {
                        Outputs out;
                        coefficient.pop_back(), per_token.pop_back();
                        out.add_list("coefficient", std::vector<double>(coefficient.begin(), coefficient.end()),
-                               [&](int64_t r, int64_t) { return 2 * kEps * data.weight[size_t(r)] * size(r); });
+                                    [&](int64_t r, int64_t) { return 2 * kEps * data.weight[size_t(r)] * size(r); });
                        out.add_list("per_token", std::vector<double>(per_token.begin(), per_token.end()),
-                               [&](int64_t r, int64_t) { return 2 * kEps * size(r); });
-                       out.add_list("loss, k3", {result.loss, result.k3}, [&](int64_t, int64_t) { return 1e-14 * (all + 3 * double(n)); });
+                                    [&](int64_t r, int64_t) { return 2 * kEps * size(r); });
+                       out.add_list("loss, k3", {result.loss, result.k3},
+                                    [&](int64_t, int64_t) { return 1e-14 * (all + 3 * double(n)); });
                        out.add_list("clip_high, clip_low", {result.clip_high, result.clip_low}, Outputs::none);
                        return out;
                      }});
@@ -84,7 +91,8 @@ void check_loss_by_hand(Backend& backend) {
   Mat logprob(6, 1);
   logprob.v = {-1, -1, -1, -1, -1, NAN};
   const float ln2 = float(std::log(2.0));
-  const std::vector<float> old{-1 - ln2, -1 - ln2, -1 + ln2, -1 + ln2, -1, NAN}, reference{-1, -1, -1, -1, -1 + ln2, NAN};
+  const std::vector<float> old{-1 - ln2, -1 - ln2, -1 + ln2, -1 + ln2, -1, NAN},
+      reference{-1, -1, -1, -1, -1 + ln2, NAN};
   const std::vector<double> advantage{3, -3, 3, -3, 3, NAN}, weight{0.5, 0.5, 0.5, 0.5, 0.25, 0};
   std::vector<float> coefficient(6), per_token(6);
   const auto out = backend.policy_loss(coefficient, per_token, place.put(logprob),
@@ -189,7 +197,9 @@ void check_adamw_by_hand(Backend& backend) {
   CHECK_CLOSE(place.read(m)(0, 1), -50, 1e-5);
   CHECK_CLOSE(place.read(v)(0, 1), 250, 1e-4);
 }
-TEST("AdamW's first step is the learning rate, after the decay (reference)") { check_adamw_by_hand(reference_backend()); }
+TEST("AdamW's first step is the learning rate, after the decay (reference)") {
+  check_adamw_by_hand(reference_backend());
+}
 BACKEND_TEST("AdamW's first step is the learning rate, after the decay") { check_adamw_by_hand(backend); }
 
 }  // namespace

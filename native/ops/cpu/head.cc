@@ -71,6 +71,13 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
   int64_t chunks = (head.n() + kVocabularyChunk - 1) / kVocabularyChunk, rows = h.rows;
   float* dl = workspace(chunk_, rows * kVocabularyChunk);
   int64_t row_parts = (rows + kHeadRows - 1) / kHeadRows;
+  // Masked rows are left out of dw as well: 0 x NaN is NaN.
+  Rows::Group taught;
+  for (size_t s = 0; dw && s + 1 < group.cuts.size(); s++) {
+    for (int32_t i = group.cuts[s]; i < group.cuts[s + 1]; i++)
+      if (coefficient[size_t(group.rows[size_t(i)])] != 0) taught.rows.push_back(group.rows[size_t(i)]);
+    if (int32_t(taught.rows.size()) > taught.cuts.back()) taught.cuts.push_back(int32_t(taught.rows.size()));
+  }
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
     int64_t v0 = chunk * kVocabularyChunk, n = std::min(kVocabularyChunk, head.n() - v0);
     parallel(row_parts, [&](int64_t task, int worker) {
@@ -112,7 +119,7 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
     });
     if (dw)
       weight_gradient({dw->data + v0 * dw->ld, n, dw->cols, dw->ld}, nullptr, {dl, rows, n, kVocabularyChunk}, h,
-                      group);
+                      taught);
   }
 }
 

@@ -56,7 +56,8 @@ struct Head {
   double weights(std::vector<double>& p, const Tensor& q, int64_t row, int64_t position) const {
     p.assign(size_t(position + 1), 0);
     for (int64_t j = 0; j <= position; j++) {
-      for (int c = 0; c < shape.head_dim; c++) p[size_t(j)] += double(at(q, row, head * shape.head_dim + c)) * key(j)[c];
+      for (int c = 0; c < shape.head_dim; c++)
+        p[size_t(j)] += double(at(q, row, head * shape.head_dim + c)) * key(j)[c];
       p[size_t(j)] *= shape.scale;
     }
     return softmax(p);

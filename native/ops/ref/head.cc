@@ -35,7 +35,8 @@ void RefBackend::head_logprobs(const Tensor& logprob, const Tensor& lse, const T
 }
 
 // dz_v = coefficient (softmax(z)_v - [v = target]) / temperature;   dh = sum_v dz_v w_v;   dw_v += dz_v h
-// A row of coefficient 0 is left out, not multiplied. The softmax is computed again: lse, which spares that, is not read.
+// A row of coefficient 0 is left out, not multiplied. The softmax is computed again: lse, which spares that, is not
+// read.
 void RefBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor&,
                                const PackedWeight& head, std::span<const int32_t> targets,
                                std::span<const float> coefficient, float temperature, const Rows::Group& group) {

@@ -7,9 +7,10 @@
 
 #include "ops/backend.h"
 
-// Every operation of the seam as the loops of its definition: sums in f64, rounded to f32 only where a result is stored; no threads,
-// no blocking, never optimised. Short enough to check by eye against the equation; every other backend is tested against it.
-// One file per family: memory, weights, embedding, norm, linear, attention, elementwise, head, policy, optimizer, sample.
+// Every operation of the seam as the loops of its definition: sums in f64, rounded to f32 only where a result is
+// stored; no threads, no blocking, never optimised. Short enough to check by eye against the equation; every other
+// backend is tested against it. One file per family: memory, weights, embedding, norm, linear, attention, elementwise,
+// head, policy, optimizer, sample.
 namespace rolegrad::ref {
 
 inline float& at(const Tensor& x, int64_t row, int64_t col) { return x.data[row * x.ld + col]; }

@@ -7,8 +7,9 @@ namespace rolegrad::ref {
 
 namespace {
 
-// The ids that may be drawn, in vocabulary order: the top_k most probable, and of these the smallest set of most probable ones
-// whose share reaches top_p (the share among what top_k left, as Hugging Face does it). Ties go to the lower id.
+// The ids that may be drawn, in vocabulary order: the top_k most probable, and of these the smallest set of most
+// probable ones whose share reaches top_p (the share among what top_k left, as Hugging Face does it). Ties go to the
+// lower id.
 std::vector<int32_t> kept(const std::vector<double>& p, const SamplingOptions& options) {
   std::vector<int32_t> ids(p.size());
   std::iota(ids.begin(), ids.end(), 0);

@@ -24,7 +24,8 @@ std::unique_ptr<PackedWeight> RefBackend::pack(std::span<const WeightSource> mod
 
 void RefBackend::repack(PackedWeight& packed, int m, const Tensor& values, const Tensor* bias) {
   auto& weight = static_cast<Weight&>(packed);
-  if (weight.dtype() != DType::f32) throw Error("ERR_DTYPE", "Expected f32 weights for full training but received bf16");
+  if (weight.dtype() != DType::f32)
+    throw Error("ERR_DTYPE", "Expected f32 weights for full training but received bf16");
   for (int64_t n = 0; n < weight.n(m); n++) {
     int64_t row = weight.column(m) + n;
     for (int64_t k = 0; k < weight.k(); k++) weight.w[size_t(row * weight.k() + k)] = at(values, n, k);

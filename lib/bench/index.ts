@@ -1,0 +1,75 @@
+import { native } from "../binding.js";
+import { Checkpoints, type SizeName, sizeNames } from "./checkpoint.js";
+import { decodeBench } from "./decode.js";
+import { interference } from "./interference.js";
+import { gemm, routedBackward, routedForward } from "./linear.js";
+import { Machine } from "./machine.js";
+import { Peer } from "./peer.js";
+import { fullTrainStep, trainStep } from "./train.js";
+import { type Bench, type BenchContext, type BenchLine, type BenchName, benchNames } from "./types.js";
+
+export { sizeNames, type SizeName } from "./checkpoint.js";
+export { benchNames, type BenchLine, type BenchName, type MachineLine, type ResultLine } from "./types.js";
+
+const benches: Record<BenchName, Bench> = {
+  gemm,
+  "routed-forward": routedForward,
+  "routed-backward": routedBackward,
+  "train-step": trainStep,
+  "full-train-step": fullTrainStep,
+  decode: decodeBench,
+  interference,
+};
+
+export interface BenchOptions {
+  /** Default: all. */
+  benches?: readonly BenchName[];
+  /** Model sizes. Default: all; with `quick` all but the largest. */
+  sizes?: readonly SizeName[];
+  /** Only cases whose name contains one of these. */
+  cases?: readonly string[];
+  /** One round of a few runs, fewer cases and tokens. */
+  quick?: boolean;
+  /** Run the same work in Python beside it. */
+  peer?: boolean;
+  signal?: AbortSignal;
+  status?: (text: string) => void;
+  remark?: (text: string) => void;
+}
+
+/**
+ * Measures the machine, then case by case; every case is verified before it is timed, and ERR_BENCH_WRONG ends the run where
+ * a result is wrong.
+ */
+export async function* runBenches(options: BenchOptions = {}): AsyncGenerator<BenchLine, void, undefined> {
+  const { benches: names = benchNames, cases = [], quick = false, remark = () => {}, status = () => {} } = options;
+  const signal = options.signal ?? new AbortController().signal;
+  const sizes = options.sizes ?? sizeNames.filter((name) => !quick || name !== "qwen2.5-0.5b");
+  status("measuring the machine");
+  const machine = await Machine.measure(native, signal);
+  yield machine.line;
+  const checkpoints = new Checkpoints();
+  const peer = options.peer === true ? await Peer.start(machine.line.threads, remark) : undefined;
+  const context: BenchContext = {
+    native,
+    machine,
+    checkpoints,
+    peer,
+    sizes,
+    quick,
+    repeats: quick ? { rounds: 1, runs: 3, least: 0.01 } : { rounds: 3, runs: 5, least: 0.05 },
+    wanted: (name) => cases.length === 0 || cases.some((part) => name.includes(part)),
+    status,
+    remark,
+    signal,
+  };
+  try {
+    for (const name of benchNames.filter((bench) => names.includes(bench))) {
+      signal.throwIfAborted();
+      yield* benches[name](context);
+    }
+  } finally {
+    peer?.close();
+    await checkpoints.remove();
+  }
+}

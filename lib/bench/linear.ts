@@ -1,0 +1,103 @@
+// One linear: the plain product, and the routed one with two adapters of rank 8 whose roles alternate in spans of rows.
+import { abortable } from "../arguments.js";
+import type { LinearMeasurementOptions, NativeLinearMeasurement } from "../binding.js";
+import { race, resultLine } from "./timing.js";
+import type { Bench, BenchContext } from "./types.js";
+import { requireSameBits } from "./verify.js";
+
+/** T rows, K inputs, N outputs: the linears of Qwen2.5-0.5B, a square one, and few rows. */
+const shapes: readonly (readonly [t: number, k: number, n: number])[] = [
+  [2048, 896, 4864],
+  [2048, 896, 896],
+  [2048, 4864, 896],
+  [2048, 2048, 2048],
+  [64, 896, 4864],
+  [1, 896, 4864],
+];
+/** Of the routed linears with --quick. */
+const quickShapes = new Set(["2048x896x4864", "64x896x4864", "1x896x4864"]);
+const rank = 8;
+const roles = 2;
+
+interface LinearCase {
+  t: number;
+  k: number;
+  n: number;
+  dtype: "float32" | "bfloat16";
+  span: number;
+}
+
+function cases({ quick }: BenchContext, routed: boolean): LinearCase[] {
+  const dtypes = quick && routed ? (["float32"] as const) : (["float32", "bfloat16"] as const);
+  return dtypes.flatMap((dtype) =>
+    shapes
+      .filter((shape) => !(quick && routed) || quickShapes.has(shape.join("x")))
+      .flatMap(([t, k, n]) => (routed && t > 1 ? [4, 64] : [64]).map((span) => ({ t, k, n, dtype, span }))),
+  );
+}
+
+function caseName({ t, k, n, dtype, span }: LinearCase, routed: boolean): string {
+  return `${t}x${k}x${n} ${dtype === "float32" ? "f32" : "bf16"}${routed && t > 1 ? ` span ${span}` : ""}`;
+}
+
+/** Sampled outputs against scalar chains, bit for bit: ERR_BENCH_WRONG names the first that differs. */
+export async function verifyLinear(
+  name: string,
+  linear: Pick<NativeLinearMeasurement, "verify">,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const { name: what, got, expected } of await abortable(linear.verify(), signal))
+    requireSameBits(`${name}: ${what} against a scalar chain`, got, expected);
+}
+
+type What = Parameters<NativeLinearMeasurement["time"]>[0];
+
+function linearBench(bench: "gemm" | "routed-forward" | "routed-backward"): Bench {
+  const routed = bench !== "gemm";
+  const passes = bench === "routed-backward" ? 2 : 1;
+  const what: What = ({ gemm: "plain", "routed-forward": "forward", "routed-backward": "forwardBackward" } as const)[
+    bench
+  ];
+  return async function* (context) {
+    const { native, machine, peer, repeats, signal } = context;
+    for (const shape of cases(context, routed)) {
+      const name = caseName(shape, routed);
+      if (!context.wanted(name)) continue;
+      context.status(`${bench} ${name}`);
+      const { t, k, n, span, dtype } = shape;
+      const options: LinearMeasurementOptions = { t, k, n, span, rank, roles, bf16: dtype === "bfloat16" };
+      const linear = new native.LinearMeasurement(options);
+      try {
+        await verifyLinear(`${bench} ${name}`, linear, signal);
+        const time = (work: What) => () => abortable(linear.time(work, repeats.runs, repeats.least), signal);
+        const request = { bench, ...shape, rank, roles, least: repeats.least };
+        const best = await race(repeats.rounds, {
+          engine: time(what),
+          plain: routed ? time("plain") : () => Promise.resolve(undefined),
+          peer: () => Promise.resolve(peer?.time(request, repeats.runs)),
+        });
+        const seconds = best.engine as number;
+        // dA, dB, du and du A are as much again, twice: forward, and two products backward.
+        const low = routed ? 2 * t * rank * (k + n) * (bench === "routed-backward" ? 3 : 1) : 0;
+        const flops = passes * 2 * t * k * n + low;
+        const weight = k * n * (dtype === "bfloat16" ? 2 : 4);
+        const bytes = passes * (weight + 4 * t * (k + n));
+        // Few rows: calls take turns on copies of the weight, so that it comes from memory as it does when a model decodes.
+        const roofline = await machine.roofline([{ flops, bytes, workingSet: t < 16 ? Infinity : bytes }]);
+        const outcome = { bench, name, unit: "GFLOP/s" as const, work: flops / 1e9, seconds, roofline };
+        yield resultLine(
+          { ...outcome, peer: peer?.describe(request, best.peer) },
+          routed ? { overhead: seconds / (passes * (best.plain as number)) } : {},
+        );
+      } finally {
+        linear.close();
+      }
+    }
+  };
+}
+
+export const gemm = linearBench("gemm");
+/** overhead: the routed product over the plain one. */
+export const routedForward = linearBench("routed-forward");
+/** Forward, dx, dA and dB; overhead: over two plain products. */
+export const routedBackward = linearBench("routed-backward");

@@ -1,0 +1,85 @@
+import type { Native } from "../binding.js";
+import type { Checkpoints, SizeName } from "./checkpoint.js";
+import type { Machine } from "./machine.js";
+import type { Peer } from "./peer.js";
+
+/** What can be measured, in the order of a run. */
+export const benchNames = [
+  "gemm",
+  "routed-forward",
+  "routed-backward",
+  "train-step",
+  "full-train-step",
+  "decode",
+  "interference",
+] as const;
+export type BenchName = (typeof benchNames)[number];
+
+/** The first line of every run. */
+export interface MachineLine {
+  bench: "machine";
+  cpu: string;
+  /** The kernels in use: "avx512", "avx2", "neon". */
+  isa: string;
+  threads: number;
+  /** f32, fused multiply-adds counted as two operations, all threads. */
+  fmaPeakGflops: number;
+  /** Reading 512 MiB, all threads. */
+  readGBps: number;
+  node: string;
+  version: string;
+}
+
+/** One case. Everything is measured in the run that prints it. */
+export interface ResultLine {
+  bench: BenchName;
+  case: string;
+  /** Work a second, in `unit`. */
+  value: number;
+  unit: "GFLOP/s" | "tokens/s" | "questions/s";
+  /** The same work at the roofline: the lower of what the FMA peak and the bandwidth of reading allow. */
+  limit: number;
+  limitedBy: "compute" | "memory";
+  /** value / limit. */
+  share: number;
+  /** Seconds of one call. */
+  seconds: number;
+  /** Routed ones: time over the engine's own plain work of the same shape. */
+  overhead?: number;
+  /** Largest resident memory while the steps were timed. */
+  peakRssMiB?: number;
+  /** What ran the same work beside it, its figure, and value / peerValue. */
+  peer?: string;
+  peerValue?: number;
+  ratio?: number;
+  peerPeakRssMiB?: number;
+}
+
+export type BenchLine = MachineLine | ResultLine;
+
+/** How often something is timed: the best of `rounds`, each the median of `runs` that last at least `least` seconds. */
+export interface Repeats {
+  rounds: number;
+  runs: number;
+  least: number;
+}
+
+/** What a bench works with. */
+export interface BenchContext {
+  native: Native;
+  machine: Machine;
+  checkpoints: Checkpoints;
+  peer: Peer | undefined;
+  sizes: readonly SizeName[];
+  quick: boolean;
+  repeats: Repeats;
+  /** Whether the case is asked for (--case). */
+  wanted(name: string): boolean;
+  /** Says what is under way, for a terminal. */
+  status(text: string): void;
+  /** Says what was left out and why. */
+  remark(text: string): void;
+  signal: AbortSignal;
+}
+
+export type Bench = (context: BenchContext) => AsyncGenerator<ResultLine, void, undefined>;

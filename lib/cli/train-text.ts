@@ -1,0 +1,114 @@
+import path from "node:path";
+import { annotate } from "../report/annotate.js";
+import {
+  explainReward,
+  type EvaluationRecord,
+  type LoadedRun,
+  type RunConfig,
+  type RunResult,
+  type StepRecord,
+} from "../run/index.js";
+import { evaluationText } from "./eval.js";
+import { grouped } from "./numbers.js";
+import { formatSeconds, formatTable } from "./output.js";
+import { Progress } from "./progress.js";
+import { style } from "./style.js";
+import type { TrainOutput } from "./train.js";
+
+/** How many of the last steps say whether a run earns anything. */
+const RECENT = 5;
+
+/** What `rolegrad train` says to a reader: a bar on a terminal, else a line a step; evaluations; and at the end where things are. */
+export class TrainText implements TrainOutput {
+  #training: Progress | undefined;
+  #evaluating: Progress | undefined;
+  #steps = 0;
+  #done = 0;
+  #note = "";
+  readonly #begin = performance.now();
+
+  start(config: RunConfig, setup: LoadedRun, step: number): void {
+    const { model, questions, evaluation, environment, directory } = setup;
+    this.#steps = config.steps;
+    this.#done = step;
+    const evalQuestions = evaluation?.questions.length ?? 0;
+    const judged = evalQuestions > 0 ? `${grouped(evalQuestions)} to evaluate on` : "none to evaluate on";
+    const routes = Object.entries(setup.adapters.routes ?? {}).map(
+      ([role, adapter]) => `${role} -> ${adapter ?? "none"}`,
+    );
+    const { steps, questionsPerStep, group, seed, variant, rank, alpha } = config;
+    const rows = [
+      ["model", `${model.name} (${model.info.backend})`],
+      ["questions", `${grouped(questions.length)} to train on, ${judged}`],
+      ["passages", `${grouped(environment.size)} indexed`],
+      ["adapters", `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}`],
+      ["run", `${where(directory)}: ${steps} steps of ${questionsPerStep} questions x ${group} answers, seed ${seed}`],
+    ];
+    console.log(formatTable(rows.map(([name = "", value = ""]) => [style.bold(name), value])));
+    if (step >= steps) console.log(`step ${step} of ${steps} is done already`);
+    else if (step > 0) console.log(`going on after step ${step}`);
+    if (step < steps) this.#training = new Progress("training", steps);
+  }
+
+  onProgress({ phase, done, total }: { phase: string; done: number; total: number }): void {
+    if (phase === "evaluation") (this.#evaluating ??= new Progress("evaluating", total)).update(done);
+    else
+      this.#training?.update(this.#done, `${phase === "update" ? "update" : `answers ${done}/${total}`}${this.#note}`);
+  }
+
+  onStep(record: StepRecord): void {
+    this.#done = record.step;
+    this.#note = `  reward ${record.reward.toFixed(3)}`;
+    if (process.stdout.isTTY) this.#training?.update(record.step, this.#note.trim());
+    else console.log(stepText(record, this.#steps));
+  }
+
+  onEvaluation(record: EvaluationRecord): void {
+    this.#evaluating?.end();
+    this.#evaluating = undefined;
+    console.log(`step ${record.step}: ${evaluationText(record)}`);
+  }
+
+  end(config: RunConfig, setup: LoadedRun, result: RunResult, report: string): void {
+    this.#training?.end();
+    const { status, step, stepsTaken, directory } = result;
+    const seconds = formatSeconds((performance.now() - this.#begin) / 1000);
+    if (status === "interrupted") {
+      console.log(
+        `interrupted after step ${step} of ${config.steps} (${seconds}); the same command goes on from there`,
+      );
+    } else console.log(`${style.good("done")}: ${stepsTaken} steps in ${seconds}`);
+    const rows = [
+      ["run directory", where(directory)],
+      ["checkpoint", where(result.checkpoint)],
+      ...(status === "finished" ? [["adapters", where(path.join(directory, "adapters"))]] : []),
+      ["report", where(report)],
+    ];
+    console.log(formatTable(rows, { indent: "  " }));
+    const recent = result.metrics.slice(-RECENT);
+    const reward = recent.reduce((sum, record) => sum + record.reward, 0) / Math.max(1, recent.length);
+    const why = explainReward(result.trajectories, config.agent);
+    if (why === undefined || reward >= 0.02) return;
+    const lines = why.findings.map((finding) => `  - ${finding}`);
+    console.log(
+      `\nThe reward is about zero (${reward.toFixed(3)} over the last ${recent.length} steps). In the last step:\n${lines.join("\n")}`,
+    );
+    const { tokenizer } = setup.model;
+    if (why.example === undefined || tokenizer === undefined) return;
+    console.log(`One of these answers:\n\n${annotate(why.example, tokenizer, setup.rollout.router.roles)}`);
+  }
+}
+
+function stepText(record: StepRecord, steps: number): string {
+  const norms = Object.entries(record.gradNorms).map(([adapter, norm]) => `${adapter} ${norm.toPrecision(2)}`);
+  return (
+    `step ${record.step}/${steps}  reward ${record.reward.toFixed(3)}  loss ${record.loss.toFixed(4)}  gradients ${norms.join(" ")}  ` +
+    `calls ${record.searches.toFixed(2)}  answered ${(100 * record.answerRate).toFixed(0)} %  ${formatSeconds(record.seconds)}`
+  );
+}
+
+/** A path as short as it can be said from here. */
+function where(target: string): string {
+  const relative = path.relative(process.cwd(), target);
+  return relative.startsWith("..") || relative === "" ? target : relative;
+}

@@ -1,0 +1,118 @@
+import type { Command } from "commander";
+import type { Question } from "../environments/types.js";
+import type { LoadedRun, RunConfig, RunHooks, RunOverrides, RunResult } from "../run/index.js";
+import { wholeNumber } from "./numbers.js";
+import { printJson } from "./output.js";
+import { interruptSignal } from "./signal.js";
+
+interface Options {
+  out?: string;
+  steps?: number;
+  seed?: number;
+  resume?: boolean;
+  json?: boolean;
+}
+
+/** What is said while a run goes on: for a reader, or as one JSON object a line. */
+export interface TrainOutput extends Omit<RunHooks, "signal"> {
+  start(config: RunConfig, setup: LoadedRun, step: number): void;
+  end(config: RunConfig, setup: LoadedRun, result: RunResult, report: string): void;
+}
+
+/** `rolegrad train RUN.json`: trains adapters as a run.json says. */
+export function register(program: Command): void {
+  program
+    .command("train")
+    .argument("<run>", "the run.json (rolegrad init search writes one)")
+    .description("train adapters on questions and passages of your own, as a run.json says")
+    .option("--out <dir>", "the run directory (default: as the run.json says)")
+    .option("--steps <n>", "optimizer steps (default: as the run.json says)", wholeNumber(0))
+    .option("--seed <n>", "of everything random (default: as the run.json says)", wholeNumber(0))
+    .option("--resume", "refuse to begin a new run: go on with the one in the run directory")
+    .option("--json", "print JSON for machines: one object a line")
+    .addHelpText(
+      "after",
+      "\nA run that was stopped goes on when the same command is given again, to the same bits as one that never stopped.",
+    )
+    .action(async (file: string, options: Options) => {
+      const { readRunConfig, loadRun, trainRun } = await import("../run/index.js");
+      const { TrainText } = await import("./train-text.js");
+      const signal = interruptSignal();
+      const config = await readRunConfig(file, overrides(options));
+      const setup = await loadRun(config);
+      try {
+        const output: TrainOutput = options.json ? jsonOutput() : new TrainText();
+        const result = await trainRun(
+          { ...setup, command: commandLine(file, options), resume: options.resume === true },
+          {
+            signal,
+            onStart: ({ step }) => output.start(config, setup, step),
+            onProgress: (progress) => output.onProgress?.(progress),
+            onStep: (record, trajectories) => output.onStep?.(record, trajectories),
+            onEvaluation: (record, trajectories) => output.onEvaluation?.(record, trajectories),
+            onCheckpoint: (directory, step) => output.onCheckpoint?.(directory, step),
+          },
+        );
+        output.end(config, setup, result, await report(setup, result));
+        if (result.status === "interrupted") process.exitCode = 1;
+      } finally {
+        setup.close();
+      }
+    });
+}
+
+function overrides({ out, steps, seed }: Options): RunOverrides {
+  return {
+    ...(out === undefined ? {} : { output: out }),
+    ...(steps === undefined ? {} : { steps }),
+    ...(seed === undefined ? {} : { seed }),
+  };
+}
+
+function commandLine(file: string, { out, steps, seed }: Options): string[] {
+  const option = (name: string, value: string | number | undefined): string[] =>
+    value === undefined ? [] : [`--${name}`, String(value)];
+  return ["rolegrad", "train", file, ...option("out", out), ...option("steps", steps), ...option("seed", seed)];
+}
+
+/** Writes report.html with one question before and after, and returns its path. */
+async function report(setup: LoadedRun, { directory }: RunResult): Promise<string> {
+  const { exampleOf, pickExample, writeExamples, writeReport } = await import("../report/index.js");
+  const { RunDirectory } = await import("../run/index.js");
+  const run = new RunDirectory(directory);
+  const steps = (await run.evaluations()).map(({ step }) => step);
+  const answersAt = (step: number | undefined) => run.readTrajectories(`eval-${String(step ?? 0).padStart(6, "0")}`);
+  const pair = steps.length < 2 ? undefined : pickExample(await answersAt(steps[0]), await answersAt(steps.at(-1)));
+  const { tokenizer } = setup.model;
+  if (pair !== undefined && tokenizer !== undefined) {
+    const questions = new Map(
+      setup.evaluation?.questions.map((question): [string, Question] => [question.id, question]),
+    );
+    const shown = [pair.before, pair.after].flatMap((trajectory) => {
+      const question = questions.get(trajectory.question);
+      return question === undefined ? [] : [exampleOf(trajectory, question, tokenizer, setup.rollout.router.roles)];
+    });
+    await writeExamples(directory, shown);
+  }
+  return writeReport(directory);
+}
+
+function jsonOutput(): TrainOutput {
+  return {
+    start: (config, { questions, environment, evaluation }, step) =>
+      printJson({
+        event: "start",
+        directory: config.output,
+        step,
+        steps: config.steps,
+        questions: questions.length,
+        evalQuestions: evaluation?.questions.length ?? 0,
+        passages: environment.size,
+      }),
+    onStep: (record) => printJson({ event: "step", ...record }),
+    onEvaluation: (record) => printJson({ event: "evaluation", ...record }),
+    onCheckpoint: (directory, step) => printJson({ event: "checkpoint", step, directory }),
+    end: (_config, _setup, { status, step, stepsTaken, directory, checkpoint }, report) =>
+      printJson({ event: status, step, stepsTaken, directory, checkpoint, report }),
+  };
+}

@@ -1,0 +1,271 @@
+// Loading a checkpoint: what is refused, by which code and which words.
+import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import t from "tap";
+import { loadModel } from "rolegrad";
+import { changeHeader, copyCheckpoint, safetensorsBytes, splitSafetensors, type Header } from "./helpers/checkpoint.js";
+import { checkpoints } from "./helpers/engine.js";
+import { refusals } from "./helpers/refused.js";
+
+const { model, refused } = await refusals(checkpoints.tied);
+t.teardown(() => model.close());
+
+// ---- the directory
+
+t.test("a directory that is no checkpoint is refused by what is missing", async (t) => {
+  const directory = t.testdir({ empty: {}, "a-file": "text" });
+  const at = (...parts: string[]) => path.join(directory, ...parts);
+  await refused(t, loadModel(at("nothing")), "ERR_MODEL_NOT_FOUND", at("nothing"), "does not exist");
+  await refused(t, loadModel(at("a-file")), "ERR_MODEL_NOT_FOUND", at("a-file"), "is a file");
+  await refused(t, loadModel(at("empty")), "ERR_MODEL_NOT_FOUND", at("empty", "config.json"));
+  await refused(t, loadModel(undefined as never), "ERR_INVALID_ARGUMENT", "undefined");
+  const config = readFileSync(path.join(checkpoints.tied, "config.json"));
+  writeFileSync(at("empty", "config.json"), config);
+  await refused(t, loadModel(at("empty")), "ERR_MODEL_NOT_FOUND", at("empty"), "model.safetensors");
+  mkdirSync(at("empty", "model.safetensors"));
+  await refused(t, loadModel(at("empty")), "ERR_SAFETENSORS", at("empty", "model.safetensors"));
+});
+
+t.test("a hub id is looked up in the local cache, else the error says how to download it", async (t) => {
+  const kept = { ...process.env };
+  t.teardown(() => {
+    for (const name of ["HF_HUB_CACHE", "HF_HOME"]) {
+      if (kept[name] === undefined) delete process.env[name];
+      else process.env[name] = kept[name];
+    }
+  });
+  const directory = t.testdir();
+  process.env["HF_HUB_CACHE"] = path.join(directory, "hub");
+  const id = "someone/tiny-model";
+  await refused(t, loadModel(id), "ERR_MODEL_NOT_FOUND", id, path.join(directory, "hub"), `hf download ${id}`);
+  const repository = path.join(directory, "hub", "models--someone--tiny-model");
+  copyCheckpoint(path.join(repository, "snapshots", "0123abc"));
+  const load = async (): Promise<string> => {
+    const found = await loadModel(id);
+    found.close();
+    return path.relative(directory, found.directory);
+  };
+  const snapshots = "hub/models--someone--tiny-model/snapshots";
+  t.equal(await load(), `${snapshots}/0123abc`, "the only snapshot");
+  copyCheckpoint(path.join(repository, "snapshots", "fff"));
+  mkdirSync(path.join(repository, "refs"));
+  writeFileSync(path.join(repository, "refs", "main"), "fff\n");
+  t.equal(await load(), `${snapshots}/fff`, "the one that refs/main names");
+  delete process.env["HF_HUB_CACHE"];
+  process.env["HF_HOME"] = directory;
+  t.equal(await load(), `${snapshots}/fff`, "HF_HOME");
+});
+
+t.test("an index of shards must name files of its own folder that are there", async (t) => {
+  const directory = copyCheckpoint(t.testdir());
+  const { header, data } = splitSafetensors(path.join(directory, "model.safetensors"));
+  const shard = (names: string[]): Buffer => {
+    const parts = names.map((name) => data.subarray(...header[name]!.data_offsets));
+    let at = 0;
+    const own: Header = {};
+    names.forEach((name, i) => (own[name] = { ...header[name]!, data_offsets: [at, (at += parts[i]!.length)] }));
+    return safetensorsBytes(own, Buffer.concat(parts));
+  };
+  const names = Object.keys(header).sort();
+  const halves = [names.slice(0, 9), names.slice(9)];
+  const files = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+  const map = Object.fromEntries(halves.flatMap((half, i) => half.map((name) => [name, files[i]])));
+  const index = (json: unknown): void =>
+    writeFileSync(path.join(directory, "model.safetensors.index.json"), JSON.stringify(json));
+  rmSync(path.join(directory, "model.safetensors"));
+
+  index({ weight_map: map });
+  writeFileSync(path.join(directory, files[0]!), shard(halves[0]!));
+  await refused(t, loadModel(directory), "ERR_MODEL_NOT_FOUND", files[1]!);
+  writeFileSync(path.join(directory, files[1]!), shard(halves[1]!));
+  const whole = await loadModel(directory);
+  const input = { inputIds: Int32Array.of(5, 100, 0, 7), cuSeqlens: Int32Array.of(0, 1, 4) };
+  t.strictSame(await whole.forward(input, { logits: true }), await model.forward(input, { logits: true }));
+  whole.close();
+  writeFileSync(path.join(directory, files[1]!), shard(halves[1]!.slice(1)));
+  await refused(t, loadModel(directory), "ERR_MODEL_TENSOR", directory, halves[1]![0]!);
+  for (const json of [
+    {},
+    { weight_map: {} },
+    { weight_map: { a: "../a.safetensors" } },
+    { weight_map: { a: 1 } },
+    null,
+  ]) {
+    index(json);
+    await refused(t, loadModel(directory), "ERR_MODEL_CONFIG", "model.safetensors.index.json");
+  }
+});
+
+// ---- config.json
+
+t.test("an architecture that would run wrongly is refused by name", async (t) => {
+  const cases: [string, Record<string, unknown>][] = [
+    ["llama", { model_type: "llama" }],
+    ["qwen3", { model_type: "qwen3" }],
+    ["gelu", { hidden_act: "gelu" }],
+    ["sliding window", { use_sliding_window: true }],
+    ["sliding window", { layer_types: ["full_attention", "sliding_attention"] }],
+    ["yarn", { rope_parameters: { rope_type: "yarn", rope_theta: 1e6, factor: 4 } }],
+    ["linear", { rope_scaling: { type: "linear", factor: 2 }, rope_parameters: undefined }],
+    ["quantization_config", { quantization_config: { quant_method: "awq", bits: 4 } }],
+  ];
+  const directory = t.testdir();
+  for (const [word, config] of cases) {
+    copyCheckpoint(directory, config);
+    await refused(t, loadModel(directory), "ERR_MODEL_UNSUPPORTED", path.join(directory, "config.json"), word, "Qwen2");
+  }
+});
+
+t.test("a config.json that is none is refused by file and field", async (t) => {
+  const directory = copyCheckpoint(t.testdir());
+  const file = path.join(directory, "config.json");
+  for (const text of ["", "{", "null", "[]", '"text"', '{"model_type": "qwen2"']) {
+    writeFileSync(file, text);
+    await refused(t, loadModel(directory), "ERR_MODEL_CONFIG", file);
+  }
+  const cases: [string, unknown][] = [
+    ["model_type", undefined],
+    ["model_type", 7],
+    ["vocab_size", undefined],
+    ["vocab_size", 0],
+    ["vocab_size", 10.5],
+    ["vocab_size", "101"],
+    ["vocab_size", 1e15],
+    ["hidden_size", -32],
+    ["hidden_size", 2 ** 31],
+    ["num_hidden_layers", 1e9],
+    ["num_attention_heads", 0],
+    ["head_dim", 2147483646],
+    ["head_dim", 7],
+    ["num_key_value_heads", 3],
+    ["intermediate_size", null],
+    ["rms_norm_eps", 0],
+    ["rope_theta", "ten"],
+    ["rope_parameters", { rope_type: "default", rope_theta: -1 }],
+    ["tie_word_embeddings", "yes"],
+  ];
+  for (const [field, value] of cases) {
+    copyCheckpoint(directory, { [field]: value });
+    await refused(t, loadModel(directory), "ERR_MODEL_CONFIG", file, field);
+  }
+});
+
+t.test("weights that do not fit config.json are refused by the tensor's name", async (t) => {
+  const directory = t.testdir();
+  const cases: [string, Record<string, unknown>][] = [
+    ["model.embed_tokens.weight", { vocab_size: 102 }],
+    ["model.layers.0.mlp.gate_proj.weight", { intermediate_size: 45 }],
+    ["model.layers.2.input_layernorm.weight", { num_hidden_layers: 3 }],
+    ["model.layers.0.self_attn.q_proj", { num_attention_heads: 8, head_dim: 8 }],
+    ["lm_head.weight", { tie_word_embeddings: false }],
+  ];
+  for (const [name, config] of cases) {
+    copyCheckpoint(directory, config);
+    await refused(t, loadModel(directory), "ERR_MODEL_TENSOR", directory, name);
+  }
+});
+
+// ---- model.safetensors
+
+t.test("a file that was cut is refused, wherever it was cut", async (t) => {
+  const directory = copyCheckpoint(t.testdir());
+  const file = path.join(directory, "model.safetensors");
+  const size = readFileSync(file).length;
+  for (const length of [size - 1, size - 1000, 2000, 100, 8, 7, 0]) {
+    truncateSync(file, length);
+    await refused(t, loadModel(directory), "ERR_SAFETENSORS", file);
+  }
+  copyCheckpoint(directory);
+  writeFileSync(file, Buffer.concat([readFileSync(file), Buffer.alloc(3)]));
+  await refused(t, loadModel(directory), "ERR_SAFETENSORS", file, String(size + 3));
+});
+
+t.test("a hostile header is refused, naming file and tensor", async (t) => {
+  const tensor = "model.layers.1.mlp.down_proj.weight";
+  const norm = "model.norm.weight";
+  const entry = (change: (entry: Header[string], data: Buffer) => object) => (header: Header, data: Buffer) => ({
+    ...header,
+    [tensor]: { ...header[tensor], ...change(header[tensor]!, data) },
+  });
+  const offsets = (from: number, to: number) =>
+    entry(({ data_offsets: [a, b] }) => ({ data_offsets: [a + from, b + to] }));
+  const cases: [string, string | RegExp, (header: Header, data: Buffer) => unknown][] = [
+    ["a length beyond the file", /at most/, (header, data) => safetensorsBytes(header, data, 1n << 40n)],
+    ["the largest length", /18446744073709551615/, (header, data) => safetensorsBytes(header, data, (1n << 64n) - 1n)],
+    ["a length into the data", /JSON/, (header, data) => safetensorsBytes(header, data, 8000n)],
+    ["no JSON", /JSON/, () => "x".repeat(64)],
+    ["a list", /object/, () => []],
+    ["null", /object/, () => "null"],
+    ["a tensor that is null", tensor, (header) => ({ ...header, [tensor]: null })],
+    ["a tensor that is text", tensor, (header) => ({ ...header, [tensor]: "text" })],
+    ["no offsets", tensor, entry(() => ({ data_offsets: undefined }))],
+    ["one offset", tensor, entry(() => ({ data_offsets: [0] }))],
+    ["offsets that are fractions", tensor, entry(() => ({ data_offsets: [0.5, 1.5] }))],
+    ["negative offsets", tensor, entry(() => ({ data_offsets: [-8, 0] }))],
+    ["offsets beyond 2^53", tensor, entry(() => ({ data_offsets: [0, 2 ** 60] }))],
+    ["an end before the begin", tensor, entry(({ data_offsets: [a, b] }) => ({ data_offsets: [b, a] }))],
+    ["an end beyond the file", tensor, offsets(0, 1 << 20)],
+    ["both beyond the file", tensor, offsets(1 << 20, 1 << 20)],
+    ["an overlap", /overlap/, offsets(-64, -64)],
+    ["a hole", /hole/, offsets(64, 64)],
+    [
+      "all the same bytes",
+      /overlap/,
+      (header) => mapValues(header, (e) => ({ ...e, data_offsets: [0, e.data_offsets[1] - e.data_offsets[0]] })),
+    ],
+    ["a shape of another size", tensor, entry(({ shape: [n, k] }) => ({ shape: [n! + 1, k] }))],
+    ["a shape whose product overflows", tensor, entry(() => ({ shape: [2 ** 32, 2 ** 32, 2 ** 32] }))],
+    ["a negative shape", tensor, entry(({ shape: [n, k] }) => ({ shape: [-n!, -k!] }))],
+    ["a shape that is text", tensor, entry(() => ({ shape: "32x44" }))],
+    ["too many dimensions", tensor, entry(({ shape }) => ({ shape: [...shape, ...Array<number>(40).fill(1)] }))],
+    ["an unknown dtype", /F4_E2M1/, entry(() => ({ dtype: "F4_E2M1" }))],
+    ["a dtype that every object has", /constructor/, entry(() => ({ dtype: "constructor" }))],
+    ["no dtype", tensor, entry(() => ({ dtype: undefined }))],
+    [
+      "an empty tensor past the end",
+      norm,
+      (header, data) => ({
+        ...header,
+        [norm]: { dtype: "BF16", shape: [0], data_offsets: [data.length + 8, data.length + 8] },
+      }),
+    ],
+  ];
+  const directory = t.testdir();
+  const file = path.join(directory, "model.safetensors");
+  for (const [what, word, change] of cases) {
+    copyCheckpoint(directory);
+    changeHeader(directory, change);
+    await t.test(what, (t) => refused(t, loadModel(directory), "ERR_SAFETENSORS", file, word));
+  }
+  copyCheckpoint(directory);
+  changeHeader(directory, (header) => ({ ...header, __metadata__: { format: "pt", __proto__: "x", n: 1 } }));
+  const loaded = await loadModel(directory);
+  t.pass("metadata are free");
+  loaded.close();
+});
+
+function mapValues(header: Header, change: (entry: Header[string]) => Header[string]): Header {
+  return Object.fromEntries(Object.entries(header).map(([name, entry]) => [name, change(entry)]));
+}
+
+t.test("weights of another type are refused by tensor and type", async (t) => {
+  const directory = t.testdir();
+  for (const [from, name] of [
+    ["tied", "model.layers.0.mlp.up_proj.weight"],
+    ["tied", "model.norm.weight"],
+    ["untied", "lm_head.weight"],
+  ] as const) {
+    copyCheckpoint(directory, {}, from);
+    const dtype = from === "tied" ? "F16" : "I32";
+    changeHeader(directory, (header) => ({ ...header, [name]: { ...header[name], dtype } }));
+    await refused(t, loadModel(directory), "ERR_DTYPE", path.join(directory, "model.safetensors"), name, dtype);
+  }
+  copyCheckpoint(directory, {}, "untied");
+  const { header, data } = splitSafetensors(path.join(directory, "model.safetensors"));
+  const extra = { dtype: "I64", shape: [1], data_offsets: [data.length, data.length + 8] };
+  const whole = safetensorsBytes({ ...header, position_ids: extra }, Buffer.concat([data, Buffer.alloc(8)]));
+  writeFileSync(path.join(directory, "model.safetensors"), whole);
+  const loaded = await loadModel(directory);
+  t.pass("what no linear needs may be of any type");
+  loaded.close();
+});
