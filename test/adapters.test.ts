@@ -5,7 +5,7 @@ import t from "tap";
 import { Adapters, createAdapters, loadModel, Trainer } from "rolegrad";
 
 import { safetensorsBytes, splitSafetensors, type Header } from "./helpers/checkpoint.js";
-import { adapterBits, bits, checkpoints, modulesOf, pack, randomAdapters, trainingBatch } from "./helpers/engine.js";
+import { adapterBits, bits, checkpoints, modulesOf, pack, randomAdapters } from "./helpers/engine.js";
 import { rowsOf, trajectoriesOf } from "./helpers/properties.js";
 import { refusals } from "./helpers/refused.js";
 

@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { setImmediate } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { native } from "../binding.js";
 
 let gc: (() => void) | undefined;
 
@@ -13,6 +14,7 @@ export async function collectGarbage(): Promise<void> {
   }
   gc();
   await setImmediate(); // native finalizers run after the collection
+  native.trimMemory();
 }
 
 /** Forgets the peak of resident memory so far (Linux); elsewhere the peak is that of the process's whole life. */

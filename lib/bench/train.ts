@@ -141,7 +141,7 @@ async function timeSteps(
   const s = sizes[size];
   const B = sequences[size];
   const large = size === "qwen2.5-0.5b";
-  const runs = large ? Math.min(2, repeats.runs) : repeats.runs;
+  const runs = large || context.quick ? 2 : repeats.runs;
   const request = { bench, ...peerSize(s), B, T, span, rank };
   await collectGarbage();
   resetPeak();

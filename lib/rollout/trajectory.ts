@@ -1,4 +1,6 @@
+import { z } from "zod";
 import type { CallRecord } from "../environments/types.js";
+import { fail } from "../errors.js";
 
 /** Why a trajectory ended: its own end token, a token limit, a call beyond the action budget, or a failed tool. */
 export type Finish = "stop" | "length" | "budget" | "error";
@@ -49,16 +51,56 @@ export function serializeTrajectory(trajectory: Trajectory): string {
   });
 }
 
-/** The inverse of {@link serializeTrajectory}: the same values, bit for bit. */
+const tokens = z.array(z.number().int());
+const text = z.string();
+const schema = z.looseObject({
+  id: text,
+  group: text,
+  question: text,
+  ids: tokens,
+  roles: tokens,
+  sampled: tokens,
+  logprobs: z.array(z.number()),
+  temperature: z.number(),
+  topP: z.number(),
+  topK: z.number(),
+  policyVersion: z.number(),
+  rngKey: text,
+  response: text,
+  reward: z.number(),
+  answer: text.nullable(),
+  calls: z.array(z.looseObject({ role: text, query: text, result: text, latencyMs: z.number() })),
+  finish: z.enum(["stop", "length", "budget", "error"]),
+});
+
+/**
+ * The inverse of {@link serializeTrajectory}: the same values, bit for bit. A line that is no trajectory -> ERR_TRAJECTORY, naming the field.
+ */
 export function parseTrajectory(line: string): Trajectory {
-  const json = JSON.parse(line) as Omit<Trajectory, "ids" | "roles" | "sampled" | "logprobs"> &
-    Record<"ids" | "roles" | "sampled" | "logprobs", number[]>;
+  let json: unknown;
+  try {
+    json = JSON.parse(line);
+  } catch (cause) {
+    fail("ERR_TRAJECTORY", `Expected a trajectory as one line of JSON: ${(cause as Error).message}`, cause);
+  }
+  const parsed = schema.safeParse(json);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    fail(
+      "ERR_TRAJECTORY",
+      `Expected a trajectory: ${issue?.path.join(".") || "the line"}: ${issue?.message ?? "invalid"}`,
+    );
+  }
+  const { id, ids, roles, sampled, logprobs } = parsed.data;
+  if ([roles, sampled, logprobs].some(({ length }) => length !== ids.length)) {
+    fail("ERR_TRAJECTORY", `Expected ids, roles, sampled and logprobs of one length in trajectory ${id}`);
+  }
   return {
-    ...json,
-    ids: Int32Array.from(json.ids),
-    roles: Int8Array.from(json.roles),
-    sampled: Uint8Array.from(json.sampled),
-    logprobs: Float32Array.from(json.logprobs),
+    ...(json as Trajectory),
+    ids: Int32Array.from(ids),
+    roles: Int8Array.from(roles),
+    sampled: Uint8Array.from(sampled),
+    logprobs: Float32Array.from(logprobs),
   };
 }
 

@@ -2,7 +2,8 @@ import { checkArray, checkInteger, checkLength, describe } from "../arguments.js
 import { fail } from "../errors.js";
 import type { Objective, Optimizer, TrainingBatch } from "./types.js";
 
-function checkAtLeastZero(value: unknown, name: string): void {
+/** ERR_INVALID_ARGUMENT unless it is a finite number of at least 0. */
+export function checkAtLeastZero(value: unknown, name: string): void {
   if (typeof value !== "number" || !(value >= 0 && value < Infinity)) {
     fail("ERR_INVALID_ARGUMENT", `Expected a finite ${name} of at least 0 but received ${describe(value)}`);
   }

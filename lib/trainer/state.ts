@@ -68,6 +68,9 @@ export async function readState(
   }
   const state = parsed.data;
   const names = Object.keys(state.adapters);
+  const lost = Object.values(state.routes).find((name) => name !== null && !names.includes(name));
+  if (lost !== undefined)
+    fail("ERR_CHECKPOINT", `${file}: Expected routes to ${names.join(", ")} but received ${lost}`);
   const folders = new Map(names.map((name) => [name, path.join(directory, "adapters", name)]));
   const trainer = make(await Adapters.restore(model, state.roles, state.routes, folders));
   const moments = await readSafetensors(path.join(directory, "optimizer.safetensors"));

@@ -4,7 +4,14 @@ import { native, type NativeStep, type NativeTrainer } from "../binding.js";
 import { fail } from "../errors.js";
 import { NO_ADAPTERS, type Model } from "../model/model.js";
 import type { Trajectory } from "../rollout/trajectory.js";
-import { batchNormalizer, checkBatch, checkObjective, checkOptimizer, tokenWeights } from "./objective.js";
+import {
+  batchNormalizer,
+  checkAtLeastZero,
+  checkBatch,
+  checkObjective,
+  checkOptimizer,
+  tokenWeights,
+} from "./objective.js";
 import { packTrajectories, type TrajectoryBatch } from "./packing.js";
 import { readState, writeState } from "./state.js";
 import type {
@@ -176,6 +183,7 @@ export class Trainer {
 
   /** One piece of work at a time, and meanwhile no other that `writes` to the adapters (or uses them, where this one writes). */
   async #exclusive<T>(does: "write" | "use" | "read", work: () => Promise<T>): Promise<T> {
+    if (does !== "read") this.model.checkOpen();
     this.#checkIdle();
     this.adapters?.checkIdle(does === "write" ? "any" : "write");
     this.#busy = true;
@@ -193,12 +201,18 @@ export class Trainer {
     { normalizer, temperature = 1, signal }: AccumulateOptions,
   ): Promise<AccumulateResult> {
     const objective = this.#objective;
-    this.model.checkOpen();
     checkBatch(batch, objective.kind);
     checkSignal(signal);
     const total = batch.inputIds.length;
     const roles = batch.roles ?? new Int8Array(total).fill(-1);
-    const n = normalizer ?? batchNormalizer(batch, objective);
+    const own = batchNormalizer(batch, objective);
+    const n = normalizer ?? own;
+    if (normalizer !== undefined && !(n < Infinity && (n > 0 || (n === 0 && own === 0)))) {
+      fail("ERR_INVALID_ARGUMENT", `Expected a positive normalizer but received ${describe(normalizer)}`);
+    }
+    if (!(temperature > 0 && temperature < Infinity)) {
+      fail("ERR_INVALID_ARGUMENT", `Expected a positive temperature but received ${describe(temperature)}`);
+    }
     const weights = tokenWeights(batch, roles, objective, Math.max(n, Number.MIN_VALUE), this.#trained);
     const sums = await abortable(
       this.native.accumulate({
@@ -222,9 +236,10 @@ export class Trainer {
     const { loss, logprobs, perTokenLoss } = sums;
     return {
       loss,
-      kl: sums.k3 / n,
-      clipHigh: sums.clipHigh / n,
-      clipLow: sums.clipLow / n,
+      // Without a sampled token N is 0, and so are the sums.
+      kl: sums.k3 / (n || 1),
+      clipHigh: sums.clipHigh / (n || 1),
+      clipLow: sums.clipLow / (n || 1),
       tokens: weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0),
       normalizer: n,
       logprobs,
@@ -233,7 +248,7 @@ export class Trainer {
   }
 
   async #apply(learningRate: number): Promise<Record<string, number>> {
-    this.model.checkOpen();
+    checkAtLeastZero(learningRate, "learningRate");
     const { betas = [0.9, 0.999], epsilon = 1e-8, weightDecay = 0, maxGradNorm = 1 } = this.options.optimizer;
     const step: NativeStep = { learningRate, beta1: betas[0], beta2: betas[1], epsilon, weightDecay, maxGradNorm };
     const norms = await this.native.apply({ ...step, decayVectors: false }).promise;

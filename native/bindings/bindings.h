@@ -21,6 +21,7 @@ void register_adapters(Napi::Env env, Napi::Object exports);
 void register_attribution(Napi::Env env, Napi::Object exports);
 void register_generator(Napi::Env env, Napi::Object exports);
 void register_kernels(Napi::Env env, Napi::Object exports);
+void register_linear_measurement(Napi::Env env, Napi::Object exports);
 void register_measure(Napi::Env env, Napi::Object exports);
 void register_model(Napi::Env env, Napi::Object exports);
 void register_system(Napi::Env env, Napi::Object exports);

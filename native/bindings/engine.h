@@ -38,6 +38,7 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
   ~ModelObject() override;
   static Napi::Function define(Napi::Env env);
   static const std::shared_ptr<LoadedModel>& of(const Napi::Value& value);
+  static void adopt(const Napi::Object& object, std::shared_ptr<LoadedModel> model);
 
  private:
   Napi::Value forward(const Napi::CallbackInfo& info);

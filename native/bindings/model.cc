@@ -97,10 +97,9 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
           loaded->arena = std::make_unique<Arena>(loaded->model->backend());
         },
         [loaded](Napi::Env env) -> Napi::Value {
-          auto holder = Napi::External<std::shared_ptr<LoadedModel>>::New(
-              env, new std::shared_ptr<LoadedModel>(loaded),
-              [](Napi::Env, std::shared_ptr<LoadedModel>* p) { delete p; });
-          return constructor(env, ModelObject::kName).New({holder});
+          Napi::Object object = constructor(env, ModelObject::kName).New({});
+          ModelObject::adopt(object, loaded);
+          return object;
         });
   });
 }
@@ -131,10 +130,14 @@ void check_batch(const Model& model, std::span<const int32_t> ids, std::span<con
                                         " but roles[" + std::to_string(t) + "] is " + std::to_string(roles[t]));
 }
 
-ModelObject::ModelObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelObject>(info) {
-  model_ = *info[0].As<Napi::External<std::shared_ptr<LoadedModel>>>().Data();
-  accounted_ = int64_t(model_->model->weight_bytes());
-  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), accounted_);
+ModelObject::ModelObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelObject>(info) {}
+
+// Not through an argument of the constructor: Node 20 never frees the box of an External that lives until the end.
+void ModelObject::adopt(const Napi::Object& object, std::shared_ptr<LoadedModel> model) {
+  ModelObject& self = *Unwrap(object);
+  self.model_ = std::move(model);
+  self.accounted_ = int64_t(self.model_->model->weight_bytes());
+  Napi::MemoryManagement::AdjustExternalMemory(object.Env(), self.accounted_);
 }
 
 ModelObject::~ModelObject() { release(); }

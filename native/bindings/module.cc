@@ -8,6 +8,7 @@ static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   register_attribution(env, exports);
   register_generator(env, exports);
   register_kernels(env, exports);
+  register_linear_measurement(env, exports);
   register_measure(env, exports);
   register_model(env, exports);
   register_system(env, exports);

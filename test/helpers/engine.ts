@@ -1,4 +1,5 @@
 // Models, adapters and batches for tests of the engine: small, random, the same on every machine.
+import { createHash } from "node:crypto";
 import path from "node:path";
 import { createAdapters, Random } from "rolegrad";
 import type { Adapters, Model, PackedInput, Routes, Trainer, TrainingBatch, Trajectory } from "rolegrad";
@@ -124,21 +125,19 @@ export function trainingBatch(
   };
 }
 
-/** The bytes of arrays of any kind: two results are the same bit for bit where these are equal. */
+/** A hash of arrays of any kind: two results are the same bit for bit where these are equal. */
 export function bits(...arrays: ArrayBufferView[]): string {
-  return arrays.map((x) => Buffer.from(x.buffer, x.byteOffset, x.byteLength).toString("base64")).join(" ");
+  const hash = createHash("sha1");
+  for (const { buffer, byteOffset, byteLength } of arrays) hash.update(new Uint8Array(buffer, byteOffset, byteLength));
+  return hash.digest("hex");
 }
 
 /** Every A and B of every adapter. */
 export function adapterBits(adapters: Adapters): string {
-  return adapters.list
-    .flatMap(({ name, targets }) =>
-      modulesOf(adapters.model, targets).map((module) => {
-        const { a, b } = adapters.get(name, module);
-        return bits(a, b);
-      }),
-    )
-    .join(" ");
+  const pairs = adapters.list.flatMap(({ name, targets }) =>
+    modulesOf(adapters.model, targets).map((module) => adapters.get(name, module)),
+  );
+  return bits(...pairs.flatMap(({ a, b }) => [a, b]));
 }
 
 /** Every gradient in the trainer's buffers, by adapter. */
