@@ -4,6 +4,7 @@ import path from "node:path";
 import t from "tap";
 import { evaluate, loadModel, WORLD_CHECKPOINT } from "rolegrad";
 import { rolegrad } from "./helpers/command.js";
+import { root } from "./helpers/shared.js";
 import { temporary, world, worldRollout } from "./helpers/world.js";
 
 t.test(
@@ -39,6 +40,13 @@ t.test("the quickstart as it comes reaches .7 on held-out questions, and under .
     `exact match ${trained?.exactMatch} on ${trained?.n} questions after ${last} steps`,
   );
   t.ok((withheld?.exactMatch ?? 1) < 0.05, `${withheld?.exactMatch} with "${withheld?.note}"`);
+  const readme = readFileSync(path.join(root, "README.md"), "utf8");
+  const percent = (share = NaN): string => `${(100 * share).toFixed(1)} %`;
+  t.match(
+    readme,
+    `  after ${last} steps  ${percent(trained?.exactMatch)} `,
+    "the README shows this run: the same bits on every CPU",
+  );
   const metrics = readFileSync(path.join(out, "metrics.jsonl"), "utf8").trim().split("\n");
   const deviations = metrics.map((line) => (JSON.parse(line) as { maxRatioDeviation: number }).maxRatioDeviation);
   t.ok(

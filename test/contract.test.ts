@@ -139,6 +139,16 @@ t.test("a rollout's log-probabilities are the trainer's and model.forward's, bit
   }
 });
 
+t.test("so they are beyond 512 keys, with a prompt that is filled in pieces between the others' steps", async (t) => {
+  const adapters = randomAdapters(toy, { roles });
+  const prompt = ({ id, question }: { id: string; question: string }) => question.repeat(id === "q0" ? 1 : 60);
+  const trajectories = await rollout(adapters, { prompt, group: 3 }).collect(questions);
+  t.ok(trajectories.some(({ ids }) => ids.length > 640) && trajectories.some(({ ids }) => ids.length < 120));
+  const { logprobs } = await toy.forward(pack(trajectories), { adapters });
+  const recorded = Float32Array.from(trajectories.flatMap((x) => Array.from(x.logprobs)));
+  t.equal(bits(logprobs.map((x, i) => (recorded[i] === 0 ? 0 : x))), bits(recorded));
+});
+
 t.test("trajectories do not depend on how many are decoded together, nor on the order of the questions", async (t) => {
   const adapters = randomAdapters(toy, { roles });
   const want = (await rollout(adapters).collect(questions)).map(outcome);

@@ -25,7 +25,7 @@ import { requireSameBits, wrong } from "./verify.js";
 const prompt = 32;
 const plan: Record<SizeName, { batches: number[]; tokens: number; quickTokens: number }> = {
   tiny: { batches: [1, 64], tokens: 128, quickTokens: 64 },
-  small: { batches: [1, 64], tokens: 64, quickTokens: 24 },
+  small: { batches: [1, 64], tokens: 64, quickTokens: 16 },
   "qwen2.5-0.5b": { batches: [1, 16], tokens: 24, quickTokens: 8 },
 };
 const open = "<tool>";
@@ -146,7 +146,7 @@ export const decodeBench: Bench = async function* (context) {
               counts[key] = await decode(context, d, results);
               await verify(`${bench} ${name(B, key === "routed")}`, d, results);
             }
-            const runs = Math.min(3, repeats.runs);
+            const runs = quick ? 2 : 3;
             const time = (key: "engine" | "routed") => () =>
               clock(runs, () => decode(context, { model, adapters: cases[key], tokenBytes, prompts, tokens }));
             const request = { bench, ...peerSize(s), B, prompt, tokens, dtype };
