@@ -76,8 +76,8 @@ t.test("any cut of any text gives the roles of a scan of every prefix", async (t
     roles: ["a", "b", "c"],
     base: "a",
     spans: [
-      { role: "b", open: "xx", close: "xy" },
-      { role: "c", open: "xyx", close: "x" },
+      { role: "b", open: "xxy", close: "xyxx" },
+      { role: "c", open: "yyxy", close: "x" },
     ],
   };
   const pieces = fc.constantFrom("x", "y", "xx", "xy", "yx", "xyx", "xxy", "yyxy", "xyxyx", "");
