@@ -34,6 +34,7 @@ export class QuickstartText implements QuickstartOutput {
         "The base learns from demonstrations to think, search and answer: well at first, then with their errors.\n",
       );
       this.#begin = performance.now();
+      this.#perLine = 0;
       this.#progress = new Progress("base, 1000 tokens", Math.round(totalTokens / 1000));
     }
     const done = Math.min(tokens, totalTokens) / totalTokens;
