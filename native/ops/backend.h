@@ -193,6 +193,12 @@ class Backend {
   /// logprob, lse [R, 1]: log softmax(h w^T / temperature) at targets [R], and its log-sum-exp; never R x V logits.
   virtual void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
                              std::span<const int32_t> targets, float temperature) = 0;
+  /// The same bits, and from the same pass over the vocabulary mean [R, H] = sum_v softmax(h w^T / temperature)_v w_v
+  /// for the rows that are `wanted` [R] (others are left as they are, or hold their mean): all that
+  /// head_mean_backward needs of the head.
+  virtual void head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                                  const PackedWeight& head, std::span<const int32_t> targets, float temperature,
+                                  std::span<const uint8_t> wanted) = 0;
 
   // ---- backward
   /// dx [T, K] (+)= dy w + du a; du [T, modules * r] = scale * dy b by the row's adapter, kept for lora_gradient.
@@ -224,6 +230,11 @@ class Backend {
   virtual void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                              const PackedWeight& head, std::span<const int32_t> targets,
                              std::span<const float> coefficient, float temperature, const Rows::Group& group) = 0;
+  /// dh [R, H] = coefficient[r] / temperature * (mean - w_target): head_backward without dw, and without a second pass
+  /// over the vocabulary. Rows of coefficient 0 are 0, whatever their mean.
+  virtual void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
+                                  std::span<const int32_t> targets, std::span<const float> coefficient,
+                                  float temperature) = 0;
   /// dtable [V, H] += rows of dx [T, H] by ids.
   virtual void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
                               const Rows::Group& group) = 0;

@@ -313,6 +313,8 @@ BACKEND_TEST("a row of the head, its log-probability and its gradient are the sa
                      [&](int64_t begin, int64_t n) { return run_logprobs(backend, part(data, begin, n)).logprob; });
     check_rows_alone("lse", 60,
                      [&](int64_t begin, int64_t n) { return run_logprobs(backend, part(data, begin, n)).lse; });
+    check_rows_alone("dh by the mean", 60,
+                     [&](int64_t begin, int64_t n) { return run_mean(backend, part(data, begin, n)).dh; });
     check_rows_alone("dh", 60, [&](int64_t begin, int64_t n) {
       const HeadData some = part(data, begin, n);
       Place place(backend);

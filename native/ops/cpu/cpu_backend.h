@@ -86,6 +86,9 @@ class CpuBackend final : public Backend {
   void logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) override;
   void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
                      std::span<const int32_t> targets, float temperature) override;
+  void head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                          const PackedWeight& head, std::span<const int32_t> targets, float temperature,
+                          std::span<const uint8_t> wanted) override;
 
   void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora,
                        const Rows& rows, bool accumulate) override;
@@ -104,6 +107,9 @@ class CpuBackend final : public Backend {
   void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                      const PackedWeight& head, std::span<const int32_t> targets, std::span<const float> coefficient,
                      float temperature, const Rows::Group& group) override;
+  void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
+                          std::span<const int32_t> targets, std::span<const float> coefficient,
+                          float temperature) override;
   void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
                       const Rows::Group& group) override;
   void scatter_rows(const Tensor& dst, const Tensor& src, std::span<const int32_t> index) override;
@@ -136,6 +142,10 @@ class CpuBackend final : public Backend {
   /// One chunk of logits for rows [r0, r1) into to [r1 - r0, kVocabularyChunk].
   void logits_chunk(float* to, const Tensor& h, const Panels& head, int64_t r0, int64_t r1, int64_t chunk,
                     float* scratch);
+
+  /// to [rows, H] (+)= dl [rows, chunk] times the chunk's rows of the head.
+  void head_rows_product(const Tensor& to, const float* dl, const Panels& head, int64_t chunk, bool accumulate,
+                         float* scratch);
 
   const Kernels& k_;
   Executor& pool_;

@@ -114,23 +114,50 @@ void rope(float* x, const float* cos, const float* sin, int64_t heads, int64_t d
   }
 }
 
-void chunk_stats(const float* logits, int64_t n, float temperature, float* max_out, float* sum_out) {
-  vf part[P16], t = splat(temperature);
+/// The maximum of n logits / t and the sum of exp(l / t - max), over 16 lanes; with `keep` the terms replace the logits.
+/// x / 1 is x: at temperature 1 nothing is divided.
+template <bool divide, bool keep>
+NOINLINE void softmax_terms(const float* logits, float* terms, int64_t n, vf t, float* max_out, float* sum_out) {
+  auto scaled = [&](vf x) { return divide ? x / t : x; };
+  vf part[P16];
   for (int i = 0; i < P16; i++) part[i] = splat(-__builtin_inff());
   int64_t whole = n / 16 * 16;
   float tail[16];
   load_tail(tail, logits + whole, n - whole, -__builtin_inff());
   for (int64_t j = 0; j < whole; j += 16)
-    for (int i = 0; i < P16; i++) part[i] = max(load(logits + j + i * LANES) / t, part[i]);
-  for (int i = 0; i < P16; i++) part[i] = max(load(tail + i * LANES) / t, part[i]);
+    for (int i = 0; i < P16; i++) part[i] = max(scaled(load(logits + j + i * LANES)), part[i]);
+  for (int i = 0; i < P16; i++) part[i] = max(scaled(load(tail + i * LANES)), part[i]);
   float m = tree_max(part);
   vf mv = splat(m);
   for (int i = 0; i < P16; i++) part[i] = vf{};
   for (int64_t j = 0; j < whole; j += 16)
-    for (int i = 0; i < P16; i++) part[i] = part[i] + exp(load(logits + j + i * LANES) / t - mv);
-  for (int i = 0; i < P16; i++) part[i] = part[i] + exp(load(tail + i * LANES) / t - mv);
+    for (int i = 0; i < P16; i++) {
+      vf e = exp(scaled(load(logits + j + i * LANES)) - mv);
+      if (keep) store(terms + j + i * LANES, e);
+      part[i] = part[i] + e;
+    }
+  for (int i = 0; i < P16; i++) {
+    vf e = exp(scaled(load(tail + i * LANES)) - mv);
+    if (keep) store(tail + i * LANES, e);
+    part[i] = part[i] + e;
+  }
+  for (int64_t j = whole; keep && j < n; j++) terms[j] = tail[j - whole];
   *max_out = m;
   *sum_out = tree_sum(part);
+}
+
+void chunk_stats(const float* logits, int64_t n, float temperature, float* max_out, float* sum_out) {
+  (temperature == 1 ? softmax_terms<false, false>
+                    : softmax_terms<true, false>)(logits, nullptr, n, splat(temperature), max_out, sum_out);
+}
+
+void chunk_softmax(float* logits, int64_t n, float temperature, float* max_out, float* sum_out) {
+  (temperature == 1 ? softmax_terms<false, true>
+                    : softmax_terms<true, true>)(logits, logits, n, splat(temperature), max_out, sum_out);
+}
+
+void scale(float* x, float factor, int64_t n) {
+  for (int64_t i = 0; i < n; i++) x[i] *= factor;
 }
 
 void chunk_gradient(float* logits, int64_t n, float temperature, float lse, float coefficient) {
