@@ -248,6 +248,8 @@ class Backend {
                                        const PolicyLossInput& input) = 0;
   /// *sum += the sum of squares of g; `sum` is a scalar in backend memory.
   virtual void sum_of_squares(double* sum, const GradTensor& g) = 0;
+  /// y += x.
+  virtual void add(const GradTensor& y, const GradTensor& x) = 0;
   /// Decoupled weight decay Adam with torch's update rule; g is scaled by min(1, max_norm / (sqrt(*sum) + 1e-6)) first.
   virtual void adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,
                      const double* sum_of_squares) = 0;

@@ -96,8 +96,7 @@ double FullParameters::apply(const AdamWStep& step, bool decay_vectors) {
   Backend& b = model_.backend();
   if (model_.config().tied) {
     // Both uses of the table become one gradient.
-    auto summed = read_gradient(entries_[0]);
-    b.write(gradient(entries_[0]), summed.data());
+    b.add(gradient(entries_[0]), sinks_.head);
     b.zero(sinks_.head);
   }
   GradTensor scalar{static_cast<double*>(scalar_->data()), 1, 1, 1};

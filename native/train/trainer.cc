@@ -48,7 +48,8 @@ HeadRows run_head(const Model& model, Arena& arena, const Tensor& hidden, const 
     b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature);
   } else {
     rows.mean = arena.tensor(n, h);
-    b.head_logprobs_mean(rows.logprob, rows.lse, rows.mean, rows.normed, model.head(), targets.ids, temperature, taught);
+    b.head_logprobs_mean(rows.logprob, rows.lse, rows.mean, rows.normed, model.head(), targets.ids, temperature,
+                         taught);
   }
   return rows;
 }
@@ -150,8 +151,7 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
   // has no gradient, whatever its ratio.
   std::vector<uint8_t> taught(full_ ? 0 : n);
   for (size_t r = 0; r < taught.size(); r++)
-    taught[r] =
-        o.kind == ObjectiveKind::sft || o.beta != 0 || in.advantage[size_t(targets.positions[r]) + 1] != 0;
+    taught[r] = o.kind == ObjectiveKind::sft || o.beta != 0 || in.advantage[size_t(targets.positions[r]) + 1] != 0;
   HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, taught);
   auto logprob = read_column(b, head.logprob);
 

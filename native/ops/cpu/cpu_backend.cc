@@ -181,12 +181,19 @@ PolicyLossOutput CpuBackend::policy_loss(std::span<float> coefficient, std::span
 }
 
 void CpuBackend::sum_of_squares(double* sum, const GradTensor& g) {
-  double total = 0;
-  for (int64_t r = 0; r < g.rows; r++) {
-    const double* row = g.data + r * g.ld;
-    for (int64_t c = 0; c < g.cols; c++) total += row[c] * row[c];
-  }
-  *sum += total;
+  // Each row over 16 lanes, then the rows in order: whoever computed them.
+  std::vector<double> rows(size_t(g.rows));
+  over_rows(g.rows, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) rows[size_t(r)] = k_.sum_of_squares(g.data + r * g.ld, g.cols);
+  });
+  for (double row : rows) *sum += row;
+}
+
+void CpuBackend::add(const GradTensor& y, const GradTensor& x) {
+  over_rows(y.rows, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++)
+      for (int64_t c = 0; c < y.cols; c++) y.data[r * y.ld + c] += x.data[r * x.ld + c];
+  });
 }
 
 void CpuBackend::adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,

@@ -177,14 +177,16 @@ INLINE void routed_tile(int64_t mr, int64_t n, const float* a, int64_t as, const
     const float* ru = row.e ? u + i * ldu + row.u_column : nullptr;
     if (!row.e && !bias) continue;
     if (n == NR)
-      Tiles<NV, false>::at[end - i](nullptr, 0, nullptr, 0, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true, bias);
+      Tiles<NV, false>::at[end - i](nullptr, 0, nullptr, 0, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true,
+                                    bias);
     else
       edge_tile(Tiles<NV, false>::at[end - i], end - i, n, nullptr, 0, nullptr, 0, ru, ldu, rl, row.ldl, row.e,
                 c + i * ldc, ldc, true, bias);
   }
 }
 
-/// Rows of the next tile: m rows in as few tiles as MR allows, about equally tall, so that none is left with a short one.
+/// Rows of the next tile: m rows in as few tiles as MR allows, about equally tall, so that none is left with a short
+/// one.
 INLINE int64_t tile_rows(int64_t m) {
   int64_t tiles = (m + MR - 1) / MR;
   return (m + tiles - 1) / tiles;
@@ -295,7 +297,8 @@ void narrow(const NarrowTask& t) {
   }
 }
 
-/// c [mr, NR] = the chain over `count` rows of p[row, :mr]^T q[row, :NR]: the rows listed, or, where packed, all in order.
+/// c [mr, NR] = the chain over `count` rows of p[row, :mr]^T q[row, :NR]: the rows listed, or, where packed, all in
+/// order.
 template <int mr, bool packed>
 NOINLINE void outer_tile(const float* p, int64_t ldp, const float* q, int64_t ldq, const int32_t* rows, int64_t count,
                          float* c) {

@@ -113,8 +113,7 @@ void CpuBackend::head_logprobs_mean(const Tensor& logprob, const Tensor& lse, co
       const float total = combine_lse(stats + r * chunks * 2, chunks, &m);
       lse.data[(r0 + r) * lse.ld] = total;
       logprob.data[(r0 + r) * logprob.ld] = own[r] - total;
-      if (any)
-        k_.scale(mean.data + (r0 + r) * mean.ld, float(math::exp(double(top[r]) - double(total))), mean.cols);
+      if (any) k_.scale(mean.data + (r0 + r) * mean.ld, float(math::exp(double(top[r]) - double(total))), mean.cols);
     }
   });
 }

@@ -62,6 +62,7 @@ constexpr Kernels kKernels = {ROLEGRAD_ISA_NAME,
                               chunk_softmax,
                               scale,
                               chunk_gradient,
+                              sum_of_squares,
                               adamw,
                               fma_rounds,
                               read_memory};

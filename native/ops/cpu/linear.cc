@@ -196,7 +196,13 @@ void CpuBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const
         split(gradients[size_t(v)]->bt[size_t(m)], u.col_range(int64_t(m) * pair->rank, pair->rank),
               dy.col_range(w.column(m), w.n(m)), rows.of(v));
   }
-  parallel(int64_t(tasks.size()), [&](int64_t i, int) { k_.gradient(tasks[size_t(i)]); });
+  parallel(int64_t(tasks.size()), [&](int64_t i, int worker) {
+    GradientTask& t = tasks[size_t(i)];
+    int64_t longest = 0;
+    for (int64_t s = 0; s < t.sequences; s++) longest = std::max<int64_t>(longest, t.cuts[s + 1] - t.cuts[s]);
+    if (longest <= kPackedRows) t.scratch = scratch(worker, k_.gradient_scratch(longest, t.m1 - t.m0, t.n1 - t.n0));
+    k_.gradient(t);
+  });
 }
 
 void CpuBackend::weight_gradient(const GradTensor& dw, const GradTensor* db, const Tensor& dy, const Tensor& x,

@@ -114,8 +114,8 @@ void rope(float* x, const float* cos, const float* sin, int64_t heads, int64_t d
   }
 }
 
-/// The maximum of n logits / t and the sum of exp(l / t - max), over 16 lanes; with `keep` the terms replace the logits.
-/// x / 1 is x: at temperature 1 nothing is divided.
+/// The maximum of n logits / t and the sum of exp(l / t - max), over 16 lanes; with `keep` the terms replace the
+/// logits. x / 1 is x: at temperature 1 nothing is divided.
 template <bool divide, bool keep>
 NOINLINE void softmax_terms(const float* logits, float* terms, int64_t n, vf t, float* max_out, float* sum_out) {
   auto scaled = [&](vf x) { return divide ? x / t : x; };
@@ -147,13 +147,13 @@ NOINLINE void softmax_terms(const float* logits, float* terms, int64_t n, vf t, 
 }
 
 void chunk_stats(const float* logits, int64_t n, float temperature, float* max_out, float* sum_out) {
-  (temperature == 1 ? softmax_terms<false, false>
-                    : softmax_terms<true, false>)(logits, nullptr, n, splat(temperature), max_out, sum_out);
+  (temperature == 1 ? softmax_terms<false, false> : softmax_terms<true, false>)(logits, nullptr, n, splat(temperature),
+                                                                                max_out, sum_out);
 }
 
 void chunk_softmax(float* logits, int64_t n, float temperature, float* max_out, float* sum_out) {
-  (temperature == 1 ? softmax_terms<false, true>
-                    : softmax_terms<true, true>)(logits, logits, n, splat(temperature), max_out, sum_out);
+  (temperature == 1 ? softmax_terms<false, true> : softmax_terms<true, true>)(logits, logits, n, splat(temperature),
+                                                                              max_out, sum_out);
 }
 
 void scale(float* x, float factor, int64_t n) {
@@ -170,6 +170,17 @@ void chunk_gradient(float* logits, int64_t n, float temperature, float lse, floa
     store(tail, c * exp(load(tail) / t - l) / t);
     for (int64_t i = j; i < n; i++) logits[i] = tail[i - j];
   }
+}
+
+double sum_of_squares(const double* x, int64_t n) {
+  double part[16] = {};
+  int64_t whole = n / 16 * 16;
+  for (int64_t j = 0; j < whole; j += 16)
+    for (int i = 0; i < 16; i++) part[i] += x[j + i] * x[j + i];
+  for (int64_t j = whole; j < n; j++) part[j - whole] += x[j] * x[j];
+  for (int w = 8; w >= 1; w /= 2)
+    for (int i = 0; i < w; i++) part[i] += part[i + w];
+  return part[0];
 }
 
 void adamw(float* p, const double* g, float* m, float* v, int64_t n, double g_scale, double decay, double b1, double b2,

@@ -116,6 +116,7 @@ class RefBackend final : public Backend {
   PolicyLossOutput policy_loss(std::span<float> coefficient, std::span<float> per_token, const Tensor& logprob,
                                const PolicyLossInput& input) override;
   void sum_of_squares(double* sum, const GradTensor& g) override;
+  void add(const GradTensor& y, const GradTensor& x) override;
   void adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,
              const double* sum_of_squares) override;
 
