@@ -135,7 +135,7 @@ export function parseModelConfig(json: unknown, file: string): ModelConfig {
   }
   const layerType = c.layer_types?.find((type) => type !== "full_attention");
   if (layerType !== undefined) unsupported(`layer type ${JSON.stringify(layerType)}`);
-  if (c.layer_types == null && hasSlidingWindow(c, family)) unsupported("a sliding window");
+  if (hasSlidingWindow(c, family)) unsupported("a sliding window");
   const headDim = c.head_dim ?? (family === "qwen3" ? 128 : c.hidden_size / c.num_attention_heads);
   const kvHeads = c.num_key_value_heads ?? c.num_attention_heads;
   if (!Number.isInteger(headDim) || headDim % 2 !== 0 || c.num_attention_heads % kvHeads !== 0) {
@@ -167,6 +167,7 @@ export function parseModelConfig(json: unknown, file: string): ModelConfig {
 
 /** Whether any layer looks back less far than to the beginning. Qwen's configs name a window that they do not use. */
 function hasSlidingWindow(c: Config, family: keyof typeof FAMILIES): boolean {
+  if (c.layer_types) return false; // they say it all
   if (family === "llama") return c.use_sliding_window === true || typeof c.sliding_window === "number";
   if (c.use_sliding_window !== true || c.sliding_window === null) return false;
   return (c.max_window_layers ?? 28) < c.num_hidden_layers;
