@@ -5,12 +5,16 @@ import path from "node:path";
 import t from "tap";
 import { createAdapters, loadModel, Random, Rollout, saveModel, Trainer } from "rolegrad";
 import type { Model, TrainingBatch } from "rolegrad";
-import { runProgram } from "./helpers/command.js";
+import { copyCheckpoint } from "./helpers/checkpoint.js";
+import { rolegrad, runProgram } from "./helpers/command.js";
 import { bits, checkpoints, pack, randomAdapters } from "./helpers/engine.js";
 import { rowsOf } from "./helpers/properties.js";
-import { root } from "./helpers/shared.js";
+import { needsShared, root, shared } from "./helpers/shared.js";
 import { relativeError } from "./helpers/tensors.js";
 import { environment, families, outcome, questions, reward, roles, router, writeToyModel } from "./helpers/toy.js";
+
+type Name = keyof typeof checkpoints;
+const names = Object.keys(checkpoints) as Name[];
 
 // ---- rollouts
 
@@ -52,10 +56,86 @@ for (const family of families) {
   });
 }
 
-// ---- full training
+t.test(
+  "a prompt begins with BOS where the tokenizer puts one before every text, unless told otherwise",
+  needsShared("fixtures/llama3-tiny", "fixtures/qwen3-tiny"),
+  async (t) => {
+    for (const [name, bos] of [
+      ["llama3-tiny", "<|begin_of_text|>"],
+      ["qwen3-tiny", undefined],
+    ] as const) {
+      const directory = t.testdir();
+      const tokenizer = shared(`fixtures/${name}`) as string;
+      const { bosTokenId } = await writeToyModel(directory, { tokenizer, tokens: {} });
+      const model = await loadModel(directory);
+      const first = async (prompt: string, addBos?: boolean) => {
+        const options = { router, environment, reward, group: 1, sampling: { maxNewTokens: 1 }, prompt: () => prompt };
+        const rollout = new Rollout(model, addBos === undefined ? options : { ...options, addBos });
+        const [trajectory] = await rollout.collect(questions.slice(0, 1));
+        return [...trajectory!.ids.slice(0, 2)];
+      };
+      const [x, y] = model.tokenizer!.encode("x y");
+      if (bos === undefined) {
+        t.strictSame(await first("x y"), [x, y], name);
+      } else {
+        t.strictSame(await first("x y"), [bosTokenId, x], name);
+        t.strictSame(await first(`${bos}x y`), [bosTokenId, x], "not twice");
+        t.strictSame(await first("x y", false), [x, y], "addBos: false");
+      }
+      model.close();
+    }
+  },
+);
 
-type Name = keyof typeof checkpoints;
-const names = Object.keys(checkpoints) as Name[];
+// ---- what a directory says of itself
+
+t.test("inspect names the family, and rope where it is scaled", async (t) => {
+  const said: Record<Name, RegExp> = {
+    tied: /Qwen2: 2 layers/,
+    untied: /Qwen2: 2 layers/,
+    qwen3: /Qwen3: 2 layers/,
+    llama3: /Llama: 2 layers[^]*type llama3, factor 8 from 128/,
+  };
+  for (const name of names) {
+    const { status, stdout } = await rolegrad(["inspect", checkpoints[name]]);
+    t.equal(status, 0);
+    t.match(stdout, said[name]);
+  }
+});
+
+t.test(
+  "generation_config.json says how the publisher samples; what is none is refused by file and field",
+  async (t) => {
+    const cases: [unknown, unknown][] = [
+      [
+        { do_sample: true, temperature: 0.6, top_p: 0.95, top_k: 20 },
+        { temperature: 0.6, topP: 0.95, topK: 20 },
+      ],
+      [
+        { do_sample: true, eos_token_id: [1, 2] },
+        { temperature: 1, topP: 1, topK: 0 },
+      ],
+      [{ temperature: 0.6 }, { temperature: 0, topP: 1, topK: 0 }],
+      [{ do_sample: true, top_p: 2 }, "top_p"],
+      [[], "generation_config.json"],
+    ];
+    const directory = copyCheckpoint(t.testdir());
+    const load = async () => {
+      const model = await loadModel(directory);
+      model.close();
+      return model.recommendedSampling;
+    };
+    t.equal(await load(), undefined, "none where there is no such file");
+    for (const [json, want] of cases) {
+      const file = path.join(directory, "generation_config.json");
+      writeFileSync(file, JSON.stringify(json));
+      if (typeof want === "string") await t.rejects(load(), { code: "ERR_MODEL_CONFIG", message: new RegExp(want) });
+      else t.strictSame(await load(), want);
+    }
+  },
+);
+
+// ---- full training
 
 /** Sequences of the model's own vocabulary, all of it to be learned. */
 function supervised(model: Model, lengths: number[]): TrainingBatch {
