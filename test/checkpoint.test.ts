@@ -122,6 +122,7 @@ t.test("an architecture that would run wrongly is refused by name", async (t) =>
     ["partial_rotary_factor 0.5", { partial_rotary_factor: 0.5 }],
     ["partial_rotary_factor 0.5", { rope_parameters: { rope_type: "default", partial_rotary_factor: 0.5 } }],
     ["rope_interleaved", { rope_interleaved: true }],
+    ["use_mrope", { use_mrope: true }],
     ["is_causal", { is_causal: false }],
     ...["yarn", "linear", "dynamic", "longrope", "mrope", "constructor"].flatMap((type) => [
       [type, { rope_parameters: { rope_type: type, rope_theta: 1e6, factor: 4 } }] as [string, Record<string, unknown>],
@@ -151,7 +152,7 @@ t.test("settings that change nothing are no reason to refuse", async (t) => {
     { use_sliding_window: true, sliding_window: null, layer_types: null },
     { layer_types: ["full_attention", "full_attention"] },
     { attention_dropout: 0.1, pretraining_tp: 2, use_cache: false, initializer_range: 1 },
-    { num_experts: 0, partial_rotary_factor: 1, quantization_config: null, rope_scaling: {} },
+    { use_mrope: false, num_experts: 0, partial_rotary_factor: 1, quantization_config: null, rope_scaling: {} },
     { architectures: ["Qwen2ForCausalLM"] },
     { architectures: [] },
     { attention_bias: false }, // Qwen2's are there whatever it says

@@ -98,6 +98,7 @@ const NEUTRAL: Record<string, unknown> = {
   compression_config: null,
   partial_rotary_factor: 1,
   rope_interleaved: false,
+  use_mrope: false,
   is_causal: true,
   num_experts: 0,
   num_local_experts: 0,
