@@ -165,6 +165,8 @@ class Backend {
   virtual void embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) = 0;
   /// y [T, H] = x / sqrt(mean(x^2) + eps) * w, w [1, H].
   virtual void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) = 0;
+  /// The same on each head of a row by itself: y [T, heads * d], x the same, w [1, d]; y may be x.
+  virtual void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) = 0;
   /// y [T, N] = x [T, K] w^T + bias + u bt, u [T, modules * r] = scale * x a^T, each row by the pairs of its own
   /// adapter (eq. 10). Rows without one get x w^T + bias alone. `u` (may be empty when no adapter is in `lora`) is kept
   /// for the backward pass; its columns beyond the row's own modules * r are not written.
@@ -216,6 +218,10 @@ class Backend {
   /// dx (+)= gradient of rmsnorm; dw [1, H] += unless null.
   virtual void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
                                 const Tensor& w, float eps, const Rows::Group& group, bool accumulate) = 0;
+  /// dx = gradient of rmsnorm_heads (dx may be dy); dw [1, d] += unless null: one chain over the rows of a sequence and
+  /// within a row over its heads.
+  virtual void rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                                      const Tensor& w, float eps, const Rows::Group& group) = 0;
   /// dq [T, heads d], dk, dv [T, kv_heads d] (overwritten), for whole sequences (start 0). With `roles` [T] not empty
   /// the gradient does not pass through the key or value of a position whose role differs from the query's (crossRole
   /// "stop").

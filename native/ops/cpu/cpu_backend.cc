@@ -72,6 +72,39 @@ void CpuBackend::rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const 
   });
 }
 
+void CpuBackend::rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) {
+  over_rows(x.rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++)
+      for (int64_t c = 0; c < x.cols; c += w.cols) {
+        const float* head = x.data + t * x.ld + c;
+        k_.rmsnorm(y.data + t * y.ld + c, head, w.data, k_.rms_inverse(head, w.cols, eps), w.cols);
+      }
+  });
+}
+
+void CpuBackend::rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                                        const Tensor& w, float eps, const Rows::Group& group) {
+  const int64_t d = w.cols, heads = x.cols / d;
+  float* inverse = workspace(inverse_, x.rows * heads);
+  over_rows(x.rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++)
+      for (int64_t h = 0; h < heads; h++) inverse[t * heads + h] = k_.rms_inverse(x.data + t * x.ld + h * d, d, eps);
+  });
+  // dw before dx, which may be dy.
+  if (dw)
+    parallel((d + 31) / 32, [&](int64_t i, int) {
+      k_.rmsnorm_heads_weight(dw->data, dy.data, dy.ld, x.data, x.ld, inverse, heads, d, i * 32,
+                              std::min(i * 32 + 32, d), group.rows.data(), group.cuts.data(),
+                              int64_t(group.cuts.size()) - 1);
+    });
+  over_rows(x.rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++)
+      for (int64_t h = 0; h < heads; h++)
+        k_.rmsnorm_backward(dx.data + t * dx.ld + h * d, dy.data + t * dy.ld + h * d, x.data + t * x.ld + h * d, w.data,
+                            inverse[t * heads + h], d, false);
+  });
+}
+
 void CpuBackend::rope(const Tensor& x, int heads, int head_dim, std::span<const int32_t> positions,
                       std::span<const double> frequencies, bool inverse) {
   const size_t half = size_t(head_dim) / 2;

@@ -71,6 +71,7 @@ class CpuBackend final : public Backend {
 
   void embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) override;
   void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
+  void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
   void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
               const Rows& rows) override;
   void rope(const Tensor& x, int heads, int head_dim, std::span<const int32_t> positions,
@@ -99,6 +100,8 @@ class CpuBackend final : public Backend {
                        const Rows::Group& group) override;
   void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x, const Tensor& w,
                         float eps, const Rows::Group& group, bool accumulate) override;
+  void rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                              const Tensor& w, float eps, const Rows::Group& group) override;
   void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
                           const Tensor& out, const Tensor& lse, const KvPages& kv, int layer,
                           const AttentionShape& shape, std::span<const SequenceSpan> spans,

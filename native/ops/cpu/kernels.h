@@ -148,6 +148,10 @@ struct Kernels {
                            bool accumulate);
   void (*rmsnorm_weight)(double* dw, const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* inverse,
                          int64_t n0, int64_t n1, const int32_t* rows, const int32_t* cuts, int64_t sequences);
+  /// dw[n0:n1], n1 - n0 <= 32, of heads of d columns; inverse [T, heads].
+  void (*rmsnorm_heads_weight)(double* dw, const float* dy, int64_t lddy, const float* x, int64_t ldx,
+                               const float* inverse, int64_t heads, int64_t d, int64_t n0, int64_t n1,
+                               const int32_t* rows, const int32_t* cuts, int64_t sequences);
   void (*swiglu)(float* y, const float* gate, const float* up, int64_t n);
   void (*swiglu_backward)(float* dgate, float* dup, const float* dy, const float* gate, const float* up, int64_t n);
   void (*add)(float* y, const float* x, int64_t n);

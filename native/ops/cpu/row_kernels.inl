@@ -55,6 +55,22 @@ void rmsnorm_weight(double* dw, const float* dy, int64_t lddy, const float* x, i
     }
 }
 
+void rmsnorm_heads_weight(double* dw, const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* inverse,
+                          int64_t heads, int64_t d, int64_t n0, int64_t n1, const int32_t* rows, const int32_t* cuts,
+                          int64_t sequences) {
+  for (int64_t s = 0; s < sequences; s++) {
+    float sum[32] = {};
+    for (int64_t i = cuts[s]; i < cuts[s + 1]; i++)
+      for (int64_t h = 0; h < heads; h++) {
+        int64_t t = rows[i];
+        const float *g = dy + t * lddy + h * d + n0, *v = x + t * ldx + h * d + n0;
+        float scale = inverse[t * heads + h];
+        for (int64_t n = 0; n < n1 - n0; n++) sum[n] = __builtin_fmaf(g[n], v[n] * scale, sum[n]);
+      }
+    for (int64_t n = n0; n < n1; n++) dw[n] += double(sum[n - n0]);
+  }
+}
+
 void swiglu(float* y, const float* gate, const float* up, int64_t n) {
   const vf one = splat(1);
   int64_t j = 0;

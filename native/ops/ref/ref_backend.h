@@ -69,8 +69,11 @@ class RefBackend final : public Backend {
                       const Rows::Group& group) override;
 
   void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
+  void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
   void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x, const Tensor& w,
                         float eps, const Rows::Group& group, bool accumulate) override;
+  void rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                              const Tensor& w, float eps, const Rows::Group& group) override;
 
   void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
               const Rows& rows) override;
