@@ -95,44 +95,83 @@ INLINE const float* forward_block(const void* panels, bool bf16, int64_t k, int6
   return scratch;
 }
 
-typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t v4i __attribute__((vector_size(16)));
+// Two-source shuffles that stay within 128-bit lanes, and those that exchange such lanes: each one instruction.
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#if LANES == 16
+#define LOW_PAIRS(a, b) SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
+#define HIGH_PAIRS(a, b) SHUFFLE(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
+#define LOW_HALVES(a, b) SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+#define HIGH_HALVES(a, b) SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+#define EVEN_LANES(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
+#define ODD_LANES(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
+#elif LANES == 8
+#define LOW_PAIRS(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 4, 12, 5, 13)
+#define HIGH_PAIRS(a, b) SHUFFLE(a, b, 2, 10, 3, 11, 6, 14, 7, 15)
+#define LOW_HALVES(a, b) SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13)
+#define HIGH_HALVES(a, b) SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15)
+#define EVEN_LANES(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
+#define ODD_LANES(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
+#else
+#define LOW_PAIRS(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
+#define HIGH_PAIRS(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
+#define LOW_HALVES(a, b) SHUFFLE(a, b, 0, 1, 4, 5)
+#define HIGH_HALVES(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
+#endif
 
-/// Columns [c0, c0 + NR) of w for its rows n0 .. n0 + nn, as [nn, NR]: a transposed block of the forward panels (4 x 4
-/// at a time, so that it costs little beside the rows that use it).
-NOINLINE void transposed_block(const void* panels, bool bf16, int64_t k, int64_t c0, int64_t n0, int64_t nn,
-                               float* scratch) {
+/// r [LANES][LANES] becomes its transpose: four rows at a time within 128-bit lanes, then those lanes are exchanged.
+INLINE void transpose(vf* r) {
+  EACH (q, LANES / 4) {
+    vf a = LOW_PAIRS(r[4 * q], r[4 * q + 1]), b = HIGH_PAIRS(r[4 * q], r[4 * q + 1]);
+    vf c = LOW_PAIRS(r[4 * q + 2], r[4 * q + 3]), d = HIGH_PAIRS(r[4 * q + 2], r[4 * q + 3]);
+    r[4 * q] = LOW_HALVES(a, c);
+    r[4 * q + 1] = HIGH_HALVES(a, c);
+    r[4 * q + 2] = LOW_HALVES(b, d);
+    r[4 * q + 3] = HIGH_HALVES(b, d);
+  }
+#if LANES == 16
+  EACH (j, 4) {
+    vf a = EVEN_LANES(r[j], r[j + 4]), b = ODD_LANES(r[j], r[j + 4]);
+    vf c = EVEN_LANES(r[j + 8], r[j + 12]), d = ODD_LANES(r[j + 8], r[j + 12]);
+    r[j] = EVEN_LANES(a, c);
+    r[j + 8] = ODD_LANES(a, c);
+    r[j + 4] = EVEN_LANES(b, d);
+    r[j + 12] = ODD_LANES(b, d);
+  }
+#elif LANES == 8
+  EACH (j, 4) {
+    vf a = EVEN_LANES(r[j], r[j + 4]), b = ODD_LANES(r[j], r[j + 4]);
+    r[j] = a;
+    r[j + 4] = b;
+  }
+#endif
+}
+
+/// Columns [c0, c0 + NR) of w for its rows n0 .. n0 + nn, as [nn, NR]: a transposed block of the forward panels.
+/// n0 is a multiple of LANES; up to LANES - 1 rows beyond nn are written.
+template <bool bf16>
+NOINLINE void transposed_panels(const void* panels, int64_t k, int64_t c0, int64_t n0, int64_t nn, float* scratch) {
   int64_t columns = min64(NR, k - c0);
-  for (int64_t n = n0; n < n0 + nn; n += 4) {
-    // n0 is a multiple of NR's divisors only for whole blocks; blocks start at multiples of the block size, a multiple
-    // of 4.
-    const int64_t panel = n / NR, lane = n % NR;
+  for (int64_t n = n0; n < n0 + nn; n += LANES) {
+    int64_t at = (n / NR * k + c0) * NR + n % NR;
     float* to = scratch + (n - n0) * NR;
-    for (int64_t c = 0; c < columns; c += 4) {
-      v4 r[4];
-      for (int i = 0; i < 4; i++) {
-        if (c + i >= columns) {
-          r[i] = v4{};
-        } else if (bf16) {
-          const uint16_t* from = (const uint16_t*)panels + (panel * k + c0 + c + i) * NR + lane;
-          for (int j = 0; j < 4; j++) {
-            uint32_t bits = uint32_t(from[j]) << 16;
-            float x;
-            __builtin_memcpy(&x, &bits, 4);
-            r[i][j] = x;
-          }
-        } else {
-          r[i] = *(const v4*)((const float*)panels + (panel * k + c0 + c + i) * NR + lane);
-        }
+    for (int64_t c = 0; c < columns; c += LANES) {
+      vf r[LANES];
+      EACH (i, LANES) {
+        int64_t from = at + (c + i) * NR;
+        if (c + i >= columns)
+          r[i] = vf{};
+        else
+          r[i] = bf16 ? widen((const uint16_t*)panels + from) : load((const float*)panels + from);
       }
-      v4 a = __builtin_shuffle(r[0], r[1], v4i{0, 4, 1, 5}), b = __builtin_shuffle(r[0], r[1], v4i{2, 6, 3, 7});
-      v4 d = __builtin_shuffle(r[2], r[3], v4i{0, 4, 1, 5}), e = __builtin_shuffle(r[2], r[3], v4i{2, 6, 3, 7});
-      *(v4*)(to + c) = __builtin_shuffle(a, d, v4i{0, 1, 4, 5});
-      *(v4*)(to + NR + c) = __builtin_shuffle(a, d, v4i{2, 3, 6, 7});
-      *(v4*)(to + 2 * NR + c) = __builtin_shuffle(b, e, v4i{0, 1, 4, 5});
-      *(v4*)(to + 3 * NR + c) = __builtin_shuffle(b, e, v4i{2, 3, 6, 7});
+      transpose(r);
+      EACH (i, LANES) store(to + i * NR + c, r[i]);
     }
   }
+}
+
+INLINE void transposed_block(const void* panels, bool bf16, int64_t k, int64_t c0, int64_t n0, int64_t nn,
+                             float* scratch) {
+  (bf16 ? transposed_panels<true> : transposed_panels<false>)(panels, k, c0, n0, nn, scratch);
 }
 
 /// A tile whose last columns do not exist: through a buffer, so that nothing beyond n is written.
@@ -260,8 +299,18 @@ void backward(const BackwardTask& t) {
       bool last = i + 1 == t.module_count && n0 + nn >= w.n;
       for (int64_t q = t.q0; q < t.q1; q++) {
         transposed_block(w.panels, t.bf16, t.k, q * NR, n0, nn, t.scratch);
+        // The next block lies in short pieces, one a panel, that no hardware prefetcher foresees: it is fetched bit by
+        // bit while this one is used.
+        const int64_t width = t.bf16 ? 2 : 4, piece = q + 1 < t.q1 ? min64(NR, t.k - (q + 1) * NR) * NR * width : 0;
+        const int64_t pieces = (nn + NR - 1) / NR, tiles = (t.m1 - t.m0 + MR - 1) / MR;
+        const int64_t step = (pieces * piece / 64 + tiles - 1) / tiles * 64;
+        int64_t ahead = 0;
         int64_t n = min64(NR, t.k - q * NR);
         for (int64_t m = t.m0, mr; m < t.m1; m += mr) {
+          for (int64_t end = min64(ahead + step, pieces * piece); ahead < end; ahead += 64)
+            __builtin_prefetch(
+                (const char*)w.panels + ((n0 / NR + ahead / piece) * t.k + (q + 1) * NR) * NR * width + ahead % piece,
+                0, 2);
           mr = tile_rows(t.m1 - m);
           routed_tile(mr, n, t.dy + m * t.lddy + w.column + n0, t.lddy, t.scratch, nn, last,
                       t.adapter ? t.adapter + m : nullptr, t.lora, t.du + m * t.lddu, t.lddu, q * NR,

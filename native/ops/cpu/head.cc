@@ -79,11 +79,11 @@ void CpuBackend::head_logprobs_mean(const Tensor& logprob, const Tensor& lse, co
     const int64_t r0 = rows * part / parts, r1 = rows * (part + 1) / parts, n = r1 - r0;
     bool any = false;
     for (int64_t r = r0; r < r1; r++) any |= wanted[size_t(r)] != 0;
-    float* block = scratch(worker, n * (kVocabularyChunk + 2 + 2 * chunks) + (k_.block + 4) * k_.nr);
+    float* block = scratch(worker, n * (kVocabularyChunk + 2 + 2 * chunks) + (k_.block + k_.lanes) * k_.nr);
     float* room = block + n * kVocabularyChunk;
-    float* own = room + (k_.block + 4) * k_.nr;  // the target's logit / temperature
-    float* top = own + n;                        // the largest logit so far: what the mean's terms are relative to
-    float* stats = top + n;                      // [n][chunks] (max, sum)
+    float* own = room + (k_.block + k_.lanes) * k_.nr;  // the target's logit / temperature
+    float* top = own + n;    // the largest logit so far: what the mean's terms are relative to
+    float* stats = top + n;  // [n][chunks] (max, sum)
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
       logits_chunk(block, h, head, r0, r1, chunk, room);
       const int64_t v0 = chunk * kVocabularyChunk, count = std::min(kVocabularyChunk, head.n() - v0);
@@ -179,7 +179,7 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
     parallel(row_parts, [&](int64_t task, int worker) {
       int64_t r0 = task * kHeadRows, r1 = std::min(r0 + kHeadRows, rows);
       float* block = dl + r0 * kVocabularyChunk;
-      float* room = scratch(worker, (k_.block + 4) * k_.nr);
+      float* room = scratch(worker, (k_.block + k_.lanes) * k_.nr);
       logits_chunk(block, h, head, r0, r1, chunk, room);
       for (int64_t r = r0; r < r1; r++) {
         float* row = dl + r * kVocabularyChunk;

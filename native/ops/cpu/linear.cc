@@ -169,7 +169,7 @@ void CpuBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tenso
     t.lora = low_rank.data();
     t.du = du.data;
     t.lddu = du.data ? du.ld : 0;
-    t.scratch = scratch(worker, (k_.block + 4) * k_.nr);
+    t.scratch = scratch(worker, (k_.block + k_.lanes) * k_.nr);
     k_.backward(t);
   });
 }
