@@ -122,10 +122,9 @@ export interface NativeModel {
 
 export interface NativeAdapterSpec {
   name: string;
-  rank: number;
-  alpha: number;
   rsLora: boolean;
-  targets: string[];
+  /** Those that carry a pair. */
+  modules: { module: string; rank: number; alpha: number }[];
 }
 
 export interface NativeAdapters {

@@ -189,7 +189,7 @@ Napi::Value TrainerObject::gradient(const Napi::CallbackInfo& info) {
     auto index = int(integer_argument(info[0], "adapter", 0, int64_t(trainer.store()->adapters.size()) - 1));
     ModuleAddress at = module_address(*state_->model->model, name);
     const auto& gradient = trainer.slot(index).gradient;
-    GradTensor ga = gradient.a(at.layer, at.group, at.module, trainer.store()->adapters[size_t(index)]->spec().rank);
+    GradTensor ga = gradient.a(at.layer, at.group, at.module);
     GradTensor gb = gradient.bt(at.layer, at.group, at.module);
     std::vector<double> a(size_t(ga.rows * ga.cols)), bt(size_t(gb.rows * gb.cols)), b(bt.size());
     backend.read(a.data(), ga);
