@@ -74,6 +74,8 @@ class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
  private:
   struct State;
   Napi::Value accumulate(const Napi::CallbackInfo& info);
+  Napi::Value leak(const Napi::CallbackInfo& info);
+  Napi::Value set_parameters(const Napi::CallbackInfo& info);
   Napi::Value apply(const Napi::CallbackInfo& info);
   void zero(const Napi::CallbackInfo& info);
   Napi::Value gradient(const Napi::CallbackInfo& info);
