@@ -44,6 +44,26 @@ t.test("the roles of the loss: the parts of the unified gradient, by every param
   }
 });
 
+t.test("another trainer of the model goes on from what the model runs on", async (t) => {
+  const own = await load("untied");
+  const batch = trainingBatch(trajectoriesOf({ lengths: [30, 20], seed: 4 }, own));
+  const make = () => new Trainer(own, { full: true, optimizer: { learningRate: 0.01 } });
+  const first = make();
+  const start = values(first);
+  await first.accumulate(batch);
+  await first.apply();
+  const moved = values(first);
+  t.not(moved, start);
+  const forward = async () => bits((await own.forward(batch)).logprobs);
+  const before = await forward();
+  const second = make();
+  t.equal(values(second), moved);
+  await second.accumulate(batch);
+  await second.apply({ learningRate: 0 });
+  t.equal(await forward(), before, "a rate of 0 moves nothing");
+  own.close();
+});
+
 t.test("stopped after any step, a full training goes on as if it never had", async (t) => {
   const directory = t.testdir();
   for (const name of ["tied", "untied"] as const) {

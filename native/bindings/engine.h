@@ -20,6 +20,7 @@ struct LoadedModel {
   std::vector<std::unique_ptr<unsigned char[]>> copies;  // of tensors that are not aligned within their file
   std::map<std::string, StoredTensor> tensors;
   std::unique_ptr<Model> model;
+  std::shared_ptr<Memory> masters;  // of full training; null until there is one
   std::unique_ptr<Arena> arena;
 };
 

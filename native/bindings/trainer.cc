@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "bindings/engine.h"
+#include "bindings/trainer_arguments.h"
 
 namespace rolegrad::bindings {
 
@@ -30,13 +30,6 @@ struct Lease {
   bool writer;
 };
 
-template <class T>
-void check_length(const std::vector<T>& x, size_t n, const char* name) {
-  if (x.size() != n)
-    throw Error("ERR_SHAPE", std::string("Expected ") + name + " of length " + std::to_string(n) + " but received " +
-                                 std::to_string(x.size()));
-}
-
 std::vector<float> dense(Backend& b, const Tensor& t) {
   std::vector<float> values(size_t(t.rows * t.cols));
   b.read(values.data(), t);
@@ -45,61 +38,7 @@ std::vector<float> dense(Backend& b, const Tensor& t) {
 
 std::vector<float> to_float(std::span<const double> x) { return {x.begin(), x.end()}; }
 
-/// A LossBatch's arrays, copied at the call.
-struct BatchArguments {
-  std::vector<int32_t> ids, cu, table;
-  std::vector<int8_t> roles;
-  std::vector<double> weight, advantage;
-  std::vector<float> old, reference;
-  LossBatch view() const { return {ids, cu, roles, table, weight, advantage, old, reference}; }
-};
-
-/// { inputIds, cuSeqlens, roles, adapterOfRole, weights, advantages, oldLogprobs, refLogprobs }
-BatchArguments batch_argument(const Model& model, const Napi::Object& o) {
-  BatchArguments b;
-  b.ids = copy_argument<int32_t>(o.Get("inputIds"), "inputIds");
-  b.cu = copy_argument<int32_t>(o.Get("cuSeqlens"), "cuSeqlens");
-  b.roles = copy_argument<int8_t>(o.Get("roles"), "roles");
-  b.table = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
-  b.weight = copy_argument<double>(o.Get("weights"), "weights");
-  b.advantage = copy_argument<double>(o.Get("advantages"), "advantages");
-  b.old = copy_argument<float>(o.Get("oldLogprobs"), "oldLogprobs");
-  b.reference = optional_copy<float>(o.Get("refLogprobs"), "refLogprobs");
-  check_batch(model, b.ids, b.cu, b.roles, b.table.size());
-  size_t n = b.ids.size();
-  check_length(b.roles, n, "roles");
-  check_length(b.weight, n, "weights");
-  check_length(b.advantage, n, "advantages");
-  check_length(b.old, n, "oldLogprobs");
-  if (!b.reference.empty()) check_length(b.reference, n, "refLogprobs");
-  return b;
-}
-
-/// { kind, clipLow, clipHigh, beta, temperature, crossRole }
-LossOptions loss_argument(const Napi::Object& o) {
-  LossOptions l;
-  l.kind = string_argument(o.Get("kind"), "kind") == "sft" ? ObjectiveKind::sft : ObjectiveKind::policy;
-  l.clip_low = number_argument(o.Get("clipLow"), "clipLow");
-  l.clip_high = number_argument(o.Get("clipHigh"), "clipHigh");
-  l.beta = number_argument(o.Get("beta"), "beta");
-  l.temperature = float(number_argument(o.Get("temperature"), "temperature"));
-  const std::string cross = string_argument(o.Get("crossRole"), "crossRole");
-  l.cross_role = cross == "stop" ? CrossRole::stop : cross == "exact" ? CrossRole::exact : CrossRole::flow;
-  return l;
-}
-
 }  // namespace
-
-AdamWStep adamw_argument(const Napi::Object& o) {
-  AdamWStep s;
-  s.learning_rate = number_argument(o.Get("learningRate"), "learningRate");
-  s.beta1 = number_argument(o.Get("beta1"), "beta1");
-  s.beta2 = number_argument(o.Get("beta2"), "beta2");
-  s.epsilon = number_argument(o.Get("epsilon"), "epsilon");
-  s.weight_decay = number_argument(o.Get("weightDecay"), "weightDecay");
-  s.max_norm = number_argument(o.Get("maxGradNorm"), "maxGradNorm");
-  return s;
-}
 
 /// new NativeTrainer(model, adapters | null, reference | null, trackLossRoles): without adapters, full training.
 TrainerObject::TrainerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrainerObject>(info) {
@@ -125,8 +64,8 @@ TrainerObject::TrainerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
       if (model.embedding().dtype() != DType::f32)
         throw Error("ERR_DTYPE",
                     "Expected a model loaded with dtype \"float32\" for full training but received bfloat16 weights");
-      state_->trainer =
-          std::make_unique<Trainer>(model, std::make_unique<FullParameters>(model, state_->model->tensors), reference);
+      state_->trainer = std::make_unique<Trainer>(
+          model, std::make_unique<FullParameters>(model, state_->model->tensors, state_->model->masters), reference);
     }
   });
 }
