@@ -61,7 +61,7 @@ t.test("adapters saved by peft give peft's logits", needsShared("fixtures/peft",
     const inputIds = tensor<Int32Array>(want, "ids");
     const cuSeqlens = tensor<Int32Array>(want, "cu_seqlens");
     const roles = new Int8Array(inputIds.length);
-    for (const name of ["reason", "tool", "rslora", "partial"]) {
+    for (const name of ["reason", "tool", "rslora", "partial", "pattern"]) {
       const adapters = await Adapters.load(model, { role: shared(`fixtures/peft/${name}`) as string });
       const { logits } = await model.forward({ inputIds, cuSeqlens, roles }, { adapters, logits: true });
       t.ok(relativeError(logits as Float32Array, tensor(want, `logits.${name}`)) < TOLERANCE, name);

@@ -31,6 +31,7 @@ function rowsOf(found: Inspection): Row[] {
       return [
         ["PEFT adapter", found.directory],
         ["rank", `${found.rank}, alpha ${found.alpha}${found.rsLora ? ", rank-stabilised" : ""}`],
+        ...patternRows(found),
         ["targets", found.targets.join(", ")],
         ["modules", `${found.modules}`],
         ["parameters", grouped(found.parameters)],
@@ -39,11 +40,18 @@ function rowsOf(found: Inspection): Row[] {
       return [
         ["trainer's checkpoint", found.directory],
         ["steps", `${found.steps}`],
-        ["roles", routesText(found.routes)],
+        found.full ? ["trained", "every parameter"] : ["roles", routesText(found.routes)],
       ];
     case "run":
       return runRows(found);
   }
+}
+
+function patternRows({ rankPattern, alphaPattern }: Extract<Inspection, { kind: "adapter" }>): Row[] {
+  const rows = Object.entries({ "rank of": rankPattern, "alpha of": alphaPattern });
+  return rows.flatMap(([what, pattern]) =>
+    Object.entries(pattern).map(([key, value]): Row => [what, `${key}: ${value}`]),
+  );
 }
 
 function modelRows(found: Extract<Inspection, { kind: "model" }>): Row[] {

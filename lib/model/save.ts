@@ -21,9 +21,19 @@ export async function saveModel(
   directory: string,
   { dtype = "float32" }: { dtype?: "float32" | "bfloat16" } = {},
 ): Promise<void> {
+  await writeModel(trainer, (name) => trainer.parameter(name), directory, dtype);
+}
+
+/** {@link saveModel} of the values that `read` gives. @internal */
+export async function writeModel(
+  trainer: Trainer,
+  read: (name: string) => Float32Array,
+  directory: string,
+  dtype: "float32" | "bfloat16",
+): Promise<void> {
   await mkdir(directory, { recursive: true });
   const tensors = trainer.parameters().map(({ name, shape }): TensorData => {
-    const data = trainer.parameter(name);
+    const data = read(name);
     return dtype === "bfloat16"
       ? { name, dtype: "BF16", shape, data: toBf16(data) }
       : { name, dtype: "F32", shape, data };

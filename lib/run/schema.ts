@@ -125,9 +125,12 @@ export const runSchema = z.strictObject({
   optimizer: optimizer.prefault({}),
   objective: objective.prefault({}),
   crossRole: z
-    .enum(["flow", "stop"])
+    .enum(["flow", "stop", "exact"])
     .default("flow")
-    .describe("Gradients through the keys and values of another role's tokens: as autograd has them, or cut."),
+    .describe(
+      'What a role\'s loss gives other roles\' adapters, through keys and values: "flow" (as autograd has it), "stop" (no gradient passes ' +
+        'there), "exact" (each adapter gets its own roles\' loss, along every path; a backward pass each).',
+    ),
   microBatchTokens: count.default(8192).describe("Tokens of one forward and backward pass; changes no result."),
   steps: count.default(100).describe("Optimizer steps."),
   questionsPerStep: count.default(32).describe("Questions of one step."),

@@ -20,6 +20,7 @@ struct LoadedModel {
   std::vector<std::unique_ptr<unsigned char[]>> copies;  // of tensors that are not aligned within their file
   std::map<std::string, StoredTensor> tensors;
   std::unique_ptr<Model> model;
+  std::shared_ptr<Memory> masters;  // of full training; null until there is one
   std::unique_ptr<Arena> arena;
 };
 
@@ -74,6 +75,8 @@ class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
  private:
   struct State;
   Napi::Value accumulate(const Napi::CallbackInfo& info);
+  Napi::Value leak(const Napi::CallbackInfo& info);
+  Napi::Value set_parameters(const Napi::CallbackInfo& info);
   Napi::Value apply(const Napi::CallbackInfo& info);
   void zero(const Napi::CallbackInfo& info);
   Napi::Value gradient(const Napi::CallbackInfo& info);

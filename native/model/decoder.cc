@@ -28,17 +28,20 @@ PackedBatch::PackedBatch(std::span<const int32_t> ids, std::vector<int32_t> cu_s
 
 std::vector<const LoraGroup*> Decoder::lora(const AdapterList& adapters, int64_t layer, int group) const {
   std::vector<const LoraGroup*> set;
-  for (const auto& adapter : adapters) set.push_back(adapter ? &adapter->group(layer, group) : nullptr);
+  for (const auto& adapter : adapters) {
+    const LoraGroup* pairs = adapter ? &adapter->group(layer, group) : nullptr;
+    set.push_back(pairs && pairs->columns() > 0 ? pairs : nullptr);
+  }
   return set;
 }
 
 namespace {
 
-/// Columns that u needs for a group: the widest adapter's modules * rank.
+/// Columns that u needs for a group: the widest adapter's.
 int64_t u_columns(const std::vector<const LoraGroup*>& set) {
   int64_t columns = 0;
   for (const auto* group : set)
-    if (group) columns = std::max(columns, group->a.rows);
+    if (group) columns = std::max(columns, group->columns());
   return columns;
 }
 

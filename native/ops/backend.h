@@ -68,20 +68,27 @@ class PackedWeight {
   DType dtype_ = DType::f32;
 };
 
-/// One adapter's pairs on the modules of one packed weight (method.md, eq. 10). All modules of the group share the rank
-/// r. `a` and `bt` are the parameters; `at` and `b` are their transposes, kept by refresh_lora() after every change.
+/// One adapter's pairs on the modules of one packed weight (method.md, eq. 10), each with a rank and a scale of its
+/// own. `a` and `bt` are the parameters; `at` and `b` are their transposes, kept by refresh_lora() after every change.
 struct LoraGroup {
-  int rank = 0;
-  float scale = 0;  // alpha / r, or alpha / sqrt(r)
-  // [modules]: a module outside `targets` has no pair; its columns of u and du are 0.
-  std::vector<bool> present;
-  Tensor a;                // [modules * r, K], module m in rows m * r ..
+  struct Module {
+    int rank = 0;        // 0: no pair
+    float scale = 0;     // alpha / r, or alpha / sqrt(r)
+    int64_t column = 0;  // its r columns of u and du, and rows of a, begin here
+  };
+  std::vector<Module> modules;
+  Tensor a;                // [columns, K]
   std::vector<Tensor> bt;  // per module [r, N_m]
-  Tensor at;               // [K, modules * r]
+  Tensor at;               // [K, columns]
   std::vector<Tensor> b;   // per module [N_m, r]
+
+  void add(int rank, float scale) { modules.push_back({rank, scale, columns()}); }
+  /// Of u and du: the sum of the ranks.
+  int64_t columns() const { return modules.empty() ? 0 : modules.back().column + modules.back().rank; }
 };
 
-/// The pairs of every adapter on one packed weight, by adapter index; null: that adapter has none there.
+/// The pairs of every adapter on one packed weight, by adapter index; null (or no columns): that adapter has none
+/// there.
 using LoraSet = std::span<const LoraGroup* const>;
 
 /// Where the gradients of one LoraGroup are summed: the shapes of `a` and `bt`.
@@ -167,9 +174,9 @@ class Backend {
   virtual void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) = 0;
   /// The same on each head of a row by itself: y [T, heads * d], x the same, w [1, d]; y may be x.
   virtual void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) = 0;
-  /// y [T, N] = x [T, K] w^T + bias + u bt, u [T, modules * r] = scale * x a^T, each row by the pairs of its own
-  /// adapter (eq. 10). Rows without one get x w^T + bias alone. `u` (may be empty when no adapter is in `lora`) is kept
-  /// for the backward pass; its columns beyond the row's own modules * r are not written.
+  /// y [T, N] = x [T, K] w^T + bias + u bt, u [T, columns] = scale * x a^T, each row by the pairs of its own adapter
+  /// (eq. 10). Rows without one get x w^T + bias alone. `u` (may be empty when no adapter has pairs in `lora`) is kept
+  /// for the backward pass; its columns beyond those of the row's own adapter are not written.
   virtual void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
                       const Rows& rows) = 0;
   /// In place on `heads` heads of head_dim columns: rotates (x_i, x_{i + d/2}) by position * theta^(-2 i / d);
@@ -203,7 +210,7 @@ class Backend {
                                   std::span<const uint8_t> wanted) = 0;
 
   // ---- backward
-  /// dx [T, K] (+)= dy w + du a; du [T, modules * r] = scale * dy b by the row's adapter, kept for lora_gradient.
+  /// dx [T, K] (+)= dy w + du a; du [T, columns] = scale * dy b by the row's adapter, kept for lora_gradient.
   virtual void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
                                LoraSet lora, const Rows& rows, bool accumulate) = 0;
   /// du alone, where dx is not needed (the first layer under a frozen embedding).

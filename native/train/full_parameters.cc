@@ -6,7 +6,9 @@
 
 namespace rolegrad {
 
-FullParameters::FullParameters(Model& model, const std::map<std::string, StoredTensor>& tensors) : model_(model) {
+FullParameters::FullParameters(Model& model, const std::map<std::string, StoredTensor>& tensors,
+                               std::shared_ptr<Memory>& masters)
+    : model_(model) {
   const ModelConfig& c = model.config();
   Backend& b = model.backend();
   auto add = [&](const std::string& name, int64_t rows, int64_t cols) {
@@ -33,17 +35,20 @@ FullParameters::FullParameters(Model& model, const std::map<std::string, StoredT
   }
   tied_head_ = size_;
   size_t gradient_size = size_ + (c.tied ? size_t(c.vocab_size) * size_t(b.leading_dimension(c.hidden_size)) : 0);
-  values_ = b.allocate(size_ * sizeof(float));
+  const bool filled = masters != nullptr;
+  values_ = filled ? masters : std::shared_ptr<Memory>(b.allocate(size_ * sizeof(float)));
   first_ = b.allocate(size_ * sizeof(float));
   second_ = b.allocate(size_ * sizeof(float));
   gradients_ = b.allocate(gradient_size * sizeof(double));
   scalar_ = b.allocate(sizeof(double));
   for (const auto& e : entries_) {
+    if (filled) break;
     auto it = tensors.find(e.name);
     if (it == tensors.end())
       throw Error("ERR_MODEL_TENSOR", "Expected the tensor " + e.name + " in the checkpoint but it is missing");
     b.write(value(e), widen_tensor(it->second).data());
   }
+  masters = values_;
 
   sinks_.embedding = gradient(entry("model.embed_tokens.weight"));
   sinks_.head = sinks_.embedding;

@@ -58,9 +58,12 @@ OPERATION("attention", attention_cases);
 
 std::vector<Case> attention_backward_cases() {
   std::vector<Case> cases;
-  for (const AttentionCase& each : whole_sequences())
+  std::vector<AttentionCase> each_case = whole_sequences();
+  each_case.insert(each_case.end(), spans_of_roles().begin(), spans_of_roles().end());
+  for (const AttentionCase& each : each_case)
     for (bool stop : {false, true}) {
       if (stop && each.pieces[0].count > 1000) continue;  // nothing new, and the reference is slow
+      if (!stop && each.span) continue;
 
       cases.push_back(
           {each.name + (stop ? ", stop" : ", flow"), [each, stop](Backend& backend) {
@@ -91,6 +94,27 @@ BACKEND_TEST("with one role for all, stop is flow bitwise") {
   CHECK_SAME_BITS(flow.dq, stop.dq);
   CHECK_SAME_BITS(flow.dk, stop.dk);
   CHECK_SAME_BITS(flow.dv, stop.dv);
+}
+
+BACKEND_TEST("under stop the queries of a role reach no key or value of another, however long the spans are") {
+  for (const AttentionCase& each : spans_of_roles()) {
+    const AttentionData data(each);
+    // Only the queries of role r give anything: keys of other roles get exactly zero.
+    for (int8_t role : {-1, 0, 1}) {
+      AttentionData own = data;
+      for (int64_t t = 0; t < own.dout.rows; t++)
+        for (int64_t c = 0; c < own.dout.cols && own.roles[size_t(t)] != role; c++) own.dout(t, c) = 0;
+      const auto stop = run_attention_backward(backend, own, true);
+      bool zero = true, some = false;
+      for (int64_t t = 0; t < stop.dv.rows; t++)
+        for (int64_t c = 0; c < stop.dv.cols; c++) {
+          const bool none = stop.dv(t, c) == 0 && stop.dk(t, c) == 0;
+          zero &= own.roles[size_t(t)] == role || none;
+          some |= own.roles[size_t(t)] == role && !none;
+        }
+      CHECK(zero && some);
+    }
+  }
 }
 
 // Position 0 has a role of its own: under "stop" only its own query reaches its key (by ds = 0, as it has no other) and

@@ -103,12 +103,10 @@ BACKEND_TEST("modules packed together give the bits of each alone") {
     for (size_t m = 0; m < shape.n.size(); m++) {
       LinearData alone = data;
       alone.shape.n = {shape.n[m]};
-      alone.shape.present = {data.present(m)};
       alone.w = {data.w[m]}, alone.bias = {data.bias[m]};
       for (auto& pair : alone.pairs) {
-        const int64_t r = pair.a.rows / int64_t(shape.n.size());
-        pair.a = pair.a.row_range(int64_t(m) * r, r);
-        pair.bt = {pair.bt[m]};
+        pair.a = pair.a.row_range(pair.first(m), pair.rank[m]);
+        pair.bt = {Mat(pair.bt[m])}, pair.rank = {int(pair.rank[m])}, pair.scale = {float(pair.scale[m])};
       }
       const LinearResult one = run_linear(backend, alone);
       bool same = true;
