@@ -21,6 +21,7 @@ struct LoadedModel {
   std::map<std::string, StoredTensor> tensors;
   std::unique_ptr<Model> model;
   std::unique_ptr<Arena> arena;
+  IdleDecodeMemory decode_memory;
 };
 
 /// Adapters belong to a model and keep it alive.
@@ -101,6 +102,9 @@ class GeneratorObject : public Napi::ObjectWrap<GeneratorObject> {
   void interrupt(const Napi::CallbackInfo& info);
   Napi::Value take(const Napi::CallbackInfo& info);
   Napi::Value runnable(const Napi::CallbackInfo& info);
+  Napi::Value stats(const Napi::CallbackInfo& info);
+  void close(const Napi::CallbackInfo& info);
+  Generator& idle() const;
   std::shared_ptr<State> state_;
 };
 
