@@ -195,6 +195,17 @@ export interface NativeGeneratorEvent {
   text: Uint8Array;
 }
 
+export interface NativeGeneratorStats {
+  steps: number;
+  sampledTokens: number;
+  computedTokens: number;
+  sharedTokens: number;
+  recomputedTokens: number;
+  preemptions: number;
+  peakCacheTokens: number;
+  cacheTokens: number;
+}
+
 export interface NativeGenerator {
   add(
     inputIds: Int32Array,
@@ -213,6 +224,8 @@ export interface NativeGenerator {
   interrupt(): void;
   take(id: number): { ids: Int32Array; roles: Int8Array; sampled: Uint8Array; logprobs: Float32Array };
   runnable(): number;
+  stats(): NativeGeneratorStats;
+  close(): void;
 }
 
 export interface NativeLinear {
@@ -242,6 +255,9 @@ interface EngineNative {
     options: {
       maxSequences: number;
       maxLength: number;
+      /** Default: maxSequences * maxLength. */
+      cacheTokens?: number;
+      chunk?: number;
       tokenBytes: readonly Uint8Array[];
       router: NativeRouter;
       adapterOfRole: Int32Array;

@@ -161,8 +161,8 @@ Generator::Result Generator::take(int64_t id) {
     release(s);
     admitted_--;
   }
-  left_ = true;  // it may have been the last that wanted a prompt
   sequences_.erase(position(id));
+  prune();  // it may have been the last that wanted a prompt
   admit();
   return result;
 }

@@ -103,6 +103,8 @@ class Generator {
     int64_t peak_pages = 0;   // held at once
   };
   Stats stats() const;
+  /// Pages that sequences hold, or that are kept for them.
+  int64_t held_pages() const { return pool_.pages() - pool_.free(); }
   /// Positions the cache has room for.
   int64_t cache_tokens() const { return pool_.pages() * KvPages::kPage; }
 
