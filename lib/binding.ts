@@ -255,7 +255,7 @@ interface EngineNative {
     options: {
       maxSequences: number;
       maxLength: number;
-      /** Default: maxSequences * maxLength. */
+      /** Default: (maxSequences + 1) * maxLength. */
       cacheTokens?: number;
       chunk?: number;
       tokenBytes: readonly Uint8Array[];

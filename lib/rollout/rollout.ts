@@ -46,7 +46,7 @@ export interface RolloutOptions {
   /**
    * Positions for which the cache of keys and values has room, over all sequences; at least `maxLength`. Sequences take pages of 64 as they
    * grow, and the samples of a group share those of their prompt; where pages run out, some are computed again later, with the same results.
-   * Memory is touched only as it is used. Default: `concurrency` x `maxLength`, as far as half of the memory that is free allows.
+   * Memory is touched only as it is used. Default: (`concurrency` + 1) x `maxLength`, as far as half of the memory that is free allows.
    */
   cacheTokens?: number;
   /** Tokens of prompts and tool output that one decoding step takes in, between the others' next tokens. @default 2048 */

@@ -89,8 +89,7 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
     options.max_length = integer_argument(o.Get("maxLength"), "maxLength", 2, 1 << 24);
     if (auto tokens = o.Get("cacheTokens"); !tokens.IsUndefined())
       options.cache_tokens = integer_argument(tokens, "cacheTokens", 1, int64_t(1) << 40);
-    if (auto chunk = o.Get("chunk"); !chunk.IsUndefined())
-      options.chunk = integer_argument(chunk, "chunk", 1, 1 << 24);
+    if (auto chunk = o.Get("chunk"); !chunk.IsUndefined()) options.chunk = integer_argument(chunk, "chunk", 1, 1 << 24);
     options.token_bytes = byte_arrays(o.Get("tokenBytes"), "tokenBytes");
     options.router = router_config(o.Get("router"));
     options.adapter_of_role = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
@@ -195,9 +194,7 @@ Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value GeneratorObject::runnable(const Napi::CallbackInfo& info) {
-  return guard(info.Env(), [&]() -> Napi::Value {
-    return Napi::Number::New(info.Env(), double(idle().runnable()));
-  });
+  return guard(info.Env(), [&]() -> Napi::Value { return Napi::Number::New(info.Env(), double(idle().runnable())); });
 }
 
 /// stats() -> { steps, sampledTokens, computedTokens, sharedTokens, recomputedTokens, preemptions, peakCacheTokens,

@@ -12,12 +12,14 @@ int64_t pages_for(int64_t tokens) { return (tokens + KvPages::kPage - 1) / KvPag
 
 /// Pages of the cache that the options ask for.
 int64_t page_count(const Generator::Options& o) {
-  if (o.cache_tokens == 0) return o.max_sequences * pages_for(o.max_length);
+  // All at their longest, and a prompt that is kept for samples which have not begun.
+  const int64_t most = (o.max_sequences + 1) * pages_for(o.max_length);
+  if (o.cache_tokens == 0) return most;
   if (o.cache_tokens < o.max_length)
-    throw Error("ERR_CACHE_TOO_SMALL",
-                "Expected cacheTokens of at least maxLength " + std::to_string(o.max_length) +
-                    ", as one sequence may grow so long, but received " + std::to_string(o.cache_tokens));
-  return std::min(pages_for(o.cache_tokens), o.max_sequences * pages_for(o.max_length));
+    throw Error("ERR_CACHE_TOO_SMALL", "Expected cacheTokens of at least maxLength " + std::to_string(o.max_length) +
+                                           ", as one sequence may grow so long, but received " +
+                                           std::to_string(o.cache_tokens));
+  return std::min(pages_for(o.cache_tokens), most);
 }
 
 }  // namespace

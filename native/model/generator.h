@@ -38,15 +38,15 @@ class IdleDecodeMemory {
 /// Sequences take pages as they grow. Prompts that begin alike share pages (PromptTree), and the first to come computes
 /// them for all. When pages run out, they are taken in this order: from a sequence that waits for a tool, the youngest
 /// first; from the youngest sequence that runs, if it is younger than the one in need; from prompts kept for samples
-/// that have not begun. Who loses its pages is computed again later, from its tokens and their roles. A sequence begins,
-/// or begins again, only when there are pages for all of its tokens and one more for each older one that may grow; the
-/// oldest takes what it needs from anyone, so it always goes on.
+/// that have not begun. Who loses its pages is computed again later, from its tokens and their roles. A sequence
+/// begins, or begins again, only when there are pages for all of its tokens and one more for each older one that may
+/// grow; the oldest takes what it needs from anyone, so it always goes on.
 class Generator {
  public:
   struct Options {
     int64_t max_sequences = 64;  // decoded together, those that wait for a tool included; further ones queue
     int64_t max_length = 0;      // tokens of one sequence, prompt included
-    int64_t cache_tokens = 0;    // positions in the cache, of all sequences; 0: max_sequences * max_length
+    int64_t cache_tokens = 0;    // positions in the cache, of all sequences; 0: (max_sequences + 1) * max_length
     int64_t chunk = 2048;        // rows of prompt or tool output in one step
     std::vector<std::vector<uint8_t>> token_bytes;
     RouterConfig router;

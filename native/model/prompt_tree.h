@@ -12,9 +12,9 @@
 namespace rolegrad {
 
 /// The pages of prompts by what they hold: a path from the root spells a prompt, a page of 64 tokens at a time, and the
-/// last page of a prompt may be filled in part. Sequences whose prompts begin alike hold the same whole pages; of a page
-/// filled in part, or shared in part, they take a copy. A tree belongs to one version of the adapters, and all positions
-/// of a prompt run under the base role, so token ids alone are the key.
+/// last page of a prompt may be filled in part. Sequences whose prompts begin alike hold the same whole pages; of a
+/// page filled in part, or shared in part, they take a copy. A tree belongs to one version of the adapters, and all
+/// positions of a prompt run under the base role, so token ids alone are the key.
 class PromptTree {
  public:
   explicit PromptTree(PagePool& pool) : pool_(pool) {}

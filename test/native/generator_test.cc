@@ -1,5 +1,5 @@
-// Decoding many sequences in little memory: whatever is shared, given up and computed again, a sequence gets what it gets
-// alone.
+// Decoding many sequences in little memory: whatever is shared, given up and computed again, a sequence gets what it
+// gets alone.
 #include "model/generator.h"
 
 #include <algorithm>
@@ -99,9 +99,11 @@ std::vector<Task> random_tasks(Numbers& numbers, int64_t max_length) {
   Ids before;
   for (int groups = 1 + numbers.below(4); groups > 0; groups--) {
     Ids prompt;
-    if (!before.empty() && numbers.below(2)) prompt.assign(before.begin(), before.begin() + numbers.below(int(before.size())));
+    if (!before.empty() && numbers.below(2))
+      prompt.assign(before.begin(), before.begin() + numbers.below(int(before.size())));
     const int kind = numbers.below(3);
-    const int length = kind == 0 ? 64 * (1 + numbers.below(2)) : 1 + numbers.below(kind == 1 ? 20 : int(max_length) - 1);
+    const int length =
+        kind == 0 ? 64 * (1 + numbers.below(2)) : 1 + numbers.below(kind == 1 ? 20 : int(max_length) - 1);
     while (int(prompt.size()) < length) prompt.push_back(numbers.below(ToyDecoder::kVocabulary));
     prompt.resize(size_t(std::min<int64_t>(length, max_length - 1)));
     for (int samples = 1 + numbers.below(5); samples > 0; samples--) {
@@ -348,7 +350,7 @@ TEST("pages and tensors are left to the next generator") {
   DecodeMemory kept = idle.take(*toy().model, 1);
   const KvPages* kv = kept.kv.get();
   const int64_t allocations = kept.arena->allocations();
-  CHECK(kv->pages() == options.max_sequences * 4);
+  CHECK(kv->pages() == (options.max_sequences + 1) * 4);
   idle.give(std::move(kept));
   // What the last one left in the pages changes nothing.
   CHECK(same(decode(tasks, options, 1, &idle).results[0], want));

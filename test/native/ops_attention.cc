@@ -152,10 +152,10 @@ std::vector<Case> copy_cases() {
              const Mat q = numbers.matrix(3, 4 * 24);
              for (int layer = 0; layer < 3; layer++) {
                Tensor y = place.poison(3, 4 * 24), lse = place.poison(3, 4);
-               backend.attention(y, lse, place.put(q), pages.kv(), layer, data.shape(),
-                                 std::vector<SequenceSpan>{{0, 1, 99, from.pages},
-                                                           {1, 1, 63, pages.span(1, 0, 0, 64).pages},
-                                                           {2, 1, 39, to.pages}});
+               backend.attention(
+                   y, lse, place.put(q), pages.kv(), layer, data.shape(),
+                   std::vector<SequenceSpan>{
+                       {0, 1, 99, from.pages}, {1, 1, 63, pages.span(1, 0, 0, 64).pages}, {2, 1, 39, to.pages}});
                out.add("layer " + std::to_string(layer), place.read(y), [](int64_t, int64_t) { return 64 * kEps; });
              }
              place.guards("kv_copy_page");
