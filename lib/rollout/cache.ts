@@ -1,4 +1,3 @@
-import { freemem } from "node:os";
 import process from "node:process";
 import type { ModelConfig } from "../model/config.js";
 
@@ -10,7 +9,5 @@ export function defaultCacheTokens(config: ModelConfig, concurrency: number, max
   const { layers, kvHeads, headDim } = config;
   const bytes = 2 * 4 * layers * kvHeads * headDim; // a key and a value in f32
   const longest = Math.ceil(maxLength / PAGE) * PAGE;
-  // availableMemory() knows of a limit that the process runs under; Node 20.13 and later.
-  const free = (process as { availableMemory?: () => number }).availableMemory?.() ?? freemem();
-  return Math.max(maxLength, Math.min((concurrency + 1) * longest, Math.floor(free / 2 / bytes)));
+  return Math.max(maxLength, Math.min((concurrency + 1) * longest, Math.floor(process.availableMemory() / 2 / bytes)));
 }
