@@ -144,6 +144,7 @@ class CpuBackend final : public Backend {
   Executor& pool_;
   std::vector<std::vector<float>> scratch_;
   std::vector<float> stats_, chunk_, inverse_;
+  std::vector<std::vector<std::pair<float, int32_t>>> candidates_;  // per worker: entries of a row that may be drawn
   // rope: cos and sin by position, for the frequencies seen last.
   std::vector<double> rope_frequencies_;
   std::vector<float> rope_cos_, rope_sin_;

@@ -151,6 +151,9 @@ struct Kernels {
   void (*rope)(float* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim, float sign);
   /// Over one chunk of logits / temperature: the maximum and the sum of exp(l - max).
   void (*chunk_stats)(const float* logits, int64_t n, float temperature, float* max, float* sum);
+  /// The first entry of a chunk at which the running sum of exp(l / temperature - max) passes `left`; where rounding
+  /// leaves none, the last that has any probability.
+  int64_t (*chunk_draw)(const float* logits, int64_t n, float temperature, float max, double left);
   /// l -> coefficient * exp(l / temperature - lse) / temperature, in place (the target's own -coefficient / temperature
   /// is added by the caller).
   void (*chunk_gradient)(float* logits, int64_t n, float temperature, float lse, float coefficient);
