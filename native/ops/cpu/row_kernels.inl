@@ -124,7 +124,8 @@ void chunk_stats(const float* logits, int64_t n, float temperature, float* max_o
     for (int i = 0; i < P16; i++) part[i] = max(load(logits + j + i * LANES) / t, part[i]);
   for (int i = 0; i < P16; i++) part[i] = max(load(tail + i * LANES) / t, part[i]);
   float m = tree_max(part);
-  vf mv = splat(m);
+  // Of a chunk of nothing but -inf the sum is 0, and not exp(-inf - -inf).
+  vf mv = splat(m > -__FLT_MAX__ ? m : -__FLT_MAX__);
   for (int i = 0; i < P16; i++) part[i] = vf{};
   for (int64_t j = 0; j < whole; j += 16)
     for (int i = 0; i < P16; i++) part[i] = part[i] + exp(load(logits + j + i * LANES) / t - mv);
