@@ -30,13 +30,17 @@ DecodeMemory IdleDecodeMemory::take(const Model& model, int64_t pages) {
     std::lock_guard lock(mutex_);
     memory = std::move(idle_);
   }
-  if (memory.kv && memory.kv->pages() < pages) memory.kv.reset();
-  if (!memory.kv) memory.kv = model.backend().kv_pages(int(model.config().layers), model.attention_shape(), pages);
+  if (!memory.kv || memory.kv->pages() < pages) {
+    memory.kv.reset();  // before there are two
+    memory.kv = model.backend().kv_pages(int(model.config().layers), model.attention_shape(), pages);
+    memory.touched = 0;
+  }
   if (!memory.arena) memory.arena = std::make_unique<Arena>(model.backend());
   return memory;
 }
 
 void IdleDecodeMemory::give(DecodeMemory memory) {
+  if (size_t(memory.touched) * (memory.kv->bytes() / size_t(memory.kv->pages())) > kMost) return;
   std::lock_guard lock(mutex_);
   if (!idle_.kv || idle_.kv->pages() < memory.kv->pages()) std::swap(idle_, memory);
 }
@@ -51,6 +55,7 @@ Generator::Generator(const Model& model, AdapterList adapters, Options options, 
       memory_(idle ? idle->take(model, pool_.pages()) : IdleDecodeMemory().take(model, pool_.pages())) {}
 
 Generator::~Generator() {
+  memory_.touched = std::max(memory_.touched, pool_.peak());
   if (idle_) idle_->give(std::move(memory_));
 }
 

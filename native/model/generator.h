@@ -16,14 +16,18 @@ namespace rolegrad {
 struct DecodeMemory {
   std::unique_ptr<KvPages> kv;
   std::unique_ptr<Arena> arena;
+  int64_t touched = 0;  // pages that have been written to
 };
 
 /// A model's memory for decoding between two generators, so that the next rollout finds it where the last one left it.
 class IdleDecodeMemory {
  public:
+  /// A cache of which more has been used is freed: training, which comes next, may need the memory.
+  static constexpr size_t kMost = size_t(1) << 30;
+
   /// With at least `pages` pages.
   DecodeMemory take(const Model& model, int64_t pages);
-  /// Keeps the larger of what is here and `memory`.
+  /// Keeps the larger of what is here and `memory`, up to kMost.
   void give(DecodeMemory memory);
 
  private:

@@ -22,6 +22,11 @@ ToyDecoder& toy() {
   return decoder;
 }
 
+ToyDecoder& reference_toy() {
+  static ToyDecoder decoder(make_reference_backend());
+  return decoder;
+}
+
 struct Task {
   Ids prompt;
   int64_t max_new_tokens = 0;
@@ -48,8 +53,8 @@ struct Outcome {
 
 /// Runs all tasks; `seed` decides how many steps a run has, when sequences join and how long a tool takes.
 Outcome decode(const std::vector<Task>& tasks, const Generator::Options& options, uint64_t seed,
-               IdleDecodeMemory* idle = nullptr) {
-  Generator generator(*toy().model, toy().adapters, options, idle);
+               IdleDecodeMemory* idle = nullptr, const ToyDecoder& on = toy()) {
+  Generator generator(*on.model, on.adapters, options, idle);
   Numbers numbers(seed);
   Outcome out;
   out.results.resize(tasks.size());
@@ -154,6 +159,21 @@ TEST("a sequence gets the same ids, roles and log-probabilities in any memory, b
   CHECK(total.preemptions > 100);
   CHECK(total.recomputed > 1000);
   CHECK(total.shared > 1000);
+}
+
+TEST("so it does on the reference backend") {
+  Generator::Options options = reference_toy().options();
+  options.max_length = 230;
+  std::vector<Task> tasks;
+  for (uint64_t i = 0; i < 5; i++) tasks.push_back({i % 2 ? Ids(70, 5) : Ids(66, 6), 140, i});
+  const Outcome want = decode(tasks, options, 1, nullptr, reference_toy());
+  options.cache_tokens = 320;
+  options.chunk = 50;
+  const Outcome got = decode(tasks, options, 2, nullptr, reference_toy());
+  CHECK_EQUAL(want.stats.preemptions, 0);
+  CHECK(got.stats.preemptions > 0);
+  CHECK(got.stats.shared > 0);
+  for (size_t i = 0; i < tasks.size(); i++) CHECK(same(got.results[i], want.results[i]));
 }
 
 TEST("recorded log-probabilities are those of one pass over the whole sequence, after preemption too") {
