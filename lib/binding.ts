@@ -204,6 +204,17 @@ export interface NativeGeneratorEvent {
   text: Uint8Array;
 }
 
+export interface NativeGeneratorStats {
+  steps: number;
+  sampledTokens: number;
+  computedTokens: number;
+  sharedTokens: number;
+  recomputedTokens: number;
+  preemptions: number;
+  peakCacheTokens: number;
+  cacheTokens: number;
+}
+
 export interface NativeGenerator {
   add(
     inputIds: Int32Array,
@@ -222,6 +233,8 @@ export interface NativeGenerator {
   interrupt(): void;
   take(id: number): { ids: Int32Array; roles: Int8Array; sampled: Uint8Array; logprobs: Float32Array };
   runnable(): number;
+  stats(): NativeGeneratorStats;
+  close(): void;
 }
 
 export interface NativeLinear {
@@ -256,6 +269,9 @@ interface EngineNative {
     options: {
       maxSequences: number;
       maxLength: number;
+      /** Default: (maxSequences + 1) * maxLength. */
+      cacheTokens?: number;
+      chunk?: number;
       tokenBytes: readonly Uint8Array[];
       router: NativeRouter;
       adapterOfRole: Int32Array;

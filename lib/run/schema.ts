@@ -60,6 +60,11 @@ const agent = z.strictObject({
     .describe("Tokens of prompt, answer and tool output together. Without it: the model's limit, at most 4096."),
   sampling: sampling.prefault({}),
   concurrency: count.max(65536).default(64).describe("Answers that are written at the same time."),
+  cacheTokens: z
+    .exactOptional(count)
+    .describe(
+      "Tokens of all answers being written for which the cache has room; at least maxLength. Without it: what concurrency and maxLength need, up to half of the free memory.",
+    ),
   toolTimeout: count.default(30_000).describe("Milliseconds until a tool that has not answered counts as failed."),
   onToolError: z
     .enum(["observe", "finish", "throw"])

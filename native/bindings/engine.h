@@ -22,6 +22,7 @@ struct LoadedModel {
   std::unique_ptr<Model> model;
   std::shared_ptr<Memory> masters;  // of full training; null until there is one
   std::unique_ptr<Arena> arena;
+  IdleDecodeMemory decode_memory;
 };
 
 /// Adapters belong to a model and keep it alive.
@@ -104,6 +105,9 @@ class GeneratorObject : public Napi::ObjectWrap<GeneratorObject> {
   void interrupt(const Napi::CallbackInfo& info);
   Napi::Value take(const Napi::CallbackInfo& info);
   Napi::Value runnable(const Napi::CallbackInfo& info);
+  Napi::Value stats(const Napi::CallbackInfo& info);
+  void close(const Napi::CallbackInfo& info);
+  Generator& idle() const;
   std::shared_ptr<State> state_;
 };
 

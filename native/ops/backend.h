@@ -187,6 +187,9 @@ class Backend {
   /// k, v [T, kv_heads * d] into the pages of each span at its positions.
   virtual void kv_write(KvPages& kv, int layer, const AttentionShape& shape, const Tensor& k, const Tensor& v,
                         std::span<const SequenceSpan> spans) = 0;
+  /// Page `to` becomes what page `from` holds, in every layer: a sequence that goes on from a page it shares writes to
+  /// a copy.
+  virtual void kv_copy_page(KvPages& kv, int32_t to, int32_t from) = 0;
   /// out [T, heads * d], lse [T, heads]: causal attention of q [T, heads * d] over positions 0 .. its own of its
   /// sequence. Keys are walked in splits of 512, each with a fresh (max, sum, out), combined in increasing order.
   virtual void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,

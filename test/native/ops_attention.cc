@@ -156,4 +156,52 @@ void check_layers(Backend& backend) {
 TEST("each layer has its own keys and values (reference)") { check_layers(reference_backend()); }
 BACKEND_TEST("each layer has its own keys and values") { check_layers(backend); }
 
+// A copied page has what its model has in every layer, changes with it no more, and no other page has changed.
+std::vector<Case> copy_cases() {
+  return {{"a page of 3 layers", [](Backend& backend) {
+             const AttentionData data({"copy", 4, 2, 24, {{0, 100}, {0, 64}}});
+             const int64_t columns = 2 * 24;
+             Place place(backend);
+             PlacedPages pages(place, data.shape(), {100, 64, 40}, 3);
+             Numbers numbers(6);
+             auto write = [&](size_t s, int64_t start, int64_t count, int layer) {
+               pages.write(s, start, count, numbers.matrix(count, columns), numbers.matrix(count, columns), 0, layer);
+             };
+             for (int layer = 0; layer < 3; layer++) write(0, 0, 100, layer), write(1, 0, 64, layer);
+             // Sequence 2 goes on from the second page of sequence 0, which then changes.
+             const SequenceSpan from = pages.span(0, 0, 0, 100), to = pages.span(2, 0, 0, 40);
+             backend.kv_copy_page(pages.kv(), to.pages[0], from.pages[1]);
+             for (int layer = 0; layer < 3; layer++) write(0, 80, 20, layer), write(2, 36, 4, layer);
+             Outputs out;
+             const Mat q = numbers.matrix(3, 4 * 24);
+             for (int layer = 0; layer < 3; layer++) {
+               Tensor y = place.poison(3, 4 * 24), lse = place.poison(3, 4);
+               backend.attention(
+                   y, lse, place.put(q), pages.kv(), layer, data.shape(),
+                   std::vector<SequenceSpan>{
+                       {0, 1, 99, from.pages}, {1, 1, 63, pages.span(1, 0, 0, 64).pages}, {2, 1, 39, to.pages}});
+               out.add("layer " + std::to_string(layer), place.read(y), [](int64_t, int64_t) { return 64 * kEps; });
+             }
+             place.guards("kv_copy_page");
+             return out;
+           }}};
+}
+OPERATION("kv_copy_page", copy_cases);
+
+void check_copy(Backend& backend) {
+  const AttentionData data({"copy", 2, 1, 16, {{0, 64}}});
+  Place place(backend);
+  PlacedPages pages(place, data.shape(), {64, 64}, 2);
+  for (int layer = 0; layer < 2; layer++) pages.write(0, 0, 64, data.k, data.v, 0, layer);
+  backend.kv_copy_page(pages.kv(), pages.span(1, 0, 0, 64).pages[0], pages.span(0, 0, 0, 64).pages[0]);
+  for (int layer = 0; layer < 2; layer++) {
+    Tensor out = place.poison(64, 32), lse = place.poison(64, 2);
+    backend.attention(out, lse, place.put(data.q), pages.kv(), layer, data.shape(),
+                      std::vector<SequenceSpan>{pages.span(1, 0, 0, 64)});
+    CHECK_SAME_BITS(place.read(out), run_attention(backend, data).out);
+  }
+}
+TEST("a copy of a page is that page in every layer (reference)") { check_copy(reference_backend()); }
+BACKEND_TEST("a copy of a page is that page in every layer") { check_copy(backend); }
+
 }  // namespace

@@ -37,7 +37,10 @@ std::unique_ptr<Backend> make_cpu_backend(const std::string& wanted) {
 namespace cpu {
 
 CpuBackend::CpuBackend(const Kernels& kernels)
-    : k_(kernels), pool_(Executor::shared()), scratch_(size_t(Executor::shared().threads())) {}
+    : k_(kernels),
+      pool_(Executor::shared()),
+      scratch_(size_t(Executor::shared().threads())),
+      candidates_(scratch_.size()) {}
 
 void CpuBackend::embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) {
   const auto& panels = static_cast<const Panels&>(table);

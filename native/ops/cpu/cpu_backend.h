@@ -32,19 +32,21 @@ class Panels final : public PackedWeight {
   std::vector<std::vector<float>> bias_;
 };
 
+/// A page holds all its layers and heads one after another: what a cache touches is what its sequences use (the memory
+/// is the system's zero pages until then), and a copy is one block.
 class Pages final : public KvPages {
  public:
   Pages(int layers, const AttentionShape& shape, int64_t pages);
   int64_t pages() const override { return pages_; }
   size_t bytes() const override { return memory_->bytes(); }
-  int64_t page_stride() const { return page_stride_; }
+  int64_t page_stride() const { return page_stride_; }  // from page to page, in floats
   int64_t ldv() const { return ldv_; }
   /// Page 0 of a layer and kv head: keys [d][64] and values [64][ldv].
   float* keys(int layer, int head) const;
   float* values(int layer, int head) const;
 
  private:
-  int64_t pages_, page_stride_, ldv_, head_stride_;
+  int64_t pages_, page_stride_, ldv_, block_;  // block: one layer and head of a page
   int kv_heads_, head_dim_;
   std::unique_ptr<Memory> memory_;
 };
@@ -79,6 +81,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<KvPages> kv_pages(int layers, const AttentionShape& shape, int64_t pages) override;
   void kv_write(KvPages& kv, int layer, const AttentionShape& shape, const Tensor& k, const Tensor& v,
                 std::span<const SequenceSpan> spans) override;
+  void kv_copy_page(KvPages& kv, int32_t to, int32_t from) override;
   void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,
                  const AttentionShape& shape, std::span<const SequenceSpan> spans) override;
   void swiglu(const Tensor& y, const Tensor& x) override;
@@ -155,6 +158,7 @@ class CpuBackend final : public Backend {
   Executor& pool_;
   std::vector<std::vector<float>> scratch_;
   std::vector<float> stats_, chunk_, inverse_;
+  std::vector<std::vector<std::pair<float, int32_t>>> candidates_;  // per worker: entries of a row that may be drawn
   // rope: cos and sin by position, for the frequencies seen last.
   std::vector<double> rope_frequencies_;
   std::vector<float> rope_cos_, rope_sin_;

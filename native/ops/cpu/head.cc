@@ -1,8 +1,6 @@
 // The head in chunks of 1024 vocabulary entries: T x V logits are never made. A row's log-sum-exp is combined from its
 // chunks in increasing order, the same in training and in sampling.
-#include <cmath>
-
-#include "core/math.h"
+#include "ops/cpu/chunks.h"
 #include "ops/cpu/cpu_backend.h"
 
 namespace rolegrad::cpu {
@@ -12,16 +10,6 @@ namespace {
 constexpr int64_t kHeadRows = 96;
 /// Rows of one task of head_logprobs_mean: their logits of a chunk are 512 KiB.
 constexpr int64_t kMeanRows = 128;
-
-/// log(sum over chunks of sum * exp(max)), in f64.
-float combine_lse(const float* stats, int64_t chunks, float* max_out) {
-  float m = stats[0];
-  for (int64_t c = 1; c < chunks; c++) m = stats[2 * c] > m ? stats[2 * c] : m;
-  double sum = 0;
-  for (int64_t c = 0; c < chunks; c++) sum += double(stats[2 * c + 1]) * math::exp(double(stats[2 * c]) - double(m));
-  *max_out = m;
-  return float(double(m) + math::log(sum));
-}
 
 }  // namespace
 
@@ -59,8 +47,7 @@ void CpuBackend::head_logprobs(const Tensor& logprob, const Tensor& lse, const T
     }
   });
   for (int64_t r = 0; r < rows; r++) {
-    float m;
-    float total = combine_lse(stats + r * chunks * 2, chunks, &m);
+    float total = combine_chunks(stats + r * chunks * 2, chunks, nullptr).lse();
     lse.data[r * lse.ld] = total;
     logprob.data[r * logprob.ld] = own[r] - total;
   }
@@ -109,8 +96,7 @@ void CpuBackend::head_logprobs_mean(const Tensor& logprob, const Tensor& lse, co
       if (any) head_rows_product(mean.row_range(r0, n), block, head, chunk, chunk > 0, room);
     }
     for (int64_t r = 0; r < n; r++) {
-      float m;
-      const float total = combine_lse(stats + r * chunks * 2, chunks, &m);
+      const float total = combine_chunks(stats + r * chunks * 2, chunks, nullptr).lse();
       lse.data[(r0 + r) * lse.ld] = total;
       logprob.data[(r0 + r) * logprob.ld] = own[r] - total;
       if (any) k_.scale(mean.data + (r0 + r) * mean.ld, float(math::exp(double(top[r]) - double(total))), mean.cols);
@@ -198,102 +184,6 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
       weight_gradient({dw->data + v0 * dw->ld, n, dw->cols, dw->ld}, nullptr, {dl, rows, n, kVocabularyChunk}, h,
                       taught);
   }
-}
-
-namespace {
-
-/// The entries that top-k and then top-p keep, most probable first (ties: lower id), and the sum of their
-/// probabilities.
-struct Kept {
-  std::vector<std::pair<double, int32_t>> entries;
-  double sum = 0;
-};
-
-Kept truncate(const float* logits, int64_t n, const SamplingOptions& o, double lse) {
-  Kept kept;
-  kept.entries.reserve(size_t(n));
-  for (int64_t v = 0; v < n; v++)
-    kept.entries.push_back({math::exp(double(logits[v] / float(o.temperature)) - lse), int32_t(v)});
-  auto order = [](const auto& a, const auto& b) {
-    return a.first != b.first ? a.first > b.first : a.second < b.second;
-  };
-  size_t count = kept.entries.size();
-  if (o.top_k > 0 && size_t(o.top_k) < count) {
-    count = size_t(o.top_k);
-    std::nth_element(kept.entries.begin(), kept.entries.begin() + int64_t(count), kept.entries.end(), order);
-    kept.entries.resize(count);
-  }
-  std::sort(kept.entries.begin(), kept.entries.end(), order);
-  double total = 0;
-  for (const auto& e : kept.entries) total += e.first;
-  size_t last = 0;
-  for (; last < count; last++) {
-    kept.sum += kept.entries[last].first;
-    if (o.top_p < 1 && kept.sum >= o.top_p * total) {
-      last++;
-      break;
-    }
-  }
-  kept.entries.resize(last);
-  // Drawn in vocabulary order, so that a truncation that keeps everything changes nothing.
-  std::sort(kept.entries.begin(), kept.entries.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  return kept;
-}
-
-}  // namespace
-
-void CpuBackend::sample(std::span<int32_t> token, std::span<float> logprob, const Tensor& logits,
-                        std::span<const SamplingOptions> options, std::span<const double> draw) {
-  int64_t n = logits.cols, chunks = (n + kVocabularyChunk - 1) / kVocabularyChunk;
-  parallel(logits.rows, [&](int64_t r, int worker) {
-    const float* row = logits.data + r * logits.ld;
-    const SamplingOptions& o = options[size_t(r)];
-    float *stats = scratch(worker, chunks * 2), m;
-    float temperature = o.temperature > 0 ? float(o.temperature) : 1.0f;
-    for (int64_t c = 0; c < chunks; c++)
-      k_.chunk_stats(row + c * kVocabularyChunk, std::min(kVocabularyChunk, n - c * kVocabularyChunk), temperature,
-                     stats + 2 * c, stats + 2 * c + 1);
-    float lse = combine_lse(stats, chunks, &m);
-    int64_t chosen = 0;
-    if (o.temperature <= 0) {
-      for (int64_t v = 1; v < n; v++)
-        if (row[v] > row[chosen]) chosen = v;
-    } else if (o.top_p < 1 || (o.top_k > 0 && o.top_k < n)) {
-      Kept kept = truncate(row, n, o, double(lse));
-      double left = draw[size_t(r)] * kept.sum;
-      chosen = kept.entries.back().second;
-      for (const auto& e : kept.entries) {
-        left -= e.first;
-        if (left < 0) {
-          chosen = e.second;
-          break;
-        }
-      }
-    } else {
-      // Inverse CDF: first the chunk, then the entry within it.
-      double total = 0;
-      for (int64_t c = 0; c < chunks; c++)
-        total += double(stats[2 * c + 1]) * math::exp(double(stats[2 * c]) - double(m));
-      double left = draw[size_t(r)] * total;
-      int64_t c = 0;
-      for (; c + 1 < chunks; c++) {
-        double own = double(stats[2 * c + 1]) * math::exp(double(stats[2 * c]) - double(m));
-        if (left < own) break;
-        left -= own;
-      }
-      int64_t end = std::min(n, (c + 1) * kVocabularyChunk);
-      chosen = -1;
-      for (int64_t v = c * kVocabularyChunk; v < end; v++) {
-        double p = math::exp(double(row[v] / temperature) - double(m));
-        if (p > 0) chosen = v;  // rounding at the very end falls on the last entry that has any probability
-        left -= p;
-        if (left < 0 && p > 0) break;
-      }
-      if (chosen < 0) chosen = c * kVocabularyChunk;
-    }
-    token[size_t(r)] = int32_t(chosen);
-    logprob[size_t(r)] = row[chosen] / temperature - lse;
-  });
 }
 
 }  // namespace rolegrad::cpu

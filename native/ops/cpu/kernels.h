@@ -158,6 +158,9 @@ struct Kernels {
   void (*rope)(float* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim, float sign);
   /// Over one chunk of logits / temperature: the maximum and the sum of exp(l - max).
   void (*chunk_stats)(const float* logits, int64_t n, float temperature, float* max, float* sum);
+  /// The first entry of a chunk at which the running sum of exp(l / temperature - max) passes `left`; where rounding
+  /// leaves none, the last that has any probability.
+  int64_t (*chunk_draw)(const float* logits, int64_t n, float temperature, float max, double left);
   /// The same bits, and logits become exp(logits / temperature - max).
   void (*chunk_softmax)(float* logits, int64_t n, float temperature, float* max, float* sum);
   void (*scale)(float* x, float factor, int64_t n);

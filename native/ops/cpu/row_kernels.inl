@@ -144,7 +144,8 @@ NOINLINE void softmax_terms(const float* logits, float* terms, int64_t n, vf t, 
     for (int i = 0; i < P16; i++) part[i] = max(scaled(load(logits + j + i * LANES)), part[i]);
   for (int i = 0; i < P16; i++) part[i] = max(scaled(load(tail + i * LANES)), part[i]);
   float m = tree_max(part);
-  vf mv = splat(m);
+  // Of a chunk of nothing but -inf the sum is 0, and not exp(-inf - -inf).
+  vf mv = splat(m > -__FLT_MAX__ ? m : -__FLT_MAX__);
   for (int i = 0; i < P16; i++) part[i] = vf{};
   for (int64_t j = 0; j < whole; j += 16)
     for (int i = 0; i < P16; i++) {
@@ -160,6 +161,43 @@ NOINLINE void softmax_terms(const float* logits, float* terms, int64_t n, vf t, 
   for (int64_t j = whole; keep && j < n; j++) terms[j] = tail[j - whole];
   *max_out = m;
   *sum_out = tree_sum(part);
+}
+
+/// Sums of 16 first (in the 16-lane order), then the entries of the one in which the draw falls.
+int64_t chunk_draw(const float* logits, int64_t n, float temperature, float max, double left) {
+  vf part[P16], t = splat(temperature), mv = splat(max);
+  float tail[16], p[16];
+  auto probabilities = [&](int64_t j) {
+    const float* from = logits + j;
+    if (n - j < 16) {
+      load_tail(tail, from, n - j, -__builtin_inff());
+      from = tail;
+    }
+    for (int i = 0; i < P16; i++) {
+      part[i] = exp(load(from + i * LANES) / t - mv);
+      store(p + i * LANES, part[i]);
+    }
+  };
+  int64_t last = 0;  // the last 16 that have any
+  bool found = false;
+  for (int64_t j = 0; j < n && !found; j += 16) {
+    probabilities(j);
+    double sum = tree_sum(part);
+    if (sum > 0) last = j;
+    found = left < sum;
+    if (!found) left -= sum;
+  }
+  if (!found) {
+    probabilities(last);
+    left = __builtin_inf();
+  }
+  int64_t chosen = last;
+  for (int64_t k = 0; k < 16 && last + k < n; k++) {
+    if (p[k] > 0) chosen = last + k;
+    left -= double(p[k]);
+    if (left < 0 && p[k] > 0) break;
+  }
+  return chosen;
 }
 
 void chunk_stats(const float* logits, int64_t n, float temperature, float* max_out, float* sum_out) {

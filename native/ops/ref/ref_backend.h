@@ -33,12 +33,17 @@ class Kv final : public KvPages {
   Kv(int layers, const AttentionShape& shape, int64_t pages);
   int64_t pages() const override { return pages_; }
   size_t bytes() const override { return (keys.size() + values.size()) * sizeof(float); }
+  int layers() const { return layers_; }
+  /// Index of the first number of a page of a layer, and how many numbers it has.
+  size_t page(int layer, int64_t page) const { return size_t((layer * pages_ + page) * kPage * width_); }
+  size_t page_size() const { return size_t(kPage * width_); }
   /// Index of the first number of `position` of a sequence.
   size_t offset(int layer, std::span<const int32_t> pages, int64_t position) const;
 
   std::vector<float> keys, values;
 
  private:
+  int layers_ = 0;
   int64_t pages_ = 0, width_ = 0;
 };
 
@@ -88,6 +93,7 @@ class RefBackend final : public Backend {
   std::unique_ptr<KvPages> kv_pages(int layers, const AttentionShape& shape, int64_t pages) override;
   void kv_write(KvPages& kv, int layer, const AttentionShape& shape, const Tensor& k, const Tensor& v,
                 std::span<const SequenceSpan> spans) override;
+  void kv_copy_page(KvPages& kv, int32_t to, int32_t from) override;
   void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,
                  const AttentionShape& shape, std::span<const SequenceSpan> spans) override;
   void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
