@@ -132,6 +132,9 @@ export interface NativeAdapters {
   get(adapter: number, module: string): { a: Float32Array; b: Float32Array };
   set(adapter: number, module: string, a: Float32Array, b: Float32Array): void;
   norm(adapter: number): number;
+  /** Rows of trained tokens, [n, H] or with a head of its own [2 n, H], embedding first; null: none. */
+  tokens(): Float32Array | null;
+  setTokens(rows: Float32Array): void;
 }
 
 export interface NativeBatch {
@@ -175,6 +178,7 @@ export interface NativeTrainer {
   apply(step: NativeStep & { decayVectors: boolean }): NativeJob<Float64Array>;
   zero(): void;
   gradient(adapter: number, name: string): { a: Float32Array; b: Float32Array } & { value: Float32Array };
+  tokenGradient(): Float32Array | null;
   norms(): Float64Array;
   parameters(): { name: string; shape: number[] }[];
   parameter(name: string): Float32Array;
@@ -232,8 +236,15 @@ interface EngineNative {
     tensors: { name: string; file: number; dtype: string; shape: number[]; begin: number; end: number }[],
     device: string,
     f32: boolean,
+    added: { fresh: Int32Array; known: number } | null,
   ): NativeJob<NativeModel>;
-  Adapters: new (model: NativeModel, adapters: NativeAdapterSpec[]) => NativeAdapters;
+  /** `tokens`: ids whose rows are trained; they begin as the mean of the first `mean` rows (0: as they are). */
+  Adapters: new (
+    model: NativeModel,
+    adapters: NativeAdapterSpec[],
+    tokens: Int32Array | null,
+    mean: number,
+  ) => NativeAdapters;
   /** Without adapters: full training, `reference` for its KL. */
   Trainer: new (model: NativeModel, adapters: NativeAdapters | null, reference: NativeModel | null) => NativeTrainer;
   Generator: new (

@@ -5,6 +5,7 @@ import type { Model } from "../model/model.js";
 import { Random } from "../random.js";
 import { TARGETS, modulesOf, moduleShape } from "./modules.js";
 import { readPeft, writePeft } from "./peft.js";
+import { checkTokens, commonTokens, rowOf, setRow, tokenId, tokenIds, tokenTensors, type TokenRow } from "./tokens.js";
 
 /** Which adapter runs each role; null: the backbone alone. */
 export type Routes = Record<string, string | null>;
@@ -25,6 +26,13 @@ export interface CreateAdaptersOptions {
   dropout?: number;
   /** Of the initial A. @default 0 */
   seed?: number;
+  /**
+   * Tokens (ids, or entries of the tokenizer) whose rows of the embedding and of the head are trained too, for tags that the checkpoint has
+   * not learned (see `addTokens` of loadModel). One row a token, shared by all roles. PEFT's trainable_token_indices. @default none
+   */
+  trainableTokens?: (number | string)[];
+  /** What these rows begin as: the model's own, or the mean of the rows of all tokens that the tokenizer knows. @default "model" */
+  tokenInit?: "model" | "mean";
 }
 
 export interface LoraPair {
@@ -45,6 +53,9 @@ export interface AdapterInfo {
 /** What trainers are doing with a set of weights, however it is routed. */
 const leases = new WeakMap<NativeAdapters, { users: number; writers: number }>();
 
+/** The group of trained token rows, where adapters are listed by name. */
+const TOKENS = "tokens";
+
 /** A set of LoRA adapters on a model, and the map from roles to them. */
 export class Adapters {
   readonly model: Model;
@@ -52,6 +63,8 @@ export class Adapters {
   readonly routes: Readonly<Routes>;
   /** By adapter index. */
   readonly list: readonly AdapterInfo[];
+  /** Ids of the tokens whose rows are trained too, increasing. */
+  readonly trainableTokens: readonly number[];
   /** role -> adapter index or -1 @internal */
   readonly adapterOfRole: Int32Array;
   /** @internal */
@@ -64,12 +77,14 @@ export class Adapters {
     routes: Routes,
     list: readonly AdapterInfo[],
     handle: NativeAdapters,
+    trainableTokens: readonly number[] = [],
   ) {
     this.model = model;
     this.roles = roles;
     this.routes = checkRoutes(roles, routes, list);
     this.list = list;
     this.native = handle;
+    this.trainableTokens = trainableTokens;
     this.adapterOfRole = Int32Array.from(roles, (role) => {
       const name = routes[role];
       return name === null || name === undefined ? -1 : list.findIndex((adapter) => adapter.name === name);
@@ -93,6 +108,18 @@ export class Adapters {
     const index = this.list.findIndex(({ name }) => name === adapter);
     if (index < 0)
       fail("ERR_NO_ADAPTER", `Expected an adapter among ${this.names.join(", ")} but received ${describe(adapter)}`);
+    return index;
+  }
+
+  /** What has moments and a clip of its own: every adapter, then the rows of trained tokens ("tokens"). @internal */
+  get groups(): string[] {
+    return this.trainableTokens.length > 0 ? [...this.names, TOKENS] : this.names;
+  }
+
+  /** Index of a trained token among {@link trainableTokens}; ERR_NO_TOKEN. @internal */
+  tokenIndex(token: number | string): number {
+    const index = this.trainableTokens.indexOf(tokenId(this.model, token));
+    if (index < 0) fail("ERR_NO_TOKEN", `Expected one of trainableTokens but received ${describe(token)}`);
     return index;
   }
 
@@ -135,6 +162,22 @@ export class Adapters {
     this.native.set(this.indexOf(adapter), module, a, b);
   }
 
+  /** A copy of a trained token's row. ERR_NO_TOKEN where it is not one of {@link trainableTokens}. */
+  getToken(token: number | string): TokenRow {
+    const index = this.tokenIndex(token);
+    this.checkIdle("any");
+    return rowOf(this.model, this.native.tokens() as Float32Array, index);
+  }
+
+  /** Replaces a trained token's row. Non-finite values -> ERR_NOT_FINITE. */
+  setToken(token: number | string, row: TokenRow): void {
+    const index = this.tokenIndex(token);
+    this.checkIdle("any");
+    const rows = this.native.tokens() as Float32Array;
+    setRow(this.model, rows, index, row);
+    this.native.setTokens(rows);
+  }
+
   /** Euclidean norm of all A and B of an adapter. */
   norm(adapter: string): number {
     this.checkIdle("any");
@@ -152,10 +195,14 @@ export class Adapters {
 
   /** The same weights under another map, e.g. `{ reason: "reason", tool: null }`. Roles that are left out keep their route. */
   withRoutes(routes: Routes): Adapters {
-    return new Adapters(this.model, this.roles, { ...this.routes, ...routes }, this.list, this.native);
+    const { model, roles, list, native: handle, trainableTokens } = this;
+    return new Adapters(model, roles, { ...this.routes, ...routes }, list, handle, trainableTokens);
   }
 
-  /** Writes an adapter as a PEFT directory (adapter_config.json, adapter_model.safetensors f32). */
+  /**
+   * Writes an adapter as a PEFT directory (adapter_config.json, adapter_model.safetensors f32). The rows of trained tokens, which all adapters
+   * share, go into each.
+   */
   async save(directory: string, adapter: string): Promise<void> {
     const info = this.list[this.indexOf(adapter)] as AdapterInfo;
     const modules = modulesOf(this.model.config, info.targets);
@@ -164,6 +211,9 @@ export class Adapters {
       info,
       this.model.name,
       modules.map((module) => ({ module, ...this.get(adapter, module) })),
+      this.trainableTokens.length === 0
+        ? undefined
+        : tokenTensors(this.model, this.trainableTokens, this.native.tokens() as Float32Array),
     );
   }
 
@@ -194,7 +244,21 @@ export class Adapters {
       [...directories].map(async ([name, directory]) => ({ name, ...(await readPeft(directory)) })),
     );
     const specs = loaded.map(({ name, rank, alpha, rsLora, targets }) => ({ name, rank, alpha, rsLora, targets }));
-    const adapters = new Adapters(model, roles, routes, specs, new native.Adapters(model.native, specs));
+    for (const { directory, tokens } of loaded) if (tokens !== undefined) checkTokens(model, directory, tokens);
+    const tokens = commonTokens(loaded);
+    const ids = tokenIds(model, tokens?.ids ?? []);
+    const handle = new native.Adapters(model.native, specs, Int32Array.from(ids), 0);
+    const adapters = new Adapters(model, roles, routes, specs, handle, ids);
+    tokens?.ids.forEach((id, i) => {
+      // Without rows of a head of its own (PEFT trains them where lm_head is named) the model's stay.
+      const head = tokens.head ?? adapters.getToken(id).head;
+      const { hiddenSize } = model.config;
+      const own = (rows: Float32Array, at: number): Float32Array => rows.slice(at * hiddenSize, (at + 1) * hiddenSize);
+      adapters.setToken(id, {
+        embedding: own(tokens.embedding, i),
+        ...(!model.config.tied && head && { head: tokens.head === undefined ? head : own(head, i) }),
+      });
+    });
     for (const { name, targets, pairs, directory } of loaded) {
       const wanted = modulesOf(model.config, targets);
       for (const module of wanted) {
@@ -265,7 +329,19 @@ export function createAdapters(model: Model, options: CreateAdaptersOptions): Ad
     checkInteger(rank, `rank of adapter ${name}`, 1, 4096);
     return { name, rank: rank as number, alpha, rsLora, targets };
   });
-  const adapters = new Adapters(model, roles, routes, list, new native.Adapters(model.native, list));
+  const tokens = tokenIds(model, options.trainableTokens ?? []);
+  if (tokens.length > 0 && names.includes(TOKENS))
+    fail(
+      "ERR_INVALID_ARGUMENT",
+      `Expected no adapter named "${TOKENS}" beside trainableTokens: that is what their rows are called`,
+    );
+  const { tokenInit = "model" } = options;
+  if (tokenInit !== "model" && tokenInit !== "mean")
+    fail("ERR_INVALID_ARGUMENT", `Expected tokenInit "model" or "mean" but received ${describe(tokenInit)}`);
+  const { vocabSize } = model.config;
+  const known = tokenInit === "mean" ? Math.min(vocabSize, model.tokenizer?.vocabularySize ?? vocabSize) : 0;
+  const handle = new native.Adapters(model.native, list, Int32Array.from(tokens), known);
+  const adapters = new Adapters(model, roles, routes, list, handle, tokens);
   for (const { name, rank } of list) {
     for (const module of modulesOf(model.config, targets)) {
       const [rows, columns] = moduleShape(model.config, module);

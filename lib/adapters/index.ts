@@ -6,3 +6,4 @@ export {
   type LoraPair,
   type Routes,
 } from "./adapters.js";
+export type { TokenRow } from "./tokens.js";

@@ -6,6 +6,7 @@ import { fail } from "../errors.js";
 import { readSafetensors, writeSafetensors } from "../model/safetensors.js";
 import type { AdapterInfo, LoraPair } from "./adapters.js";
 import { TARGETS } from "./modules.js";
+import { takeTokens, type SavedTokens, type tokenTensors } from "./tokens.js";
 
 const PREFIX = "base_model.model.";
 
@@ -21,11 +22,16 @@ const schema = z.looseObject({
   rank_pattern: z.record(z.string(), z.number()).nullish(),
   alpha_pattern: z.record(z.string(), z.number()).nullish(),
   modules_to_save: z.array(z.string()).nullish(),
+  trainable_token_indices: z
+    .union([z.array(z.number().int()), z.record(z.string(), z.array(z.number().int()))])
+    .nullish(),
 });
 
 export interface PeftAdapter extends Omit<AdapterInfo, "name"> {
   directory: string;
   pairs: Map<string, LoraPair>;
+  /** Rows of trainable_token_indices. */
+  tokens: SavedTokens | undefined;
 }
 
 /** Reads a PEFT LoRA directory. ERR_ADAPTER_NOT_FOUND, ERR_ADAPTER_INVALID, ERR_ADAPTER_UNSUPPORTED (DoRA, biases, patterns ...). */
@@ -63,7 +69,9 @@ export async function readPeft(directory: string): Promise<PeftAdapter> {
   if (unknown !== undefined) unsupported(`the target module ${unknown}`);
 
   const halves = new Map<string, Partial<LoraPair>>();
-  for (const [name, { shape, data }] of await readSafetensors(weights)) {
+  const tensors = await readSafetensors(weights);
+  const tokens = takeTokens(weights, c.trainable_token_indices, tensors);
+  for (const [name, { shape, data }] of tensors) {
     const match = /^base_model\.model\.(.+)\.lora_([AB])\.(?:default\.)?weight$/.exec(name);
     const [, module, side] = match ?? [];
     if (module === undefined || side === undefined)
@@ -83,7 +91,7 @@ export async function readPeft(directory: string): Promise<PeftAdapter> {
     pairs.set(module, { a, b });
   }
   const ordered = TARGETS.filter((name) => targets.includes(name));
-  return { directory, rank: c.r, alpha: c.lora_alpha, rsLora: c.use_rslora, targets: ordered, pairs };
+  return { directory, rank: c.r, alpha: c.lora_alpha, rsLora: c.use_rslora, targets: ordered, pairs, tokens };
 }
 
 /** Writes a directory that peft's `PeftModel.from_pretrained` and {@link readPeft} read. */
@@ -92,6 +100,7 @@ export async function writePeft(
   info: AdapterInfo,
   baseModel: string,
   modules: (LoraPair & { module: string })[],
+  tokens?: ReturnType<typeof tokenTensors>,
 ): Promise<void> {
   await mkdir(directory, { recursive: true });
   const tensors = modules.flatMap(({ module, a, b }) => [
@@ -108,7 +117,11 @@ export async function writePeft(
       data: b,
     },
   ]);
-  await writeSafetensors(path.join(directory, "adapter_model.safetensors"), tensors);
+  await writeSafetensors(
+    path.join(directory, "adapter_model.safetensors"),
+    [...tensors, ...(tokens?.tensors ?? [])],
+    tokens?.metadata,
+  );
   const config = {
     peft_type: "LORA",
     task_type: "CAUSAL_LM",
@@ -126,6 +139,7 @@ export async function writePeft(
     rank_pattern: {},
     alpha_pattern: {},
     modules_to_save: null,
+    ...(tokens && { trainable_token_indices: tokens.setting }),
   };
   await writeFile(path.join(directory, "adapter_config.json"), `${JSON.stringify(config, null, 2)}\n`);
 }

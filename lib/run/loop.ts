@@ -213,7 +213,7 @@ class Run {
     const { record, trajectories } = await evaluate({
       model,
       // New adapters change nothing (B = 0), so before the first step it is the model itself that is measured.
-      ...(step === 0 ? {} : { adapters: this.#adapters }),
+      ...(step === 0 && this.#setup.adapters.tokenInit !== "mean" ? {} : { adapters: this.#adapters }),
       rollout,
       questions,
       samples,

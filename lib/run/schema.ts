@@ -114,6 +114,11 @@ export const runSchema = z.strictObject({
   data,
   environment,
   agent: agent.prefault({}),
+  addTokens: z
+    .exactOptional(z.array(text))
+    .describe(
+      "Tags that the checkpoint has not learned. Each becomes a token of its own, whose rows in the embedding and the head are trained with the adapters.",
+    ),
   variant: text
     .default("dart")
     .describe(

@@ -39,7 +39,8 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { routes, lossRoles } = planVariant(variant, agent.roles);
   const { questions, evalQuestions } = await readData(config);
   const environment = await loadEnvironment(config.environment);
-  const model = await loadModel(config.model);
+  const { addTokens } = config;
+  const model = await loadModel(config.model, { ...(addTokens && { addTokens }) });
   try {
     const tokenizer = model.tokenizer;
     if (tokenizer === undefined)
@@ -49,7 +50,7 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
       model,
       environment,
       rollout: rolloutParts({ ...agent, maxLength }, environment, tokenizer),
-      adapters: { routes, rank, alpha },
+      adapters: { routes, rank, alpha, ...(addTokens && { trainableTokens: addTokens }) },
       trainer: {
         optimizer: config.optimizer,
         objective: config.objective,

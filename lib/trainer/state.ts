@@ -16,6 +16,8 @@ const schema = z.object({
   routes: z.record(z.string(), z.string().nullable()),
   /** Optimizer steps by adapter. */
   adapters: z.record(z.string(), whole),
+  /** ... and of the rows of trained tokens, whose values lie in every adapter's directory. */
+  tokens: whole.optional(),
 });
 type State = z.infer<typeof schema>;
 
@@ -27,7 +29,7 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
   await mkdir(directory, { recursive: true });
   for (const name of adapters.names) await adapters.save(path.join(directory, "adapters", name), name);
   const { steps, first, second } = trainer.native.state();
-  const tensors = adapters.names.flatMap((name, i): TensorData[] =>
+  const tensors = adapters.groups.flatMap((name, i): TensorData[] =>
     [first[i] as Float32Array, second[i] as Float32Array].map((data, k) => ({
       name: `${name}.${k === 0 ? "exp_avg" : "exp_avg_sq"}`,
       dtype: "F32",
@@ -42,6 +44,7 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
     roles: [...adapters.roles],
     routes: { ...adapters.routes },
     adapters: Object.fromEntries(adapters.names.map((name, i) => [name, steps[i] ?? 0])),
+    ...(adapters.trainableTokens.length > 0 && { tokens: steps[adapters.names.length] ?? 0 }),
   };
   const file = path.join(directory, "trainer.json");
   await writeFile(`${file}.partial`, `${JSON.stringify(state, null, 2)}\n`);
@@ -74,12 +77,12 @@ export async function readState(
   const folders = new Map(names.map((name) => [name, path.join(directory, "adapters", name)]));
   const trainer = make(await Adapters.restore(model, state.roles, state.routes, folders));
   const moments = await readSafetensors(path.join(directory, "optimizer.safetensors"));
-  names.forEach((name, i) => {
+  trainer.adapters?.groups.forEach((name, i) => {
     const first = moments.get(`${name}.exp_avg`)?.data;
     const second = moments.get(`${name}.exp_avg_sq`)?.data;
     if (first === undefined || second === undefined)
-      fail("ERR_CHECKPOINT", `Expected moments of adapter ${name} in ${directory}`);
-    trainer.native.restore(i, state.adapters[name] ?? 0, first, second);
+      fail("ERR_CHECKPOINT", `Expected moments of ${name} in ${directory}`);
+    trainer.native.restore(i, (i < names.length ? state.adapters[name] : state.tokens) ?? 0, first, second);
   });
   return { trainer, steps: state.steps };
 }

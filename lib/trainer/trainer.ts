@@ -1,4 +1,5 @@
 import type { Adapters, LoraPair } from "../adapters/adapters.js";
+import { rowOf, type TokenRow } from "../adapters/tokens.js";
 import { abortable, checkInteger, checkSignal, describe } from "../arguments.js";
 import { native, type NativeStep, type NativeTrainer } from "../binding.js";
 import { fail } from "../errors.js";
@@ -28,7 +29,9 @@ export interface Gradients {
   /** The gradient accumulated so far: of a pair, `get(adapter, module)`; in full training of a parameter, `get(name)`. */
   get(adapter: string, module: string): LoraPair;
   get(parameter: string): Float32Array;
-  /** Euclidean norm by adapter. */
+  /** The gradient of a trained token's row (see `trainableTokens` of createAdapters). */
+  token(token: number | string): TokenRow;
+  /** Euclidean norm by adapter; of the rows of trained tokens under "tokens". */
   norms(): Record<string, number>;
   zero(): void;
 }
@@ -92,7 +95,7 @@ export class Trainer {
     this.options = options;
     this.native = new native.Trainer(model.native, adapters?.native ?? null, reference?.native ?? null);
     const { native: handle } = this;
-    const names = adapters?.names ?? ["full"];
+    const names = adapters?.groups ?? ["full"];
     this.gradients = {
       get: ((name: string, module?: string, { lossRole }: { lossRole?: string } = {}) => {
         if (lossRole !== undefined) {
@@ -103,6 +106,12 @@ export class Trainer {
         if (module === undefined) fail("ERR_INVALID_ARGUMENT", "Expected an adapter and a module");
         return handle.gradient(adapters.indexOf(name), module);
       }) as Gradients["get"],
+      token: (token: number | string) => {
+        this.#checkIdle();
+        if (adapters === undefined) fail("ERR_NO_TOKEN", "Expected adapters: in full training every row is trained");
+        const index = adapters.tokenIndex(token);
+        return rowOf(model, handle.tokenGradient() as Float32Array, index);
+      },
       norms: () => {
         this.#checkIdle();
         const norms = handle.norms();
@@ -254,7 +263,7 @@ export class Trainer {
     const norms = await this.native.apply({ ...step, decayVectors: false }).promise;
     this.native.zero();
     this.#steps++;
-    const names = this.adapters?.names ?? ["full"];
+    const names = this.adapters?.groups ?? ["full"];
     return Object.fromEntries(names.map((name, i) => [name, norms[i] ?? 0]));
   }
 

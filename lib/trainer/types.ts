@@ -28,7 +28,7 @@ export interface Optimizer {
   epsilon?: number;
   /** Decoupled. In full training norms and biases are left out. @default 0 */
   weightDecay?: number;
-  /** Bound of the gradient's norm, per adapter (in full training: of everything); 0: no clipping. @default 1 */
+  /** Bound of the gradient's norm, per adapter and of the rows of trained tokens (in full training: of everything); 0: no clipping. @default 1 */
   maxGradNorm?: number;
   /** Steps over which the rate rises linearly to learningRate. @default 0 */
   warmupSteps?: number;
@@ -110,7 +110,7 @@ export interface StepMetrics {
   /** Largest distance of a trained token's probability ratio from 1 (0 on policy, exactly). */
   maxRatioDeviation: number;
   learningRate: number;
-  /** By adapter, or { full }. Before clipping. */
+  /** By adapter, of the rows of trained tokens as `tokens`, or { full }. Before clipping. */
   gradNorms: Record<string, number>;
   /** Mean reward, and the share of groups whose rewards differ (others teach nothing). */
   reward: number;

@@ -23,7 +23,8 @@ ModuleAddress module_address(const Model& model, const std::string& name) {
                                    std::to_string(model.config().layers - 1) + ") but received " + name);
 }
 
-/// new NativeAdapters(model, [{ name, rank, alpha, rsLora, targets: string[] }])
+/// new NativeAdapters(model, [{ name, rank, alpha, rsLora, targets: string[] }], tokens: Int32Array | null, mean): the
+/// rows of `tokens` begin as the mean of the first `mean` ones; 0: as they are
 AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<AdaptersObject>(info) {
   guard(info.Env(), [&] {
     adapters_ = std::make_shared<SharedAdapters>();
@@ -54,6 +55,11 @@ AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWra
       adapters_->store->names.push_back(string_argument(o.Get("name"), "name"));
       adapters_->store->adapters.push_back(std::make_shared<Adapter>(*adapters_->model->model, spec));
     }
+    auto tokens = optional_copy<int32_t>(info[2], "tokens");
+    const Model& model = *adapters_->model->model;
+    int64_t mean = integer_argument(info[3], "mean", 0, model.config().vocab_size);
+    if (!tokens.empty()) adapters_->store->tokens = std::make_shared<TokenRows>(model, tokens);
+    if (!tokens.empty() && mean > 0) adapters_->store->tokens->initialise_to_mean(mean);
   });
 }
 
@@ -156,10 +162,39 @@ Napi::Value AdaptersObject::norm(const Napi::CallbackInfo& info) {
   });
 }
 
+/// tokens() -> the rows of trained tokens, [n, H] or with a head of its own [2 n, H], embedding first; null: none
+Napi::Value AdaptersObject::tokens(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    refuse_while(adapters_->users);
+    const auto& rows = adapters_->store->tokens;
+    if (!rows) return info.Env().Null();
+    return to_typed_array<float>(info.Env(), read_dense(adapters_->model->model->backend(), rows->flat()));
+  });
+}
+
+/// setTokens(rows), as tokens() gives them
+void AdaptersObject::set_tokens(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    refuse_while(adapters_->users);
+    auto& rows = adapters_->store->tokens;
+    auto values = typed_array_argument<float>(info[0], "rows");
+    if (!rows || int64_t(values.size()) != rows->flat().rows * rows->flat().cols)
+      throw Error("ERR_SHAPE",
+                  "Expected the rows of every trained token but received " + std::to_string(values.size()) + " values");
+    for (float x : values)
+      if (!std::isfinite(x))
+        throw Error("ERR_NOT_FINITE", "Expected finite token rows but received " + std::to_string(x));
+    if (rows.use_count() > 1) rows = std::make_shared<TokenRows>(*rows);
+    adapters_->model->model->backend().write(rows->flat(), values.data());
+    rows->refresh();
+  });
+}
+
 Napi::Function AdaptersObject::define(Napi::Env env) {
   return DefineClass(env, kName,
                      {InstanceMethod("get", &AdaptersObject::get), InstanceMethod("set", &AdaptersObject::set),
-                      InstanceMethod("norm", &AdaptersObject::norm)});
+                      InstanceMethod("norm", &AdaptersObject::norm), InstanceMethod("tokens", &AdaptersObject::tokens),
+                      InstanceMethod("setTokens", &AdaptersObject::set_tokens)});
 }
 
 void register_adapters(Napi::Env env, Napi::Object exports) {

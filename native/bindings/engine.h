@@ -62,6 +62,8 @@ class AdaptersObject : public Napi::ObjectWrap<AdaptersObject> {
   Napi::Value get(const Napi::CallbackInfo& info);
   void set(const Napi::CallbackInfo& info);
   Napi::Value norm(const Napi::CallbackInfo& info);
+  Napi::Value tokens(const Napi::CallbackInfo& info);
+  void set_tokens(const Napi::CallbackInfo& info);
   std::shared_ptr<SharedAdapters> adapters_;
 };
 
@@ -77,6 +79,7 @@ class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
   Napi::Value apply(const Napi::CallbackInfo& info);
   void zero(const Napi::CallbackInfo& info);
   Napi::Value gradient(const Napi::CallbackInfo& info);
+  Napi::Value token_gradient(const Napi::CallbackInfo& info);
   Napi::Value parameters(const Napi::CallbackInfo& info);
   Napi::Value parameter(const Napi::CallbackInfo& info);
   Napi::Value state(const Napi::CallbackInfo& info);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/model.h"
+#include "model/token_rows.h"
 
 namespace rolegrad {
 
@@ -88,7 +89,10 @@ class AdapterGradient {
   std::vector<LoraGradient> groups_;
 };
 
-/// The adapters of a forward pass by adapter index; null: none.
-using AdapterList = std::vector<std::shared_ptr<const Adapter>>;
+/// The adapters of a forward pass by adapter index (null: none), and what is trained beside them.
+struct AdapterList : std::vector<std::shared_ptr<const Adapter>> {
+  using std::vector<std::shared_ptr<const Adapter>>::vector;
+  std::shared_ptr<const TokenRows> tokens;  // null: the model's own rows
+};
 
 }  // namespace rolegrad

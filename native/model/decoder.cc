@@ -55,6 +55,7 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
 
   Tensor hidden = arena.tensor(rows, c.hidden_size);
   b.embed(hidden, model_.embedding(), batch.ids);
+  if (adapters.tokens) adapters.tokens->embed(hidden, batch.ids);
   Tensor normed = arena.tensor(rows, c.hidden_size), out = arena.tensor(rows, c.hidden_size);
   Tensor act = arena.tensor(rows, c.intermediate_size);
   auto reuse = arena.mark();
@@ -171,7 +172,7 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
     b.rope(dk, shape.kv_heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
     b.rmsnorm(normed, s.input, layer.attention_norm, eps);
     // Below the first layer nothing is trained unless the embedding is.
-    bool last = l == 0 && !full;
+    bool last = l == 0 && !full && !adapters.tokens;
     run(last ? Tensor{} : dn, dqkv, normed, kQkv);
     if (!last) norm(s.input, layer.attention_norm, full ? &full->layers[size_t(l)].attention_norm : nullptr);
   }

@@ -62,7 +62,8 @@ class Decoder {
   Tensor forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, Saved* saved) const;
 
   /// From dh [T, H], the gradient of the hidden rows, to adapter gradients (by adapter index; null: not wanted) and, in
-  /// full training, to `full`. `roles` not empty: crossRole "stop".
+  /// full training, to `full`. `roles` not empty: crossRole "stop". Where the embedding is trained, or rows of it, dh
+  /// is the gradient of the embedded ids afterwards.
   void backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters, const KvPages& kv,
                 const Saved& saved, const std::vector<AdapterGradient*>& gradients, FullGradient* full,
                 std::span<const int8_t> roles) const;

@@ -119,6 +119,7 @@ void Generator::step(std::vector<Event>& events) {
   b.gather_rows(last, hidden, last_rows);
   b.rmsnorm(normed, last, model_.final_norm(), float(c.rms_norm_eps));
   b.logits(logits, normed, model_.head());
+  if (adapters_.tokens) adapters_.tokens->replace(arena_, logits, normed);
   std::vector<int32_t> token(ready.size());
   std::vector<float> logprob(ready.size());
   std::vector<SamplingOptions> sampling;

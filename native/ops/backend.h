@@ -112,6 +112,13 @@ struct AttentionShape {
   float scale = 0;  // 1 / sqrt(head_dim)
 };
 
+/// Entries of the vocabulary whose logits are not the head's own: entry ids[j] has logits[:, j] (of h, before the
+/// temperature). Trained rows of the head come in this way.
+struct LogitColumns {
+  std::span<const int32_t> ids;  // increasing
+  Tensor logits;                 // [R, ids]
+};
+
 /// What the masked policy loss needs for each row of the head (method.md, section 3).
 struct PolicyLossInput {
   std::span<const float> old_logprob, reference_logprob;  // reference may be empty where beta = 0
@@ -191,8 +198,10 @@ class Backend {
   /// logits [R, V] = h [R, H] w^T.
   virtual void logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) = 0;
   /// logprob, lse [R, 1]: log softmax(h w^T / temperature) at targets [R], and its log-sum-exp; never R x V logits.
+  /// `replaced`: entries with logits of their own.
   virtual void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
-                             std::span<const int32_t> targets, float temperature) = 0;
+                             std::span<const int32_t> targets, float temperature,
+                             const LogitColumns& replaced = {}) = 0;
 
   // ---- backward
   /// dx [T, K] (+)= dy w + du a; du [T, modules * r] = scale * dy b by the row's adapter, kept for lora_gradient.
@@ -220,10 +229,12 @@ class Backend {
   /// dx [T, 2 I] from dy [T, I] and x [T, 2 I]; dx may be x.
   virtual void swiglu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x) = 0;
   /// dh [R, H] = sum_v coefficient[r] * (softmax(h w^T / temperature)_v - [v = target]) / temperature * w_v, from the
-  /// lse of head_logprobs (coefficient = -d loss / d logprob); dw [V, H] += unless null, over `group`.
+  /// lse of head_logprobs (coefficient = -d loss / d logprob); dw [V, H] += unless null, over `group`. Entries that are
+  /// `replaced` are left out of dh and dw: their dlogits [R, ids] is written instead.
   virtual void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                              const PackedWeight& head, std::span<const int32_t> targets,
-                             std::span<const float> coefficient, float temperature, const Rows::Group& group) = 0;
+                             std::span<const float> coefficient, float temperature, const Rows::Group& group,
+                             const LogitColumns& replaced = {}, const Tensor& dlogits = {}) = 0;
   /// dtable [V, H] += rows of dx [T, H] by ids.
   virtual void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
                               const Rows::Group& group) = 0;

@@ -33,15 +33,18 @@ Targets targets_of(std::span<const int32_t> ids, std::span<const int32_t> cu_seq
 
 struct HeadRows {
   Tensor raw, normed, logprob, lse;
+  LogitColumns replaced;  // by trained token rows
 };
 
-HeadRows run_head(const Model& model, Arena& arena, const Tensor& hidden, const Targets& targets, float temperature) {
+HeadRows run_head(const Model& model, Arena& arena, const Tensor& hidden, const Targets& targets, float temperature,
+                  const TokenRows* tokens) {
   Backend& b = model.backend();
   int64_t n = int64_t(targets.positions.size()), h = model.config().hidden_size;
-  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1)};
+  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1), {}};
   b.gather_rows(rows.raw, hidden, targets.positions);
   b.rmsnorm(rows.normed, rows.raw, model.final_norm(), float(model.config().rms_norm_eps));
-  b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature);
+  if (tokens) rows.replaced = tokens->logits(arena, rows.normed);
+  b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature, rows.replaced);
   return rows;
 }
 
@@ -71,7 +74,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   result.logprobs.assign(ids.size(), 0);
   Targets targets = targets_of(ids, cu_seqlens, [&](size_t i) { return wanted.empty() || wanted[i]; });
   if (!targets.ids.empty()) {
-    HeadRows head = run_head(model, arena, hidden, targets, temperature);
+    HeadRows head = run_head(model, arena, hidden, targets, temperature, adapters.tokens.get());
     auto values = read_column(b, head.logprob);
     for (size_t i = 0; i < values.size(); i++) result.logprobs[size_t(targets.positions[i]) + 1] = values[i];
   }
@@ -80,6 +83,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
     Tensor normed = arena.tensor(rows, model.config().hidden_size), out = arena.tensor(rows, v);
     b.rmsnorm(normed, hidden, model.final_norm(), float(model.config().rms_norm_eps));
     b.logits(out, normed, model.head());
+    if (adapters.tokens) adapters.tokens->replace(arena, out, normed);
     result.logits.resize(size_t(rows * v));
     b.read(result.logits.data(), out);
   }
@@ -96,6 +100,7 @@ Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store)
     slots_.push_back(
         {AdapterGradient(model, adapter->spec()), model.backend().allocate(bytes), model.backend().allocate(bytes), 0});
   }
+  if (store_->tokens) tokens_ = std::make_unique<TokenTraining>(model, *store_->tokens);
 }
 
 Trainer::Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference)
@@ -137,7 +142,7 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
   Decoder decoder(model_);
   Saved saved;
   Tensor hidden = decoder.forward(arena_, packed.batch, adapters, *kv_, &saved);
-  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature);
+  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, adapters.tokens.get());
   auto logprob = read_column(b, head.logprob);
 
   const size_t n = targets.ids.size();
@@ -174,8 +179,10 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
 
   int64_t rows = int64_t(total), h = model_.config().hidden_size;
   Tensor dnormed = arena_.tensor(int64_t(n), h), draw = arena_.tensor(int64_t(n), h), dh = arena_.tensor(rows, h);
+  Tensor dreplaced = tokens_ ? arena_.tensor(int64_t(n), adapters.tokens->count()) : Tensor{};
   b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,
-                  coefficient, o.temperature, targets.group);
+                  coefficient, o.temperature, targets.group, head.replaced, dreplaced);
+  if (tokens_) tokens_->add_head(*adapters.tokens, dnormed, dreplaced, head.normed, coefficient, targets.group);
   b.rmsnorm_backward(draw, full_ ? &full_->sinks().final_norm : nullptr, dnormed, head.raw, model_.final_norm(),
                      float(model_.config().rms_norm_eps), targets.group, false);
   b.scatter_rows(dh, draw, targets.positions);
@@ -183,6 +190,7 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
   for (auto& slot : slots_) sinks.push_back(&slot.gradient);
   decoder.backward(arena_, dh, packed.batch, adapters, *kv_, saved, sinks, full_ ? &full_->sinks() : nullptr,
                    o.stop_cross_role ? in.roles : std::span<const int8_t>{});
+  if (tokens_) tokens_->add_embedding(*adapters.tokens, dh, in.ids, packed.batch.rows.all());
   return result;
 }
 
@@ -201,6 +209,7 @@ std::vector<double> Trainer::gradient_norms() {
     b.sum_of_squares(scalar.data, slot.gradient.flat());
     norms.push_back(std::sqrt(b.read_scalar(scalar.data)));
   }
+  if (tokens_) norms.push_back(tokens_->norm());
   return norms;
 }
 
@@ -225,11 +234,16 @@ std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
             scalar.data);
     adapter->refresh();
   }
+  if (tokens_) {
+    if (store_->tokens.use_count() > 1) store_->tokens = std::make_shared<TokenRows>(*store_->tokens);
+    norms.push_back(tokens_->apply(*store_->tokens, step));
+  }
   return norms;
 }
 
 void Trainer::zero_gradients() {
   for (auto& slot : slots_) model_.backend().zero(slot.gradient.flat());
+  if (tokens_) tokens_->zero();
   if (full_) full_->zero_gradients();
 }
 

@@ -6,6 +6,7 @@
 
 #include "model/decoder.h"
 #include "train/full_parameters.h"
+#include "train/token_training.h"
 
 namespace rolegrad {
 
@@ -14,7 +15,12 @@ namespace rolegrad {
 struct AdapterStore {
   std::vector<std::string> names;
   std::vector<std::shared_ptr<Adapter>> adapters;
-  AdapterList list() const { return {adapters.begin(), adapters.end()}; }
+  std::shared_ptr<TokenRows> tokens;  // null: none are trained
+  AdapterList list() const {
+    AdapterList list(adapters.begin(), adapters.end());
+    list.tokens = tokens;
+    return list;
+  }
 };
 
 enum class ObjectiveKind { policy, sft };
@@ -61,8 +67,8 @@ class Trainer {
   /// Adds the gradient of the batch's loss to the buffers. All or nothing: what throws leaves them as they were before
   /// the backward pass.
   LossResult accumulate(const LossBatch& batch, const LossOptions& options);
-  /// Clip and AdamW per adapter (or on everything); returns the gradient norms before clipping. `step.step` is counted
-  /// here.
+  /// Clip and AdamW per adapter, then on token rows (or on everything); returns the gradient norms before clipping.
+  /// `step.step` is counted here.
   std::vector<double> apply(AdamWStep step, bool decay_vectors);
   void zero_gradients();
   std::vector<double> gradient_norms();
@@ -73,6 +79,8 @@ class Trainer {
     uint64_t steps = 0;
   };
   Slot& slot(int adapter) { return slots_[size_t(adapter)]; }
+  /// Null: no token rows are trained.
+  TokenTraining* tokens() { return tokens_.get(); }
   FullParameters* full() { return full_.get(); }
   uint64_t full_steps = 0;
   const AdapterStore* store() const { return store_.get(); }
@@ -84,6 +92,7 @@ class Trainer {
   Model& model_;
   std::shared_ptr<AdapterStore> store_;
   std::vector<Slot> slots_;
+  std::unique_ptr<TokenTraining> tokens_;
   std::unique_ptr<FullParameters> full_;
   const Model* reference_ = nullptr;
   std::unique_ptr<Memory> scalar_;

@@ -85,7 +85,7 @@ class CpuBackend final : public Backend {
   void gather_rows(const Tensor& y, const Tensor& x, std::span<const int32_t> index) override;
   void logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) override;
   void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
-                     std::span<const int32_t> targets, float temperature) override;
+                     std::span<const int32_t> targets, float temperature, const LogitColumns& replaced) override;
 
   void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora,
                        const Rows& rows, bool accumulate) override;
@@ -103,7 +103,8 @@ class CpuBackend final : public Backend {
   void swiglu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x) override;
   void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                      const PackedWeight& head, std::span<const int32_t> targets, std::span<const float> coefficient,
-                     float temperature, const Rows::Group& group) override;
+                     float temperature, const Rows::Group& group, const LogitColumns& replaced,
+                     const Tensor& dlogits) override;
   void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
                       const Rows::Group& group) override;
   void scatter_rows(const Tensor& dst, const Tensor& src, std::span<const int32_t> index) override;

@@ -102,10 +102,11 @@ class RefBackend final : public Backend {
 
   void logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) override;
   void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
-                     std::span<const int32_t> targets, float temperature) override;
+                     std::span<const int32_t> targets, float temperature, const LogitColumns& replaced) override;
   void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                      const PackedWeight& head, std::span<const int32_t> targets, std::span<const float> coefficient,
-                     float temperature, const Rows::Group& group) override;
+                     float temperature, const Rows::Group& group, const LogitColumns& replaced,
+                     const Tensor& dlogits) override;
 
   PolicyLossOutput policy_loss(std::span<float> coefficient, std::span<float> per_token, const Tensor& logprob,
                                const PolicyLossInput& input) override;
