@@ -125,6 +125,9 @@ export interface NativeAdapterSpec {
   rank: number;
   alpha: number;
   rsLora: boolean;
+  dropout: number;
+  /** Soft routing: so many experts share `rank`; 0: hard routing. */
+  experts: number;
   targets: string[];
 }
 
@@ -152,6 +155,8 @@ export interface NativeBatch {
   beta: number;
   temperature: number;
   stop: boolean;
+  /** Of each sequence in this step [B]; null where no adapter has dropout. */
+  dropoutKeys: BigUint64Array | null;
 }
 
 /** Sums over the batch's tokens of weight != 0. */

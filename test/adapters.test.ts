@@ -214,7 +214,6 @@ t.test("options and pairs that do not fit are refused by field", async (t) => {
   for (const alpha of [NaN, Infinity, "16", undefined])
     await refused(t, make({ alpha }), "ERR_INVALID_ARGUMENT", "alpha");
   await refused(t, make({ targets: ["q_proj", "lm_head"] }), "ERR_NO_MODULE", "lm_head");
-  await refused(t, make({ dropout: 0.1 }), "ERR_UNSUPPORTED", "dropout");
   await refused(t, make({ seed: -1 }), "ERR_INVALID_SEED", "-1");
 
   const adapters = randomAdapters(model, { roles, targets: ["q_proj", "up_proj"] });

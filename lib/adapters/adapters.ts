@@ -22,7 +22,10 @@ export interface CreateAdaptersOptions {
   rsLora?: boolean;
   /** Linears that carry a pair, by their last name. Default: all seven. */
   targets?: string[];
-  /** Only 0 in this version (else ERR_UNSUPPORTED). @default 0 */
+  /**
+   * LoRA dropout, in [0, 1): in training steps alone A reads x with so large a share of its entries dropped and the others scaled up. The mask
+   * is drawn by position in the trajectory, so batches and threads change nothing. q, k and v share theirs, and so do gate and up. @default 0
+   */
   dropout?: number;
   /** Of the initial A. @default 0 */
   seed?: number;
@@ -47,6 +50,7 @@ export interface AdapterInfo {
   rank: number;
   alpha: number;
   rsLora: boolean;
+  dropout: number;
   targets: string[];
 }
 
@@ -243,11 +247,14 @@ export class Adapters {
     const loaded = await Promise.all(
       [...directories].map(async ([name, directory]) => ({ name, ...(await readPeft(directory)) })),
     );
-    const specs = loaded.map(({ name, rank, alpha, rsLora, targets }) => ({ name, rank, alpha, rsLora, targets }));
+    const specs = loaded.map(({ name, rank, alpha, rsLora, dropout, targets }): AdapterInfo => {
+      return { name, rank, alpha, rsLora, dropout, targets };
+    });
     for (const { directory, tokens } of loaded) if (tokens !== undefined) checkTokens(model, directory, tokens);
     const tokens = commonTokens(loaded);
     const ids = tokenIds(model, tokens?.ids ?? []);
-    const handle = new native.Adapters(model.native, specs, Int32Array.from(ids), 0);
+    const nativeSpecs = specs.map((spec) => ({ ...spec, experts: 0 }));
+    const handle = new native.Adapters(model.native, nativeSpecs, Int32Array.from(ids), 0);
     const adapters = new Adapters(model, roles, routes, specs, handle, ids);
     tokens?.ids.forEach((id, i) => {
       // Without rows of a head of its own (PEFT trains them where lm_head is named) the model's stay.
@@ -311,8 +318,8 @@ export function createAdapters(model: Model, options: CreateAdaptersOptions): Ad
   if (!Array.isArray(roles) || roles.length === 0) {
     fail("ERR_INVALID_ARGUMENT", `Expected at least one role but received ${describe(roles)}`);
   }
-  if (dropout !== 0) {
-    fail("ERR_UNSUPPORTED", `Expected dropout 0 in this version but received ${describe(dropout)}`);
+  if (typeof dropout !== "number" || !(dropout >= 0 && dropout < 1)) {
+    fail("ERR_INVALID_ARGUMENT", `Expected dropout from 0 to below 1 but received ${describe(dropout)}`);
   }
   const routes: Routes = Object.fromEntries(
     roles.map((role) => [role, options.routes === undefined ? role : (options.routes[role] ?? null)]),
@@ -324,10 +331,10 @@ export function createAdapters(model: Model, options: CreateAdaptersOptions): Ad
   const names = [...new Set(Object.values(routes).filter((name) => name !== null))];
   if (typeof alpha !== "number" || !Number.isFinite(alpha))
     fail("ERR_INVALID_ARGUMENT", `Expected a finite alpha but received ${describe(alpha)}`);
-  const list = names.map((name): NativeAdapterSpec => {
+  const list = names.map((name): AdapterInfo => {
     const rank = typeof options.rank === "number" ? options.rank : options.rank[name];
     checkInteger(rank, `rank of adapter ${name}`, 1, 4096);
-    return { name, rank: rank as number, alpha, rsLora, targets };
+    return { name, rank: rank as number, alpha, rsLora, dropout, targets };
   });
   const tokens = tokenIds(model, options.trainableTokens ?? []);
   if (tokens.length > 0 && names.includes(TOKENS))
@@ -340,7 +347,8 @@ export function createAdapters(model: Model, options: CreateAdaptersOptions): Ad
     fail("ERR_INVALID_ARGUMENT", `Expected tokenInit "model" or "mean" but received ${describe(tokenInit)}`);
   const { vocabSize } = model.config;
   const known = tokenInit === "mean" ? Math.min(vocabSize, model.tokenizer?.vocabularySize ?? vocabSize) : 0;
-  const handle = new native.Adapters(model.native, list, Int32Array.from(tokens), known);
+  const specs = list.map((spec): NativeAdapterSpec => ({ ...spec, experts: 0 }));
+  const handle = new native.Adapters(model.native, specs, Int32Array.from(tokens), known);
   const adapters = new Adapters(model, roles, routes, list, handle, tokens);
   for (const { name, rank } of list) {
     for (const module of modulesOf(model.config, targets)) {

@@ -14,6 +14,7 @@ const schema = z.looseObject({
   peft_type: z.string(),
   r: z.number().int().positive(),
   lora_alpha: z.number(),
+  lora_dropout: z.number().min(0).lt(1).default(0),
   use_rslora: z.boolean().default(false),
   use_dora: z.boolean().default(false),
   lora_bias: z.boolean().default(false),
@@ -91,7 +92,16 @@ export async function readPeft(directory: string): Promise<PeftAdapter> {
     pairs.set(module, { a, b });
   }
   const ordered = TARGETS.filter((name) => targets.includes(name));
-  return { directory, rank: c.r, alpha: c.lora_alpha, rsLora: c.use_rslora, targets: ordered, pairs, tokens };
+  return {
+    directory,
+    rank: c.r,
+    alpha: c.lora_alpha,
+    rsLora: c.use_rslora,
+    dropout: c.lora_dropout,
+    targets: ordered,
+    pairs,
+    tokens,
+  };
 }
 
 /** Writes a directory that peft's `PeftModel.from_pretrained` and {@link readPeft} read. */
@@ -128,7 +138,7 @@ export async function writePeft(
     base_model_name_or_path: baseModel,
     r: info.rank,
     lora_alpha: info.alpha,
-    lora_dropout: 0,
+    lora_dropout: info.dropout,
     use_rslora: info.rsLora,
     use_dora: false,
     bias: "none",

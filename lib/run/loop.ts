@@ -120,9 +120,9 @@ export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<R
 async function startTrainer(setup: RunSetup, directory: RunDirectory): Promise<Trainer> {
   const { model, rollout, adapters, seed } = setup;
   const newest = (await directory.checkpoints()).at(-1);
-  if (newest !== undefined) return Trainer.resume(directory.checkpointPath(newest), model, setup.trainer);
+  if (newest !== undefined) return Trainer.resume(directory.checkpointPath(newest), model, { seed, ...setup.trainer });
   const made = createAdapters(model, { ...adapters, roles: [...rollout.router.roles], seed });
-  return new Trainer(model, { ...setup.trainer, adapters: made });
+  return new Trainer(model, { seed, ...setup.trainer, adapters: made });
 }
 
 class Run {

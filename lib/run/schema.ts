@@ -127,6 +127,9 @@ export const runSchema = z.strictObject({
     ),
   rank: z.exactOptional(count.max(4096)).describe("Of each adapter. Without it: 8 a role that the adapter serves."),
   alpha: z.exactOptional(z.number().positive()).describe("Adapters are scaled by alpha / rank. Without it: 2 rank."),
+  dropout: z
+    .exactOptional(z.number().min(0).lt(1))
+    .describe("LoRA dropout of the adapters, in training steps alone. Without it: 0."),
   optimizer: optimizer.prefault({}),
   objective: objective.prefault({}),
   crossRole: z

@@ -50,7 +50,13 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
       model,
       environment,
       rollout: rolloutParts({ ...agent, maxLength }, environment, tokenizer),
-      adapters: { routes, rank, alpha, ...(addTokens && { trainableTokens: addTokens }) },
+      adapters: {
+        routes,
+        rank,
+        alpha,
+        ...(config.dropout !== undefined && { dropout: config.dropout }),
+        ...(addTokens && { trainableTokens: addTokens }),
+      },
       trainer: {
         optimizer: config.optimizer,
         objective: config.objective,

@@ -3,6 +3,7 @@ import { rowOf, type TokenRow } from "../adapters/tokens.js";
 import { abortable, checkInteger, checkSignal, describe } from "../arguments.js";
 import { native, type NativeStep, type NativeTrainer } from "../binding.js";
 import { fail } from "../errors.js";
+import { streamOf } from "../random.js";
 import { NO_ADAPTERS, type Model } from "../model/model.js";
 import type { Trajectory } from "../rollout/trajectory.js";
 import {
@@ -76,6 +77,7 @@ export class Trainer {
     checkOptimizer(optimizer);
     checkObjective(objective);
     checkInteger(options.microBatchTokens ?? 1, "microBatchTokens", 1);
+    checkInteger(options.seed ?? 0, "seed", 0);
     const clipLow = objective.clipLow ?? 0.2;
     this.#objective = {
       kind: "policy",
@@ -239,6 +241,7 @@ export class Trainer {
         beta: objective.klCoefficient,
         temperature,
         stop: this.options.crossRole === "stop",
+        dropoutKeys: this.#dropoutKeys(batch),
       }),
       undefined,
     );
@@ -254,6 +257,18 @@ export class Trainer {
       logprobs,
       perTokenLoss,
     };
+  }
+
+  /** A key a sequence: the masks of a step are drawn by seed, step and sequence, whatever else is in the batch. */
+  #dropoutKeys({ keys, cuSeqlens }: TrainingBatch): BigUint64Array | null {
+    if (this.adapters?.list.every(({ dropout }) => dropout === 0) ?? true) return null;
+    const sequences = cuSeqlens.length - 1;
+    if (keys !== undefined && keys.length !== sequences)
+      fail("ERR_SHAPE", `Expected keys of length ${sequences} (one a sequence) but received ${keys.length}`);
+    const { seed = 0 } = this.options;
+    return BigUint64Array.from({ length: sequences }, (_, s) =>
+      streamOf(`dropout/${seed}/${this.#steps}/${keys?.[s] ?? s}`),
+    );
   }
 
   async #apply(learningRate: number): Promise<Record<string, number>> {

@@ -51,6 +51,8 @@ export interface TrainerOptions {
   crossRole?: "flow" | "stop";
   /** Roles whose tokens are trained; others still count in N. @default "all" */
   lossRoles?: string[] | "all";
+  /** Of the masks of adapters with dropout. @default 0 */
+  seed?: number;
   /** Tokens of one micro-batch of step(). @default 8192 */
   microBatchTokens?: number;
 }
@@ -71,6 +73,11 @@ export interface TrainingBatch {
   advantages?: Float32Array | Float64Array;
   /** [total] log-probabilities under the policy that sampled; needed for "policy". Ignored where masked. */
   oldLogprobs?: Float32Array | Float64Array;
+  /**
+   * [B] names of the sequences, which the masks of dropout are drawn by. step() takes the trajectories' ids. Default: their places in the
+   * batch, so there the order of the batch matters.
+   */
+  keys?: readonly string[];
   /** [total] under the reference; computed where it is absent and klCoefficient > 0. Ignored where masked. */
   refLogprobs?: Float32Array | Float64Array;
 }

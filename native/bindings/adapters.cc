@@ -23,8 +23,8 @@ ModuleAddress module_address(const Model& model, const std::string& name) {
                                    std::to_string(model.config().layers - 1) + ") but received " + name);
 }
 
-/// new NativeAdapters(model, [{ name, rank, alpha, rsLora, targets: string[] }], tokens: Int32Array | null, mean): the
-/// rows of `tokens` begin as the mean of the first `mean` ones; 0: as they are
+/// new NativeAdapters(model, [{ name, rank, alpha, rsLora, dropout, experts, targets: string[] }], tokens: Int32Array |
+/// null, mean): the rows of `tokens` begin as the mean of the first `mean` ones; 0: as they are
 AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<AdaptersObject>(info) {
   guard(info.Env(), [&] {
     adapters_ = std::make_shared<SharedAdapters>();
@@ -36,6 +36,12 @@ AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWra
       spec.rank = int(integer_argument(o.Get("rank"), "rank", 1, 4096));
       spec.alpha = number_argument(o.Get("alpha"), "alpha");
       spec.rs_lora = boolean_argument(o.Get("rsLora"), "rsLora");
+      spec.dropout = number_argument(o.Get("dropout"), "dropout");
+      spec.experts = int(integer_argument(o.Get("experts"), "experts", 0, 256));
+      if (!(spec.dropout >= 0 && spec.dropout < 1))
+        throw Error("ERR_INVALID_ARGUMENT", "Expected dropout in [0, 1) but received " + std::to_string(spec.dropout));
+      if (spec.experts > 0 && (spec.rank % spec.experts != 0 || list.Length() != 1))
+        throw Error("ERR_INVALID_ARGUMENT", "Expected one adapter whose rank the experts share for soft routing");
       auto targets = o.Get("targets").As<Napi::Array>();
       for (auto& group : spec.targets) group.assign(group.size(), false);
       for (uint32_t t = 0; t < targets.Length(); t++) {

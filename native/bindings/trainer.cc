@@ -87,7 +87,7 @@ void TrainerObject::idle() const {
 }
 
 /// accumulate({ inputIds, cuSeqlens, roles, adapterOfRole, weights, advantages, oldLogprobs, refLogprobs, kind,
-/// clipLow, clipHigh, beta, temperature, stop })
+/// clipLow, clipHigh, beta, temperature, stop, dropoutKeys: BigUint64Array [B] | null })
 Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -97,6 +97,7 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
       std::vector<int8_t> roles;
       std::vector<double> weight, advantage;
       std::vector<float> old, reference;
+      std::vector<uint64_t> dropout;
       LossOptions options;
       LossResult result;
     };
@@ -109,6 +110,7 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
     job->advantage = copy_argument<double>(o.Get("advantages"), "advantages");
     job->old = copy_argument<float>(o.Get("oldLogprobs"), "oldLogprobs");
     job->reference = optional_copy<float>(o.Get("refLogprobs"), "refLogprobs");
+    job->dropout = optional_copy<uint64_t>(o.Get("dropoutKeys"), "dropoutKeys");
     check_batch(*state_->model->model, job->ids, job->cu, job->roles, job->table.size());
     size_t n = job->ids.size();
     check_length(job->roles, n, "roles");
@@ -127,8 +129,8 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
         env,
         [job, lease](const std::atomic<bool>&) mutable {
           auto held = std::move(lease);
-          LossBatch batch{job->ids,    job->cu,        job->roles, job->table,
-                          job->weight, job->advantage, job->old,   job->reference};
+          LossBatch batch{job->ids,       job->cu,  job->roles,     job->table,  job->weight,
+                          job->advantage, job->old, job->reference, job->dropout};
           job->result = held->state->trainer->accumulate(batch, job->options);
         },
         [job](Napi::Env env) -> Napi::Value {

@@ -6,7 +6,10 @@
 
 namespace rolegrad {
 
-double AdapterSpec::scale() const { return rs_lora ? alpha / std::sqrt(double(rank)) : alpha / rank; }
+double AdapterSpec::scale() const {
+  int own = experts > 0 ? rank / experts : rank;
+  return rs_lora ? alpha / std::sqrt(double(own)) : alpha / own;
+}
 
 AdapterLayout::Place AdapterLayout::place(const Model& model, int64_t rows, int64_t cols) {
   Place p{size_, rows, cols, model.backend().leading_dimension(cols)};
@@ -22,6 +25,8 @@ AdapterLayout::AdapterLayout(const Model& model, const AdapterSpec& spec) {
       bt_.emplace_back();
       for (int m = 0; m < modules; m++) bt_.back().push_back(place(model, spec.rank, model.module_shape(g, m).second));
     }
+  for (int64_t i = 0; spec.experts > 0 && i < model.config().layers * kBlocks; i++)
+    routers_.push_back(place(model, spec.experts, model.config().hidden_size));
   size_ = (size_ + size_t(kRow) - 1) / size_t(kRow) * size_t(kRow);
 }
 
@@ -62,6 +67,17 @@ void Adapter::build() {
       }
       groups_.push_back(std::move(group));
     }
+  for (int64_t i = 0; spec_.experts > 0 && i < model_.config().layers * kBlocks; i++) {
+    LoraGroup router;
+    router.rank = spec_.experts;
+    router.scale = 1;
+    router.present = {true};
+    router.a = tensor(layout_.router(i / kBlocks, int(i % kBlocks)));
+    router.at = room(router.a.cols, router.a.rows);
+    router.bt = {Tensor{}};
+    router.b = {Tensor{}};
+    routers_.push_back(std::move(router));
+  }
   transposes_ = backend.allocate(transposed * sizeof(float));
   auto place = [&](Tensor& t) {
     t.data = static_cast<float*>(transposes_->data()) + reinterpret_cast<uintptr_t>(t.data) / sizeof(float);
@@ -70,6 +86,7 @@ void Adapter::build() {
     place(group.at);
     for (auto& b : group.b) place(b);
   }
+  for (auto& router : routers_) place(router.at);
 }
 
 Tensor Adapter::flat() const {
@@ -79,6 +96,7 @@ Tensor Adapter::flat() const {
 
 void Adapter::refresh() {
   for (const auto& group : groups_) model_.backend().refresh_lora(group);
+  for (const auto& router : routers_) model_.backend().refresh_lora(router);
 }
 
 Tensor Adapter::a(int64_t layer, int group, int m) const {
@@ -96,6 +114,8 @@ AdapterGradient::AdapterGradient(const Model& model, const AdapterSpec& spec) : 
       for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) group.bt.push_back(tensor(layout_.bt(l, g, int(m))));
       groups_.push_back(std::move(group));
     }
+  for (int64_t i = 0; spec.experts > 0 && i < model.config().layers * kBlocks; i++)
+    routers_.push_back(tensor(layout_.router(i / kBlocks, int(i % kBlocks))));
 }
 
 GradTensor AdapterGradient::flat() const {

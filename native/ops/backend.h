@@ -84,6 +84,16 @@ struct LoraGroup {
 /// The pairs of every adapter on one packed weight, by adapter index; null: that adapter has none there.
 using LoraSet = std::span<const LoraGroup* const>;
 
+/// Dropout of what low-rank parts read. Whether column c of a row is dropped is a function of the row's key and
+/// position in its sequence, of the site, of the adapter that runs it, and of c alone: the same in every batch, and
+/// when it is computed again.
+struct Dropout {
+  std::span<const uint64_t> key;      // [T]: seed, step and sequence, hashed by the caller
+  std::span<const int32_t> position;  // [T]
+  std::span<const float> rate;        // by adapter, in [0, 1); 0: nothing is dropped
+  uint32_t site = 0;                  // layer and group of linears
+};
+
 /// Where the gradients of one LoraGroup are summed: the shapes of `a` and `bt`.
 struct LoraGradient {
   GradTensor a;
@@ -177,6 +187,20 @@ class Backend {
   /// for the backward pass; its columns beyond the row's own modules * r are not written.
   virtual void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
                       const Rows& rows) = 0;
+  /// The two halves of linear(), for what comes between them. u = scale * x a^T, each row by its own adapter.
+  virtual void lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) = 0;
+  /// y = x w^T + bias + u bt with u as it is.
+  virtual void linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
+                             const Rows& rows) = 0;
+  /// y [T, K] = x / (1 - rate), or 0 where it is dropped; rows without an adapter as they are. y may be x. Its own
+  /// gradient: the same on dy.
+  virtual void dropout(const Tensor& y, const Tensor& x, const Dropout& dropout, const Rows& rows) = 0;
+  /// y [T, R] = softmax(x); dx = y * (dy - sum(dy * y)), dx may be dy.
+  virtual void softmax_rows(const Tensor& y, const Tensor& x) = 0;
+  virtual void softmax_rows_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) = 0;
+  /// Soft routing: u [T, modules * R * r] holds for each module R blocks of r columns, one an expert; block v is taken
+  /// times gates[t, v], and is 0 where the gate is. Rows that run no adapter are left as they are. out may be u.
+  virtual void gate(const Tensor& out, const Tensor& u, const Tensor& gates, int modules, const Rows& rows) = 0;
   /// In place on `heads` heads of head_dim columns: rotates (x_i, x_{i + d/2}) by position * theta^(-2 i / d);
   /// `inverse` by minus that. `frequencies` [d/2] in f64.
   virtual void rope(const Tensor& x, int heads, int head_dim, std::span<const int32_t> positions,
@@ -207,6 +231,15 @@ class Backend {
   /// dx [T, K] (+)= dy w + du a; du [T, modules * r] = scale * dy b by the row's adapter, kept for lora_gradient.
   virtual void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
                                LoraSet lora, const Rows& rows, bool accumulate) = 0;
+  /// dx (+)= dy w + du a with du as it is.
+  virtual void linear_backward_from_du(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
+                                       LoraSet lora, const Rows& rows, bool accumulate) = 0;
+  /// dx [T, K] = du a by the row's adapter; 0 for rows without one.
+  virtual void lora_dx(const Tensor& dx, const Tensor& du, LoraSet lora, const Rows& rows) = 0;
+  /// dgates [T, R] (+)= sum over the columns of block v of u * du / scale, u and du those before gate(); 0 for rows
+  /// that run no adapter.
+  virtual void gate_gradient(const Tensor& dgates, const Tensor& u, const Tensor& du, float scale, int modules,
+                             const Rows& rows, bool accumulate) = 0;
   /// du alone, where dx is not needed (the first layer under a frozen embedding).
   virtual void lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) = 0;
   /// For every adapter v with rows: a += du^T x, bt += u^T dy over its rows; one chain a sequence, then f64 in sequence

@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -53,6 +54,26 @@ std::vector<float> read_column(Backend& b, const Tensor& column) {
   b.read(values.data(), column);
   return values;
 }
+
+/// The dropout of one batch: rates by adapter, keys by row.
+struct DropoutPlan {
+  DropoutPlan(const PackedBatch& packed, const AdapterList& adapters, std::span<const uint64_t> sequence_keys) {
+    for (const auto& adapter : adapters) rates.push_back(adapter ? float(adapter->spec().dropout) : 0.0f);
+    if (std::all_of(rates.begin(), rates.end(), [](float rate) { return rate == 0; })) return;
+    auto cuts = packed.batch.rows.cu_seqlens();
+    if (sequence_keys.size() + 1 != cuts.size()) throw Error("ERR_SHAPE", "Expected a dropout key for every sequence");
+    for (size_t s = 0; s + 1 < cuts.size(); s++)
+      keys.insert(keys.end(), size_t(cuts[s + 1] - cuts[s]), sequence_keys[s]);
+    dropout = {keys, packed.batch.positions, rates, 0};
+  }
+  DropoutPlan(const DropoutPlan&) = delete;
+  const Dropout* get() const { return keys.empty() ? nullptr : &dropout; }
+
+ private:
+  std::vector<float> rates;
+  std::vector<uint64_t> keys;
+  Dropout dropout;
+};
 
 std::unique_ptr<KvPages> pages_for(const Model& model, std::unique_ptr<KvPages> kept, int64_t pages) {
   if (kept && kept->pages() >= pages) return kept;
@@ -141,7 +162,8 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
   kv_ = pages_for(model_, std::move(kv_), packed.pages);
   Decoder decoder(model_);
   Saved saved;
-  Tensor hidden = decoder.forward(arena_, packed.batch, adapters, *kv_, &saved);
+  const DropoutPlan plan(packed, adapters, in.dropout_key);
+  Tensor hidden = decoder.forward(arena_, packed.batch, adapters, *kv_, &saved, plan.get());
   HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, adapters.tokens.get());
   auto logprob = read_column(b, head.logprob);
 
@@ -189,7 +211,7 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
   std::vector<AdapterGradient*> sinks;
   for (auto& slot : slots_) sinks.push_back(&slot.gradient);
   decoder.backward(arena_, dh, packed.batch, adapters, *kv_, saved, sinks, full_ ? &full_->sinks() : nullptr,
-                   o.stop_cross_role ? in.roles : std::span<const int8_t>{});
+                   o.stop_cross_role ? in.roles : std::span<const int8_t>{}, plan.get());
   if (tokens_) tokens_->add_embedding(*adapters.tokens, dh, in.ids, packed.batch.rows.all());
   return result;
 }

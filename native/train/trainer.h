@@ -35,6 +35,7 @@ struct LossBatch {
   std::span<const double> advantage;
   std::span<const float> old_logprob;
   std::span<const float> reference_logprob;  // empty: none, or computed where beta asks for it
+  std::span<const uint64_t> dropout_key;     // [B]: of each sequence in this step; needed where adapters have dropout
 };
 
 struct LossOptions {

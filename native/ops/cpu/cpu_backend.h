@@ -89,6 +89,18 @@ class CpuBackend final : public Backend {
 
   void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora,
                        const Rows& rows, bool accumulate) override;
+  void lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) override;
+  void linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
+                     const Rows& rows) override;
+  void dropout(const Tensor& y, const Tensor& x, const Dropout& dropout, const Rows& rows) override;
+  void softmax_rows(const Tensor& y, const Tensor& x) override;
+  void softmax_rows_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) override;
+  void gate(const Tensor& out, const Tensor& u, const Tensor& gates, int modules, const Rows& rows) override;
+  void linear_backward_from_du(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
+                               LoraSet lora, const Rows& rows, bool accumulate) override;
+  void lora_dx(const Tensor& dx, const Tensor& du, LoraSet lora, const Rows& rows) override;
+  void gate_gradient(const Tensor& dgates, const Tensor& u, const Tensor& du, float scale, int modules,
+                     const Rows& rows, bool accumulate) override;
   void lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) override;
   void lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x, const Tensor& dy,
                      const PackedWeight& w, LoraSet lora, const Rows& rows) override;

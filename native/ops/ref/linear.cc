@@ -13,9 +13,27 @@ const LoraGroup* pairs_of(LoraSet lora, const Rows& rows, int64_t t) {
 
 }  // namespace
 
-// y = x w^T + bias + u bt, u = scale x a^T; a module without a pair has u = 0
+// y = x w^T + bias + u bt, u = scale x a^T
 void RefBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
                         const Rows& rows) {
+  lora_u(u, x, lora, rows);
+  linear_from_u(y, u, x, w, lora, rows);
+}
+
+// u = scale x a^T; a module without a pair has u = 0
+void RefBackend::lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) {
+  for (int64_t t = 0; t < x.rows; t++)
+    if (const LoraGroup* pairs = pairs_of(lora, rows, t))
+      for (int64_t i = 0; i < pairs->a.rows; i++) {
+        double xa = 0;
+        for (int64_t k = 0; k < x.cols && pairs->present[size_t(i / pairs->rank)]; k++)
+          xa += double(at(x, t, k)) * at(pairs->a, i, k);
+        at(u, t, i) = float(pairs->scale * xa);
+      }
+}
+
+void RefBackend::linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
+                               const Rows& rows) {
   const auto& weight = static_cast<const Weight&>(w);
   for (int64_t t = 0; t < x.rows; t++) {
     std::vector<double> sum(weight.bias.begin(), weight.bias.end());
@@ -24,16 +42,10 @@ void RefBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const
 
     if (const LoraGroup* pairs = pairs_of(lora, rows, t))
       for (int m = 0; m < w.modules(); m++)
-        for (int64_t i = 0; i < pairs->rank; i++) {
-          int64_t row = m * int64_t(pairs->rank) + i;
-          at(u, t, row) = 0;
-          if (!pairs->present[size_t(m)]) continue;
-          double xa = 0;
-          for (int64_t k = 0; k < w.k(); k++) xa += double(at(x, t, k)) * at(pairs->a, row, k);
-          double ui = pairs->scale * xa;
-          at(u, t, row) = float(ui);
-          for (int64_t n = 0; n < w.n(m); n++) sum[size_t(w.column(m) + n)] += ui * at(pairs->bt[size_t(m)], i, n);
-        }
+        for (int64_t i = 0; i < pairs->rank && pairs->present[size_t(m)]; i++)
+          for (int64_t n = 0; n < w.n(m); n++)
+            sum[size_t(w.column(m) + n)] +=
+                double(at(u, t, m * int64_t(pairs->rank) + i)) * at(pairs->bt[size_t(m)], i, n);
     for (int64_t n = 0; n < w.n(); n++) at(y, t, n) = float(sum[size_t(n)]);
   }
 }
@@ -56,8 +68,13 @@ void RefBackend::lora_du(const Tensor& du, const Tensor& dy, const PackedWeight&
 // dx = dy w + du a
 void RefBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
                                  LoraSet lora, const Rows& rows, bool accumulate) {
-  const auto& weight = static_cast<const Weight&>(w);
   lora_du(du, dy, w, lora, rows);
+  linear_backward_from_du(dx, du, dy, w, lora, rows, accumulate);
+}
+
+void RefBackend::linear_backward_from_du(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
+                                         LoraSet lora, const Rows& rows, bool accumulate) {
+  const auto& weight = static_cast<const Weight&>(w);
   for (int64_t t = 0; t < dy.rows; t++) {
     const LoraGroup* pairs = pairs_of(lora, rows, t);
     for (int64_t k = 0; k < w.k(); k++) {
@@ -68,6 +85,19 @@ void RefBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tenso
         for (int64_t i = m * int64_t(pairs->rank); i < (m + 1) * int64_t(pairs->rank); i++)
           sum += double(at(du, t, i)) * at(pairs->a, i, k);
       }
+      at(dx, t, k) = float(sum);
+    }
+  }
+}
+
+// dx = du a
+void RefBackend::lora_dx(const Tensor& dx, const Tensor& du, LoraSet lora, const Rows& rows) {
+  for (int64_t t = 0; t < dx.rows; t++) {
+    const LoraGroup* pairs = pairs_of(lora, rows, t);
+    for (int64_t k = 0; k < dx.cols; k++) {
+      double sum = 0;
+      for (int64_t i = 0; pairs && i < pairs->a.rows; i++)
+        if (pairs->present[size_t(i / pairs->rank)]) sum += double(at(du, t, i)) * at(pairs->a, i, k);
       at(dx, t, k) = float(sum);
     }
   }
