@@ -138,6 +138,9 @@ export interface NativeAdapters {
   /** Rows of trained tokens, [n, H] or with a head of its own [2 n, H], embedding first; null: none. */
   tokens(): Float32Array | null;
   setTokens(rows: Float32Array): void;
+  /** Soft routing: [experts, H]; block 0 attention, 1 mlp. */
+  router(layer: number, block: number): Float32Array;
+  setRouter(layer: number, block: number, weight: Float32Array): void;
 }
 
 export interface NativeBatch {
@@ -184,6 +187,7 @@ export interface NativeTrainer {
   zero(): void;
   gradient(adapter: number, name: string): { a: Float32Array; b: Float32Array } & { value: Float32Array };
   tokenGradient(): Float32Array | null;
+  routerGradient(layer: number, block: number): Float32Array;
   norms(): Float64Array;
   parameters(): { name: string; shape: number[] }[];
   parameter(name: string): Float32Array;

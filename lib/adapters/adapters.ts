@@ -1,8 +1,21 @@
-import { native, type NativeAdapters, type NativeAdapterSpec } from "../binding.js";
+import { native, type NativeAdapters } from "../binding.js";
 import { checkArray, checkInteger, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import { Random } from "../random.js";
+import {
+  MIXTURE,
+  blockIndex,
+  initialRouter,
+  isMixture,
+  joinExperts,
+  nativeSpec,
+  readMixture,
+  routersOf,
+  wholeRank,
+  writeMixture,
+  type RouterBlock,
+} from "./mixture.js";
 import { TARGETS, modulesOf, moduleShape } from "./modules.js";
 import { readPeft, writePeft } from "./peft.js";
 import { checkTokens, commonTokens, rowOf, setRow, tokenId, tokenIds, tokenTensors, type TokenRow } from "./tokens.js";
@@ -30,6 +43,14 @@ export interface CreateAdaptersOptions {
   /** Of the initial A. @default 0 */
   seed?: number;
   /**
+   * "hard" (default): a position runs the adapter of its role. "soft": every position runs a mixture of experts whose gates routers compute from
+   * what it reads (MixLoRA, see {@link RouterBlock}); roles then only say what a token is. One adapter, "mixture", holds the experts' pairs side by
+   * side: `get` gives a [experts * rank, d_in] and b [d_out, experts * rank].
+   */
+  routing?: "hard" | "soft";
+  /** Experts of soft routing. @default one a role */
+  experts?: number;
+  /**
    * Tokens (ids, or entries of the tokenizer) whose rows of the embedding and of the head are trained too, for tags that the checkpoint has
    * not learned (see `addTokens` of loadModel). One row a token, shared by all roles. PEFT's trainable_token_indices. @default none
    */
@@ -51,6 +72,8 @@ export interface AdapterInfo {
   alpha: number;
   rsLora: boolean;
   dropout: number;
+  /** Soft routing: this adapter is a mixture of so many experts, each of `rank`. 0: hard routing. */
+  experts: number;
   targets: string[];
 }
 
@@ -166,6 +189,19 @@ export class Adapters {
     this.native.set(this.indexOf(adapter), module, a, b);
   }
 
+  /** Soft routing: a copy of a router [experts, hiddenSize]. ERR_NO_MODULE where there is none. */
+  getRouter(layer: number, block: RouterBlock): Float32Array {
+    this.checkIdle("any");
+    return this.native.router(layer, blockIndex(block));
+  }
+
+  /** Replaces a router. Non-finite values -> ERR_NOT_FINITE. */
+  setRouter(layer: number, block: RouterBlock, weight: Float32Array): void {
+    checkArray(weight, Float32Array, "weight");
+    this.checkIdle("any");
+    this.native.setRouter(layer, blockIndex(block), weight);
+  }
+
   /** A copy of a trained token's row. ERR_NO_TOKEN where it is not one of {@link trainableTokens}. */
   getToken(token: number | string): TokenRow {
     const index = this.tokenIndex(token);
@@ -190,11 +226,13 @@ export class Adapters {
 
   /** Parameters of an adapter. */
   parameterCount(adapter: string): number {
-    const { rank, targets } = this.list[this.indexOf(adapter)] as AdapterInfo;
-    return modulesOf(this.model.config, targets).reduce((sum, module) => {
-      const [rows, columns] = moduleShape(this.model.config, module);
-      return sum + rank * (rows + columns);
-    }, 0);
+    const { config } = this.model;
+    const info = this.list[this.indexOf(adapter)] as AdapterInfo;
+    const routers = 2 * config.layers * info.experts * config.hiddenSize;
+    return modulesOf(config, info.targets).reduce((sum, module) => {
+      const [rows, columns] = moduleShape(config, module);
+      return sum + wholeRank(info) * (rows + columns);
+    }, routers);
   }
 
   /** The same weights under another map, e.g. `{ reason: "reason", tool: null }`. Roles that are left out keep their route. */
@@ -205,10 +243,11 @@ export class Adapters {
 
   /**
    * Writes an adapter as a PEFT directory (adapter_config.json, adapter_model.safetensors f32). The rows of trained tokens, which all adapters
-   * share, go into each.
+   * share, go into each. A mixture, which PEFT has no format for, is mixture.json and mixture.safetensors.
    */
   async save(directory: string, adapter: string): Promise<void> {
     const info = this.list[this.indexOf(adapter)] as AdapterInfo;
+    if (info.experts > 0) return writeMixture(directory, this, info);
     const modules = modulesOf(this.model.config, info.targets);
     await writePeft(
       directory,
@@ -244,17 +283,18 @@ export class Adapters {
     routes: Routes,
     directories: ReadonlyMap<string, string>,
   ): Promise<Adapters> {
+    const mixture = [...directories].find(([, directory]) => isMixture(directory));
+    if (mixture !== undefined) return restoreMixture(model, roles, routes, mixture, directories.size);
     const loaded = await Promise.all(
       [...directories].map(async ([name, directory]) => ({ name, ...(await readPeft(directory)) })),
     );
     const specs = loaded.map(({ name, rank, alpha, rsLora, dropout, targets }): AdapterInfo => {
-      return { name, rank, alpha, rsLora, dropout, targets };
+      return { name, rank, alpha, rsLora, dropout, experts: 0, targets };
     });
     for (const { directory, tokens } of loaded) if (tokens !== undefined) checkTokens(model, directory, tokens);
     const tokens = commonTokens(loaded);
     const ids = tokenIds(model, tokens?.ids ?? []);
-    const nativeSpecs = specs.map((spec) => ({ ...spec, experts: 0 }));
-    const handle = new native.Adapters(model.native, nativeSpecs, Int32Array.from(ids), 0);
+    const handle = new native.Adapters(model.native, specs.map(nativeSpec), Int32Array.from(ids), 0);
     const adapters = new Adapters(model, roles, routes, specs, handle, ids);
     tokens?.ids.forEach((id, i) => {
       // Without rows of a head of its own (PEFT trains them where lm_head is named) the model's stay.
@@ -288,6 +328,28 @@ export class Adapters {
   }
 }
 
+async function restoreMixture(
+  model: Model,
+  roles: readonly string[],
+  routes: Routes,
+  [name, directory]: [string, string],
+  directories: number,
+): Promise<Adapters> {
+  if (directories > 1)
+    fail("ERR_ADAPTER_UNSUPPORTED", `Expected the mixture in ${directory} alone: it runs every position by itself`);
+  const { info, fill } = await readMixture(directory);
+  const list = [{ name, ...info }];
+  const handle = new native.Adapters(model.native, list.map(nativeSpec), null, 0);
+  const adapters = new Adapters(model, roles, routes, list, handle);
+  try {
+    fill(adapters);
+  } catch (error) {
+    const { code, message } = error as { code?: string; message: string };
+    fail(code ?? "ERR_INTERNAL", message.includes(directory) ? message : `${directory}: ${message}`, error);
+  }
+  return adapters;
+}
+
 function checkRoutes(roles: readonly string[], routes: Routes, list: readonly AdapterInfo[]): Routes {
   if (new Set(roles).size !== roles.length || roles.length > 127) {
     fail("ERR_INVALID_ARGUMENT", "Expected up to 127 distinct roles");
@@ -312,6 +374,7 @@ function checkRoutes(roles: readonly string[], routes: Routes, list: readonly Ad
  * @example
  * createAdapters(model, { roles: ["reason", "tool"], rank: 8, alpha: 16 }); // DART
  * createAdapters(model, { roles: ["reason", "tool"], routes: { reason: "shared", tool: "shared" }, rank: 16, alpha: 32 }); // one LoRA
+ * createAdapters(model, { roles: ["reason", "tool"], routing: "soft", rank: 8, alpha: 16 }); // MixLoRA
  */
 export function createAdapters(model: Model, options: CreateAdaptersOptions): Adapters {
   const { roles, alpha, rsLora = false, targets = [...TARGETS], dropout = 0, seed = 0 } = options;
@@ -321,20 +384,33 @@ export function createAdapters(model: Model, options: CreateAdaptersOptions): Ad
   if (typeof dropout !== "number" || !(dropout >= 0 && dropout < 1)) {
     fail("ERR_INVALID_ARGUMENT", `Expected dropout from 0 to below 1 but received ${describe(dropout)}`);
   }
+  const { routing = "hard" } = options;
+  if (routing !== "hard" && routing !== "soft")
+    fail("ERR_INVALID_ARGUMENT", `Expected routing "hard" or "soft" but received ${describe(routing)}`);
+  const experts = routing === "soft" ? (options.experts ?? roles.length) : 0;
+  if (routing === "soft") checkInteger(experts, "experts", 1, 256);
+  else if (options.experts !== undefined) fail("ERR_INVALID_ARGUMENT", 'Expected no experts but with routing: "soft"');
+  const routeOf = (role: string): string => (routing === "soft" ? MIXTURE : role);
   const routes: Routes = Object.fromEntries(
-    roles.map((role) => [role, options.routes === undefined ? role : (options.routes[role] ?? null)]),
+    roles.map((role) => [role, options.routes === undefined ? routeOf(role) : (options.routes[role] ?? null)]),
   );
   for (const role of Object.keys(options.routes ?? {})) {
     if (!roles.includes(role))
       fail("ERR_NO_ROLE", `Expected routes of roles among ${roles.join(", ")} but received ${role}`);
   }
   const names = [...new Set(Object.values(routes).filter((name) => name !== null))];
+  if (routing === "soft") {
+    if (names.length !== 1)
+      fail("ERR_INVALID_ARGUMENT", `Expected routes to one adapter, the mixture, but received ${names.join(", ")}`);
+    if ((options.trainableTokens ?? []).length > 0)
+      fail("ERR_UNSUPPORTED", 'Expected no trainableTokens with routing: "soft" in this version');
+  }
   if (typeof alpha !== "number" || !Number.isFinite(alpha))
     fail("ERR_INVALID_ARGUMENT", `Expected a finite alpha but received ${describe(alpha)}`);
   const list = names.map((name): AdapterInfo => {
     const rank = typeof options.rank === "number" ? options.rank : options.rank[name];
     checkInteger(rank, `rank of adapter ${name}`, 1, 4096);
-    return { name, rank: rank as number, alpha, rsLora, dropout, targets };
+    return { name, rank: rank as number, alpha, rsLora, dropout, experts, targets };
   });
   const tokens = tokenIds(model, options.trainableTokens ?? []);
   if (tokens.length > 0 && names.includes(TOKENS))
@@ -347,17 +423,24 @@ export function createAdapters(model: Model, options: CreateAdaptersOptions): Ad
     fail("ERR_INVALID_ARGUMENT", `Expected tokenInit "model" or "mean" but received ${describe(tokenInit)}`);
   const { vocabSize } = model.config;
   const known = tokenInit === "mean" ? Math.min(vocabSize, model.tokenizer?.vocabularySize ?? vocabSize) : 0;
-  const specs = list.map((spec): NativeAdapterSpec => ({ ...spec, experts: 0 }));
-  const handle = new native.Adapters(model.native, specs, Int32Array.from(tokens), known);
+  const handle = new native.Adapters(model.native, list.map(nativeSpec), Int32Array.from(tokens), known);
   const adapters = new Adapters(model, roles, routes, list, handle, tokens);
   for (const { name, rank } of list) {
     for (const module of modulesOf(model.config, targets)) {
       const [rows, columns] = moduleShape(model.config, module);
-      const random = new Random(seed, `adapter/${name}/${module}`);
-      const bound = 1 / Math.sqrt(columns);
-      const a = Float32Array.from({ length: rank * columns }, () => (2 * random.next() - 1) * bound);
-      adapters.set(name, module, { a, b: new Float32Array(rows * rank) });
+      const pair = (of: string): LoraPair => {
+        const random = new Random(seed, `adapter/${of}/${module}`);
+        const bound = 1 / Math.sqrt(columns);
+        const a = Float32Array.from({ length: rank * columns }, () => (2 * random.next() - 1) * bound);
+        return { a, b: new Float32Array(rows * rank) };
+      };
+      const each = Array.from({ length: experts }, (_, v) => pair(`${name}.${v}`));
+      adapters.set(name, module, experts > 0 ? joinExperts(each, rank) : pair(name));
     }
+  }
+  for (const { layer, block } of experts > 0 ? routersOf(model.config) : []) {
+    const random = new Random(seed, `router/${layer}/${block}`);
+    adapters.setRouter(layer, block, initialRouter(model.config, experts, random));
   }
   return adapters;
 }

@@ -98,6 +98,7 @@ export async function readPeft(directory: string): Promise<PeftAdapter> {
     alpha: c.lora_alpha,
     rsLora: c.use_rslora,
     dropout: c.lora_dropout,
+    experts: 0,
     targets: ordered,
     pairs,
     tokens,

@@ -1,4 +1,5 @@
 import type { Adapters, LoraPair } from "../adapters/adapters.js";
+import { blockIndex, type RouterBlock } from "../adapters/mixture.js";
 import { rowOf, type TokenRow } from "../adapters/tokens.js";
 import { abortable, checkInteger, checkSignal, describe } from "../arguments.js";
 import { native, type NativeStep, type NativeTrainer } from "../binding.js";
@@ -32,6 +33,8 @@ export interface Gradients {
   get(parameter: string): Float32Array;
   /** The gradient of a trained token's row (see `trainableTokens` of createAdapters). */
   token(token: number | string): TokenRow;
+  /** Soft routing: the gradient of a router [experts, hiddenSize]. */
+  router(layer: number, block: RouterBlock): Float32Array;
   /** Euclidean norm by adapter; of the rows of trained tokens under "tokens". */
   norms(): Record<string, number>;
   zero(): void;
@@ -113,6 +116,10 @@ export class Trainer {
         if (adapters === undefined) fail("ERR_NO_TOKEN", "Expected adapters: in full training every row is trained");
         const index = adapters.tokenIndex(token);
         return rowOf(model, handle.tokenGradient() as Float32Array, index);
+      },
+      router: (layer: number, block: RouterBlock) => {
+        this.#checkIdle();
+        return handle.routerGradient(layer, blockIndex(block));
       },
       norms: () => {
         this.#checkIdle();

@@ -196,11 +196,52 @@ void AdaptersObject::set_tokens(const Napi::CallbackInfo& info) {
   });
 }
 
+std::pair<int64_t, int> router_address(const AdapterStore& store, const Model& model, const Napi::CallbackInfo& info) {
+  if (store.adapters.empty() || store.adapters[0]->spec().experts == 0)
+    throw Error("ERR_NO_MODULE", "Expected adapters of soft routing: these have no routers");
+  return {integer_argument(info[0], "layer", 0, model.config().layers - 1),
+          int(integer_argument(info[1], "block", 0, kBlocks - 1))};
+}
+
+/// router(layer, block) -> [experts, H]
+Napi::Value AdaptersObject::router(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    refuse_while(adapters_->users);
+    const Model& model = *adapters_->model->model;
+    auto [layer, block] = router_address(*adapters_->store, model, info);
+    return to_typed_array<float>(info.Env(),
+                                 read_dense(model.backend(), adapters_->store->adapters[0]->router(layer, block).a));
+  });
+}
+
+/// setRouter(layer, block, weight)
+void AdaptersObject::set_router(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    refuse_while(adapters_->users);
+    const Model& model = *adapters_->model->model;
+    auto [layer, block] = router_address(*adapters_->store, model, info);
+    auto values = typed_array_argument<float>(info[2], "weight");
+    auto& slot = adapters_->store->adapters[0];
+    Tensor weight = slot->router(layer, block).a;
+    if (int64_t(values.size()) != weight.rows * weight.cols)
+      throw Error("ERR_SHAPE", "Expected a router [" + std::to_string(weight.rows) + ", " +
+                                   std::to_string(weight.cols) + "] but received " + std::to_string(values.size()) +
+                                   " values");
+    for (float x : values)
+      if (!std::isfinite(x)) throw Error("ERR_NOT_FINITE", "Expected a finite router but received " + std::to_string(x));
+    if (slot.use_count() > 1) slot = std::make_shared<Adapter>(*slot);
+    const LoraGroup& router = slot->router(layer, block);
+    model.backend().write(router.a, values.data());
+    model.backend().refresh_lora(router);
+  });
+}
+
 Napi::Function AdaptersObject::define(Napi::Env env) {
   return DefineClass(env, kName,
                      {InstanceMethod("get", &AdaptersObject::get), InstanceMethod("set", &AdaptersObject::set),
                       InstanceMethod("norm", &AdaptersObject::norm), InstanceMethod("tokens", &AdaptersObject::tokens),
-                      InstanceMethod("setTokens", &AdaptersObject::set_tokens)});
+                      InstanceMethod("setTokens", &AdaptersObject::set_tokens), InstanceMethod("router", &AdaptersObject::router),
+       InstanceMethod("setRouter", &AdaptersObject::set_router)});
 }
 
 void register_adapters(Napi::Env env, Napi::Object exports) {

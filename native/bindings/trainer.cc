@@ -217,6 +217,20 @@ Napi::Value TrainerObject::token_gradient(const Napi::CallbackInfo& info) {
   });
 }
 
+/// routerGradient(layer, block) -> [experts, H]
+Napi::Value TrainerObject::router_gradient(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    idle();
+    if (!state_->adapters) throw Error("ERR_NO_MODULE", "Expected adapters of soft routing but received full training");
+    const Model& model = *state_->model->model;
+    auto [layer, block] = router_address(*state_->adapters->store, model, info);
+    GradTensor gradient = state_->trainer->slot(0).gradient.router(layer, block);
+    std::vector<double> values(size_t(gradient.rows * gradient.cols));
+    model.backend().read(values.data(), gradient);
+    return to_typed_array<float>(info.Env(), to_float(values));
+  });
+}
+
 Napi::Value TrainerObject::norms(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
     idle();
@@ -337,6 +351,7 @@ Napi::Function TrainerObject::define(Napi::Env env) {
   return DefineClass(
       env, kName,
       {InstanceMethod("tokenGradient", &TrainerObject::token_gradient),
+       InstanceMethod("routerGradient", &TrainerObject::router_gradient),
        InstanceMethod("accumulate", &TrainerObject::accumulate), InstanceMethod("apply", &TrainerObject::apply),
        InstanceMethod("zero", &TrainerObject::zero), InstanceMethod("gradient", &TrainerObject::gradient),
        InstanceMethod("norms", &TrainerObject::norms), InstanceMethod("parameters", &TrainerObject::parameters),
