@@ -6,6 +6,7 @@ import { fail } from "../errors.js";
 import { readCheckpoint } from "./checkpoint.js";
 import { parseModelConfig, type ModelConfig } from "./config.js";
 import { addTokens, type AddedTokens } from "./added-tokens.js";
+import { readRecommendedSampling, type RecommendedSampling } from "./generation.js";
 import { readTokenizerFiles } from "./tokenizer-files.js";
 import { Tokenizer } from "./tokenizer.js";
 
@@ -58,6 +59,11 @@ export class Model {
   readonly config: ModelConfig;
   /** The checkpoint's tokenizer; undefined where the directory has none. */
   readonly tokenizer: Tokenizer | undefined;
+  /**
+   * How generation_config.json says to sample; undefined where the directory has none. Nothing follows it by itself: rollouts sample at
+   * temperature 1 without truncation, on policy. To sample as published: `new Rollout(model, { sampling: model.recommendedSampling, ... })`.
+   */
+  readonly recommendedSampling: RecommendedSampling | undefined;
   /** The directory that it was loaded from (it has neither the tokens nor the rows of `addTokens`). */
   readonly directory: string;
   /** @internal */
@@ -69,16 +75,14 @@ export class Model {
   /** @internal */
   constructor(
     handle: NativeModel,
-    config: ModelConfig,
-    tokenizer: Tokenizer | undefined,
-    directory: string,
-    addsTokens = false,
+    parts: Pick<Model, "config" | "tokenizer" | "recommendedSampling" | "directory" | "addsTokens">,
   ) {
     this.native = handle;
-    this.config = config;
-    this.tokenizer = tokenizer;
-    this.directory = directory;
-    this.addsTokens = addsTokens;
+    this.config = parts.config;
+    this.tokenizer = parts.tokenizer;
+    this.recommendedSampling = parts.recommendedSampling;
+    this.directory = parts.directory;
+    this.addsTokens = parts.addsTokens;
   }
 
   /** The last part of the directory's path. */
@@ -145,8 +149,8 @@ export class Model {
 }
 
 /**
- * Loads a Hugging Face checkpoint directory (config.json, safetensors, tokenizer files), or a hub id from the local cache.
- * Weights are mapped and packed; nothing is downloaded.
+ * Loads a Hugging Face checkpoint directory (config.json, safetensors, tokenizer files), or a hub id from the local cache: Qwen2, Qwen2.5,
+ * Qwen3 or Llama, dense and not quantised. Weights are mapped and packed; nothing is downloaded.
  *
  * Errors: ERR_MODEL_NOT_FOUND, ERR_MODEL_CONFIG, ERR_MODEL_UNSUPPORTED, ERR_MODEL_TENSOR, ERR_SAFETENSORS, ERR_DTYPE, ERR_CPU_UNSUPPORTED.
  *
@@ -168,6 +172,7 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   checkSignal(signal);
   const checkpoint = readCheckpoint(directory);
   const stored = parseModelConfig(checkpoint.config, checkpoint.configFile);
+  const recommendedSampling = readRecommendedSampling(checkpoint.directory);
   const found = await readTokenizerFiles(checkpoint.directory).catch((error: unknown) => {
     if ((error as { code?: string }).code === "ERR_TOKENIZER_NOT_FOUND" && texts === undefined) return undefined;
     throw error;
@@ -183,7 +188,8 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
     if (code === "ERR_MODEL_TENSOR") fail(code, `${checkpoint.directory}: ${message}`, error);
     throw error;
   });
-  return new Model(handle, config, tokenizer, checkpoint.directory, texts !== undefined);
+  const addsTokens = texts !== undefined;
+  return new Model(handle, { config, tokenizer, recommendedSampling, directory: checkpoint.directory, addsTokens });
 }
 
 /** The vocabulary with added tokens, and which of its rows are new: those of new tokens, and all beyond the checkpoint's. */

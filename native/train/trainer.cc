@@ -34,18 +34,26 @@ Targets targets_of(std::span<const int32_t> ids, std::span<const int32_t> cu_seq
 
 struct HeadRows {
   Tensor raw, normed, logprob, lse;
+  Tensor mean;            // of head_logprobs_mean, where it was asked for
   LogitColumns replaced;  // by trained token rows
 };
 
+/// `taught` [rows]: which rows a gradient may come back to; empty: no mean is made. `tokens` may be null.
 HeadRows run_head(const Model& model, Arena& arena, const Tensor& hidden, const Targets& targets, float temperature,
-                  const TokenRows* tokens) {
+                  std::span<const uint8_t> taught, const TokenRows* tokens) {
   Backend& b = model.backend();
   int64_t n = int64_t(targets.positions.size()), h = model.config().hidden_size;
-  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1), {}};
+  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1), {}, {}};
   b.gather_rows(rows.raw, hidden, targets.positions);
   b.rmsnorm(rows.normed, rows.raw, model.final_norm(), float(model.config().rms_norm_eps));
   if (tokens) rows.replaced = tokens->logits(arena, rows.normed);
-  b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature, rows.replaced);
+  if (taught.empty()) {
+    b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature, rows.replaced);
+  } else {
+    rows.mean = arena.tensor(n, h);
+    b.head_logprobs_mean(rows.logprob, rows.lse, rows.mean, rows.normed, model.head(), targets.ids, temperature,
+                         taught);
+  }
   return rows;
 }
 
@@ -95,7 +103,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   result.logprobs.assign(ids.size(), 0);
   Targets targets = targets_of(ids, cu_seqlens, [&](size_t i) { return wanted.empty() || wanted[i]; });
   if (!targets.ids.empty()) {
-    HeadRows head = run_head(model, arena, hidden, targets, temperature, adapters.tokens.get());
+    HeadRows head = run_head(model, arena, hidden, targets, temperature, {}, adapters.tokens.get());
     auto values = read_column(b, head.logprob);
     for (size_t i = 0; i < values.size(); i++) result.logprobs[size_t(targets.positions[i]) + 1] = values[i];
   }
@@ -164,10 +172,15 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
   Saved saved;
   const DropoutPlan plan(packed, adapters, in.dropout_key);
   Tensor hidden = decoder.forward(arena_, packed.batch, adapters, *kv_, &saved, plan.get());
-  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, adapters.tokens.get());
+  const size_t n = targets.ids.size();
+  // Only adapters are trained: one pass over the vocabulary serves loss and gradient. A target without advantage and KL
+  // has no gradient, whatever its ratio. Token rows need the gradient of their own logits, so a second pass.
+  std::vector<uint8_t> taught(full_ || tokens_ ? 0 : n);
+  for (size_t r = 0; r < taught.size(); r++)
+    taught[r] = o.kind == ObjectiveKind::sft || o.beta != 0 || in.advantage[size_t(targets.positions[r]) + 1] != 0;
+  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, taught, adapters.tokens.get());
   auto logprob = read_column(b, head.logprob);
 
-  const size_t n = targets.ids.size();
   std::vector<float> coefficient(n), per_token(n), old(n), ref(reference.empty() ? 0 : n);
   std::vector<double> advantage(n), weight(n);
   for (size_t r = 0; r < n; r++) {
@@ -201,10 +214,14 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
 
   int64_t rows = int64_t(total), h = model_.config().hidden_size;
   Tensor dnormed = arena_.tensor(int64_t(n), h), draw = arena_.tensor(int64_t(n), h), dh = arena_.tensor(rows, h);
-  Tensor dreplaced = tokens_ ? arena_.tensor(int64_t(n), adapters.tokens->count()) : Tensor{};
-  b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,
-                  coefficient, o.temperature, targets.group, head.replaced, dreplaced);
-  if (tokens_) tokens_->add_head(*adapters.tokens, dnormed, dreplaced, head.normed, coefficient, targets.group);
+  if (full_ || tokens_) {
+    Tensor dreplaced = tokens_ ? arena_.tensor(int64_t(n), adapters.tokens->count()) : Tensor{};
+    b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,
+                    coefficient, o.temperature, targets.group, head.replaced, dreplaced);
+    if (tokens_) tokens_->add_head(*adapters.tokens, dnormed, dreplaced, head.normed, coefficient, targets.group);
+  } else {
+    b.head_mean_backward(dnormed, head.mean, model_.head(), targets.ids, coefficient, o.temperature);
+  }
   b.rmsnorm_backward(draw, full_ ? &full_->sinks().final_norm : nullptr, dnormed, head.raw, model_.final_norm(),
                      float(model_.config().rms_norm_eps), targets.group, false);
   b.scatter_rows(dh, draw, targets.positions);

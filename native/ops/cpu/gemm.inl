@@ -169,16 +169,27 @@ INLINE void routed_tile(int64_t mr, int64_t n, const float* a, int64_t as, const
     edge_tile(Tiles<NV, false>::at[mr], mr, n, a, as, b, k, uu, ldu, l, own.ldl, own.e, c, ldc, add, end);
   }
   if (!mixed) return;
-  for (int64_t i = 0; i < mr; i++) {
+  // Runs of rows with one adapter: a role's span is seldom shorter than four tokens.
+  for (int64_t i = 0, end = 0; i < mr; i = end) {
+    for (end = i + 1; end < mr && adapter[end] == adapter[i];) end++;
     LowRank row = adapter[i] >= 0 ? lora[adapter[i]] : LowRank{};
     const float* rl = row.e ? row.l + column : nullptr;
     const float* ru = row.e ? u + i * ldu + row.u_column : nullptr;
+    if (!row.e && !bias) continue;
     if (n == NR)
-      tile<1, NV, false>(nullptr, 0, nullptr, 0, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true, bias);
+      Tiles<NV, false>::at[end - i](nullptr, 0, nullptr, 0, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true,
+                                    bias);
     else
-      edge_tile(tile<1, NV, false>, 1, n, nullptr, 0, nullptr, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true,
-                bias);
+      edge_tile(Tiles<NV, false>::at[end - i], end - i, n, nullptr, 0, nullptr, 0, ru, ldu, rl, row.ldl, row.e,
+                c + i * ldc, ldc, true, bias);
   }
+}
+
+/// Rows of the next tile: m rows in as few tiles as MR allows, about equally tall, so that none is left with a short
+/// one.
+INLINE int64_t tile_rows(int64_t m) {
+  int64_t tiles = (m + MR - 1) / MR;
+  return (m + tiles - 1) / tiles;
 }
 
 /// mr <= 3 rows, PW panels side by side: one panel alone would wait for its own chain (decode).
@@ -230,8 +241,8 @@ void forward(const ForwardTask& t) {
     for (int64_t q = p; q < t.p1; q++) {
       const float* b = forward_block(t.panels, t.bf16, t.k, q, k0, kk, t.scratch);
       int64_t n = min64(NR, t.n - q * NR);
-      for (int64_t m = t.m0; m < t.m1; m += MR) {
-        int64_t mr = min64(MR, t.m1 - m);
+      for (int64_t m = t.m0, mr; m < t.m1; m += mr) {
+        mr = tile_rows(t.m1 - m);
         routed_tile(mr, n, t.x + m * t.ldx + k0, t.ldx, b, kk, last, t.adapter ? t.adapter + m : nullptr, t.lora,
                     t.u + m * t.ldu, t.ldu, q * NR, t.y + m * t.ldy + q * NR, t.ldy, k0 > 0,
                     t.bias ? t.bias + q * NR : nullptr);
@@ -250,8 +261,8 @@ void backward(const BackwardTask& t) {
       for (int64_t q = t.q0; q < t.q1; q++) {
         transposed_block(w.panels, t.bf16, t.k, q * NR, n0, nn, t.scratch);
         int64_t n = min64(NR, t.k - q * NR);
-        for (int64_t m = t.m0; m < t.m1; m += MR) {
-          int64_t mr = min64(MR, t.m1 - m);
+        for (int64_t m = t.m0, mr; m < t.m1; m += mr) {
+          mr = tile_rows(t.m1 - m);
           routed_tile(mr, n, t.dy + m * t.lddy + w.column + n0, t.lddy, t.scratch, nn, last,
                       t.adapter ? t.adapter + m : nullptr, t.lora, t.du + m * t.lddu, t.lddu, q * NR,
                       t.dx + m * t.lddx + q * NR, t.lddx, started, nullptr);
@@ -286,16 +297,17 @@ void narrow(const NarrowTask& t) {
   }
 }
 
-/// c [mr, NR] = the chain over the listed rows of p[row, :mr]^T q[row, :NR].
-template <int mr>
+/// c [mr, NR] = the chain over `count` rows of p[row, :mr]^T q[row, :NR]: the rows listed, or, where packed, all in
+/// order.
+template <int mr, bool packed>
 NOINLINE void outer_tile(const float* p, int64_t ldp, const float* q, int64_t ldq, const int32_t* rows, int64_t count,
                          float* c) {
   vf acc[mr][NV];
   EACH (i, mr)
     EACH (j, NV) acc[i][j] = vf{};
   for (int64_t s = 0; s < count; s++) {
-    const float* a = p + rows[s] * ldp;
-    const float* b = q + rows[s] * ldq;
+    const float* a = packed ? p + s * MR : p + rows[s] * ldp;
+    const float* b = packed ? q + s * NR : q + rows[s] * ldq;
     vf bv[NV];
     EACH (j, NV) bv[j] = load(b + j * LANES);
     EACH (i, mr) {
@@ -308,34 +320,72 @@ NOINLINE void outer_tile(const float* p, int64_t ldp, const float* q, int64_t ld
 }
 
 typedef void (*OuterFn)(const float*, int64_t, const float*, int64_t, const int32_t*, int64_t, float*);
-constexpr OuterFn kOuter[13] = {nullptr,
-                                outer_tile<1>,
-                                outer_tile<2>,
-                                outer_tile<3>,
-                                outer_tile<4>,
-                                outer_tile<5>,
-                                outer_tile<6>,
-                                outer_tile < MR < 7 ? MR : 7 >,
-                                outer_tile < MR < 8 ? MR : 8 >,
-                                outer_tile < MR < 9 ? MR : 9 >,
-                                outer_tile < MR < 10 ? MR : 10 >
-                                , outer_tile < MR < 11 ? MR : 11 >, outer_tile < MR < 12 ? MR : 12 > };
+template <bool packed>
+struct Outer {
+  // As Tiles: entries beyond MR are never asked for.
+  static constexpr int clip(int m) { return m < MR ? m : MR; }
+  static constexpr OuterFn at[13] = {nullptr,
+                                     outer_tile<clip(1), packed>,
+                                     outer_tile<clip(2), packed>,
+                                     outer_tile<clip(3), packed>,
+                                     outer_tile<clip(4), packed>,
+                                     outer_tile<clip(5), packed>,
+                                     outer_tile<clip(6), packed>,
+                                     outer_tile<clip(7), packed>,
+                                     outer_tile<clip(8), packed>,
+                                     outer_tile<clip(9), packed>,
+                                     outer_tile<clip(10), packed>,
+                                     outer_tile<clip(11), packed>,
+                                     outer_tile<clip(12), packed>};
+};
+
+/// g [mr, nn] += c, in f64.
+INLINE void add_tile(double* g, int64_t ldg, const float* c, int64_t mr, int64_t nn) {
+  for (int64_t i = 0; i < mr; i++)
+    for (int64_t j = 0; j < nn; j++) g[i * ldg + j] += double(c[i * NR + j]);
+}
+
+/// Listed rows of x, columns [c0, c1), as panels of `width` columns: [panel][row][width], zero beyond c1.
+INLINE void pack_rows(float* to, const float* x, int64_t ldx, int64_t c0, int64_t c1, const int32_t* rows,
+                      int64_t count, int64_t width) {
+  int64_t panels = (c1 - c0 + width - 1) / width;
+  for (int64_t s = 0; s < count; s++) {
+    const float* from = x + rows[s] * ldx;
+    for (int64_t i = 0; i < panels; i++) {
+      float* panel = to + (i * count + s) * width;
+      int64_t n = min64(width, c1 - c0 - i * width);
+      if (n == width)
+        __builtin_memcpy(panel, from + c0 + i * width, uint64_t(width) * 4);
+      else
+        for (int64_t j = 0; j < width; j++) panel[j] = j < n ? from[c0 + i * width + j] : 0;
+    }
+  }
+}
+
+int64_t gradient_scratch(int64_t rows, int64_t m, int64_t n) { return rows * (m + MR + n + NR); }
 
 // Reads NR columns of q even where fewer exist: backend memory ends with slack.
 void gradient(const GradientTask& t) {
   float c[MR * NR];
-  for (int64_t n = t.n0; n < t.n1; n += NR) {
-    int64_t nn = min64(NR, t.n1 - n);
-    for (int64_t m = t.m0; m < t.m1; m += MR) {
-      int64_t mr = min64(MR, t.m1 - m);
-      for (int64_t s = 0; s < t.sequences; s++) {
-        kOuter[mr](t.p + m, t.ldp, t.q + n, t.ldq, t.rows + t.cuts[s], t.cuts[s + 1] - t.cuts[s], c);
-        for (int64_t i = 0; i < mr; i++) {
-          double* g = t.g + (m + i) * t.ldg + n;
-          for (int64_t j = 0; j < nn; j++) g[j] += double(c[i * NR + j]);
-        }
-      }
+  const bool pack = t.scratch != nullptr;
+  for (int64_t s = 0; s < t.sequences; s++) {
+    const int32_t* rows = t.rows + t.cuts[s];
+    const int64_t count = t.cuts[s + 1] - t.cuts[s];
+    float* q = t.scratch;
+    float* p = pack ? q + count * ((t.n1 - t.n0 + NR - 1) / NR * NR) : nullptr;
+    if (pack) {
+      pack_rows(q, t.q, t.ldq, t.n0, t.n1, rows, count, NR);
+      pack_rows(p, t.p, t.ldp, t.m0, t.m1, rows, count, MR);
     }
+    for (int64_t n = t.n0; n < t.n1; n += NR)
+      for (int64_t m = t.m0; m < t.m1; m += MR) {
+        int64_t mr = min64(MR, t.m1 - m);
+        if (pack)
+          Outer<true>::at[mr](p + (m - t.m0) * count, 0, q + (n - t.n0) * count, 0, nullptr, count, c);
+        else
+          Outer<false>::at[mr](t.p + m, t.ldp, t.q + n, t.ldq, rows, count, c);
+        add_tile(t.g + m * t.ldg + n, t.ldg, c, mr, min64(NR, t.n1 - n));
+      }
   }
 }
 
