@@ -5,6 +5,7 @@ import t from "tap";
 import {
   Adapters,
   createAdapters,
+  inspectDirectory,
   loadModel,
   Random,
   Rollout,
@@ -232,6 +233,8 @@ t.test("a mixture that is saved, loaded and resumed has the same bits", async (t
   const folder = path.join(directory, "adapters/mixture");
   const loaded = await Adapters.load(tied, { reason: folder, tool: folder });
   t.equal(partBits(withName(loaded)), partBits(trainer.adapters!));
+  const { parameters } = (await inspectDirectory(folder)) as { parameters: number };
+  t.equal(parameters, trainer.adapters!.parameterCount("mixture"), "rolegrad inspect knows it");
   t.match(loaded.list, [{ experts: 3, rank: 2, alpha: 4, dropout: 0.1 }]);
   await trainer.step(trajectories);
   const resumed = await Trainer.resume(directory, tied, { optimizer: { learningRate: 0.01 } });

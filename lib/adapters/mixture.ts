@@ -13,7 +13,8 @@ import { modulesOf } from "./modules.js";
 /**
  * Soft routing (MixLoRA): one adapter of R experts, y = W x + sum_v g_v scale B_v A_v x, g = softmax(Wg x) over the experts. Each layer has two
  * routers Wg [R, hiddenSize]: "attention" reads what q, k and v read and gates q, k, v and o; "mlp" reads what gate and up read and gates
- * gate, up and down. MixLoRA has one router a block of the transformer in the same way.
+ * gate, up and down. MixLoRA routes a feed-forward block by one router that reads the block's input; here attention has one too, because all
+ * seven linears carry experts.
  */
 export type RouterBlock = "attention" | "mlp";
 
@@ -100,9 +101,12 @@ export async function writeMixture(directory: string, adapters: Adapters, info: 
 }
 
 /** Reads what {@link writeMixture} wrote: its settings, and a function that puts the weights into new adapters. */
-export async function readMixture(
-  directory: string,
-): Promise<{ info: Omit<AdapterInfo, "name">; fill: (adapters: Adapters) => void }> {
+export async function readMixture(directory: string): Promise<{
+  info: Omit<AdapterInfo, "name">;
+  modules: number;
+  parameters: number;
+  fill: (adapters: Adapters) => void;
+}> {
   const file = path.join(directory, FILE);
   let json: unknown;
   try {
@@ -119,6 +123,8 @@ export async function readMixture(
   const { experts, rank } = info;
   const weights = path.join(directory, WEIGHTS);
   const tensors = await readSafetensors(weights);
+  const parameters = [...tensors.values()].reduce((sum, { data }) => sum + data.length, 0);
+  const modules = [...tensors.keys()].filter((name) => /^0\..*\.lora_A$/.test(name)).length;
   const take = (name: string, rows: number | undefined, columns: number | undefined): Float32Array => {
     const found = tensors.get(name);
     if (found === undefined)
@@ -147,7 +153,7 @@ export async function readMixture(
     if (extra !== undefined)
       fail("ERR_ADAPTER_INVALID", `Expected modules of ${adapters.model.name} in ${weights} but received ${extra}`);
   };
-  return { info, fill };
+  return { info, modules, parameters, fill };
 }
 
 /** Expert v's pair out of all: rows v * rank .. of a, columns v * rank .. of b. */

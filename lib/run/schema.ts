@@ -123,7 +123,8 @@ export const runSchema = z.strictObject({
     .default("dart")
     .describe(
       'Which adapter runs each role and which roles are trained: "dart" (an adapter a role), "dart-ROLE" (only that role\'s), ' +
-        '"shared" (one adapter for all roles), "shared-ROLE" (the same, trained on that role\'s tokens only).',
+        '"shared" (one adapter for all roles), "shared-ROLE" (the same, trained on that role\'s tokens only), ' +
+        '"mixture" (soft routing: an expert a role, gated by trained routers).',
     ),
   rank: z.exactOptional(count.max(4096)).describe("Of each adapter. Without it: 8 a role that the adapter serves."),
   alpha: z.exactOptional(z.number().positive()).describe("Adapters are scaled by alpha / rank. Without it: 2 rank."),

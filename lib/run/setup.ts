@@ -36,7 +36,7 @@ export interface LoadedRun extends RunSetup {
  */
 export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { data, agent, evaluation, variant, rank, alpha } = config;
-  const { routes, lossRoles } = planVariant(variant, agent.roles);
+  const { routes, routing, lossRoles } = planVariant(variant, agent.roles);
   const { questions, evalQuestions } = await readData(config);
   const environment = await loadEnvironment(config.environment);
   const { addTokens } = config;
@@ -54,6 +54,7 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         routes,
         rank,
         alpha,
+        ...(routing && { routing }),
         ...(config.dropout !== undefined && { dropout: config.dropout }),
         ...(addTokens && { trainableTokens: addTokens }),
       },

@@ -228,7 +228,8 @@ void AdaptersObject::set_router(const Napi::CallbackInfo& info) {
                                    std::to_string(weight.cols) + "] but received " + std::to_string(values.size()) +
                                    " values");
     for (float x : values)
-      if (!std::isfinite(x)) throw Error("ERR_NOT_FINITE", "Expected a finite router but received " + std::to_string(x));
+      if (!std::isfinite(x))
+        throw Error("ERR_NOT_FINITE", "Expected a finite router but received " + std::to_string(x));
     if (slot.use_count() > 1) slot = std::make_shared<Adapter>(*slot);
     const LoraGroup& router = slot->router(layer, block);
     model.backend().write(router.a, values.data());
@@ -237,10 +238,11 @@ void AdaptersObject::set_router(const Napi::CallbackInfo& info) {
 }
 
 Napi::Function AdaptersObject::define(Napi::Env env) {
-  return DefineClass(env, kName,
-                     {InstanceMethod("get", &AdaptersObject::get), InstanceMethod("set", &AdaptersObject::set),
-                      InstanceMethod("norm", &AdaptersObject::norm), InstanceMethod("tokens", &AdaptersObject::tokens),
-                      InstanceMethod("setTokens", &AdaptersObject::set_tokens), InstanceMethod("router", &AdaptersObject::router),
+  return DefineClass(
+      env, kName,
+      {InstanceMethod("get", &AdaptersObject::get), InstanceMethod("set", &AdaptersObject::set),
+       InstanceMethod("norm", &AdaptersObject::norm), InstanceMethod("tokens", &AdaptersObject::tokens),
+       InstanceMethod("setTokens", &AdaptersObject::set_tokens), InstanceMethod("router", &AdaptersObject::router),
        InstanceMethod("setRouter", &AdaptersObject::set_router)});
 }
 
