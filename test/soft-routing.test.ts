@@ -7,17 +7,20 @@ import {
   createAdapters,
   inspectDirectory,
   loadModel,
+  type Model,
   Random,
   Rollout,
   Trainer,
-  type Model,
   type TrainerOptions,
+  trainRun,
+  WORLD_CHECKPOINT,
 } from "rolegrad";
 import { bits, checkpoints, modulesOf, normals, onPolicy, pack, trainingBatch } from "./helpers/engine.js";
 import { trajectoriesOf } from "./helpers/properties.js";
 import { refusals } from "./helpers/refused.js";
 import { relativeError } from "./helpers/tensors.js";
 import { environment, questions, reward, roles, router, writeToyModel } from "./helpers/toy.js";
+import { temporary, worldSetup } from "./helpers/world.js";
 
 const { model: tied, refused } = await refusals(checkpoints.tied);
 const untied: Model = await loadModel(checkpoints.untied);
@@ -291,4 +294,16 @@ t.test("what makes no sense in soft routing is refused", async (t) => {
     writeFileSync(path.join(bad, "mixture.json"), typeof change === "string" ? change : JSON.stringify(change));
     await refused(t, Adapters.load(tied, { tool: bad }), "ERR_ADAPTER_INVALID", bad, word);
   }
+});
+
+t.test("a run of a mixture, with dropout, that stops and goes on ends with the same bits", async (t) => {
+  const model = await loadModel(WORLD_CHECKPOINT);
+  t.teardown(() => model.close());
+  const adapters = { rank: 2, alpha: 4, routing: "soft" as const, dropout: 0.1 };
+  const [straight, stopped] = [temporary(), temporary()];
+  await trainRun(worldSetup(model, straight, { adapters, steps: 2 }));
+  await trainRun(worldSetup(model, stopped, { adapters, steps: 1 }));
+  await trainRun(worldSetup(model, stopped, { adapters, steps: 2 }));
+  const [a, b] = [straight, stopped].map((directory) => path.join(directory, "adapters/mixture/mixture.safetensors"));
+  t.ok(readFileSync(a!).equals(readFileSync(b!)));
 });
