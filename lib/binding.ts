@@ -149,6 +149,8 @@ export interface NativeBatch {
   beta: number;
   temperature: number;
   stop: boolean;
+  /** Where it fails: the buffers are zeroed, not put back to what they were. */
+  discard: boolean;
 }
 
 /** Sums over the batch's tokens of weight != 0. */
@@ -213,6 +215,8 @@ export interface NativeGenerator {
   interrupt(): void;
   take(id: number): { ids: Int32Array; roles: Int8Array; sampled: Uint8Array; logprobs: Float32Array };
   runnable(): number;
+  /** Gives the cache back, once a run that is under way has ended. */
+  close(): void;
 }
 
 export interface NativeLinear {
@@ -296,8 +300,14 @@ interface MeasureNative {
   LinearMeasurement: new (options: LinearMeasurementOptions) => NativeLinearMeasurement;
 }
 
+/** There where ROLEGRAD_TEST_HOOKS is set when the addon is loaded. */
+interface TestNative {
+  /** The n-th allocation of backend memory, or the n-th task of the executor, from now on fails once; 0: none does. */
+  armFault?(kind: "allocation" | "task", n: number): void;
+}
+
 /** Everything the addon exports; each noun adds its own interface in its own section above. */
-export interface Native extends SystemNative, AttributionNative, EngineNative, MeasureNative {}
+export interface Native extends SystemNative, AttributionNative, EngineNative, MeasureNative, TestNative {}
 
 // ---- loading ----
 

@@ -1,6 +1,6 @@
 import { setMaxListeners } from "node:events";
 import type { Adapters } from "../adapters/adapters.js";
-import { checkInteger, checkSignal, describe } from "../arguments.js";
+import { abortable, checkInteger, checkSignal, describe } from "../arguments.js";
 import { native, type NativeGenerator, type NativeGeneratorEvent } from "../binding.js";
 import type { Environment, Question } from "../environments/types.js";
 import { fail } from "../errors.js";
@@ -154,7 +154,7 @@ export class Rollout {
         if (live.size === 0) return;
         for (const { id, ids } of answered.splice(0)) generator.append(id, ids);
         if (generator.runnable() > 0) {
-          const events = await generator.run(STEPS).promise;
+          const events = await abortable(generator.run(STEPS), signal);
           for (const event of events) {
             const item = live.get(event.id) as Live;
             if (event.kind !== "call") {
@@ -199,6 +199,7 @@ export class Rollout {
       // A consumer that stops early, an abort or a failure: calls that are still out are told to end.
       stop.abort();
       signal?.removeEventListener("abort", abort);
+      generator.close();
     }
   }
 

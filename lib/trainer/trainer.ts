@@ -130,8 +130,9 @@ export class Trainer {
   }
 
   /**
-   * Adds the gradient of a batch's loss to the buffers. What throws leaves them as they were.
-   * Errors: ERR_EMPTY_BATCH, ERR_SHAPE, ERR_TOKEN_RANGE, ERR_ROLE_RANGE, ERR_NOT_FINITE, ERR_BUSY.
+   * Adds the gradient of a batch's loss to the buffers. What throws leaves them as they were, an abort too: it stops the work within a few
+   * tasks of the kernels. (So where something is in the buffers already, they are copied first.)
+   * Errors: ERR_EMPTY_BATCH, ERR_SHAPE, ERR_TOKEN_RANGE, ERR_ROLE_RANGE, ERR_NOT_FINITE, ERR_BUSY, ERR_MODEL_CLOSED, ERR_OUT_OF_MEMORY.
    */
   async accumulate(batch: TrainingBatch, options: AccumulateOptions = {}): Promise<AccumulateResult> {
     return this.#exclusive("use", () => this.#accumulate(batch, options));
@@ -144,7 +145,8 @@ export class Trainer {
 
   /**
    * One optimizer step on trajectories: advantages by group, accumulation in micro-batches in the order of their ids, then apply().
-   * An abort leaves adapters, moments and buffers as if the step had not begun.
+   * An abort (and an error) discards the accumulation whole: adapters and moments are as if the step had not begun, and the buffers, which
+   * a step empties when it begins, are zero. Once apply() has begun an abort comes too late, and the step is taken.
    */
   async step(trajectories: readonly Trajectory[], options: StepOptions = {}): Promise<StepMetrics> {
     return this.#exclusive("write", () => this.#step(trajectories, options));
@@ -183,22 +185,28 @@ export class Trainer {
 
   /** One piece of work at a time, and meanwhile no other that `writes` to the adapters (or uses them, where this one writes). */
   async #exclusive<T>(does: "write" | "use" | "read", work: () => Promise<T>): Promise<T> {
-    if (does !== "read") this.model.checkOpen();
+    this.model.checkOpen();
+    this.options.reference?.checkOpen();
     this.#checkIdle();
     this.adapters?.checkIdle(does === "write" ? "any" : "write");
     this.#busy = true;
-    const release = does === "read" ? undefined : this.adapters?.lease(does === "write");
+    const releases = [
+      this.model.lease(),
+      this.options.reference?.lease(),
+      does === "read" ? undefined : this.adapters?.lease(does === "write"),
+    ];
     try {
       return await work();
     } finally {
-      release?.();
       this.#busy = false;
+      for (const release of releases) release?.();
     }
   }
 
   async #accumulate(
     batch: TrainingBatch,
     { normalizer, temperature = 1, signal }: AccumulateOptions,
+    discard = false,
   ): Promise<AccumulateResult> {
     const objective = this.#objective;
     checkBatch(batch, objective.kind);
@@ -230,8 +238,10 @@ export class Trainer {
         beta: objective.klCoefficient,
         temperature,
         stop: this.options.crossRole === "stop",
+        discard,
       }),
-      undefined,
+      signal,
+      { counts: true },
     );
     const { loss, logprobs, perTokenLoss } = sums;
     return {
@@ -275,8 +285,12 @@ export class Trainer {
     this.native.zero();
     try {
       for (const batch of packed.batches) {
-        const part = await this.#accumulate(batch, { normalizer, temperature: packed.temperature });
-        signal?.throwIfAborted();
+        const part = await this.#accumulate(
+          batch,
+          { normalizer, temperature: packed.temperature, ...(signal && { signal }) },
+          true,
+        );
+        checkSignal(signal);
         sums.loss += part.loss;
         sums.kl += part.kl;
         sums.clipHigh += part.clipHigh;

@@ -1,14 +1,34 @@
 // The classes NativeGenerator (decoding of many sequences together) and the role router.
 
+#include <mutex>
+
 #include "bindings/engine.h"
 
 namespace rolegrad::bindings {
 
-struct GeneratorObject::State {
+struct GeneratorObject::State : Dependent {
   std::shared_ptr<LoadedModel> model;
   std::unique_ptr<Generator> generator;
   std::atomic<bool> interrupt{false};
-  bool running = false;  // JavaScript thread only
+  std::atomic<bool> broken{false};  // decoding failed, or was aborted, in the midst of a step
+
+  void release() override {
+    std::lock_guard lock(mutex);
+    generator.reset();
+  }
+  void set_running(bool now) {
+    std::lock_guard lock(mutex);
+    running = now;
+    if (closed && !running) generator.reset();
+  }
+  void close() {
+    std::lock_guard lock(mutex);
+    closed = true;
+    if (!running) generator.reset();
+  }
+
+  std::mutex mutex;  // what follows is changed by the JavaScript thread and at the end of a job
+  bool running = false, closed = false;
 };
 
 namespace {
@@ -97,14 +117,24 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
     for (const auto& span : options.router.spans) known = known && span.role < roles;
     if (!known) throw Error("ERR_ROLE_RANGE", "Expected a route for every role of the router");
     state_->generator = std::make_unique<Generator>(*state_->model->model, std::move(adapters), std::move(options));
+    state_->model->add(state_);
   });
+}
+
+void GeneratorObject::idle(const char* what) const {
+  state_->model->check_open();
+  std::lock_guard lock(state_->mutex);
+  if (state_->running) throw Error("ERR_BUSY", std::string("Expected no decoding to be running while ") + what);
+  if (state_->closed) throw Error("ERR_CLOSED", "Expected an open generator but it was closed");
+  if (state_->broken)
+    throw Error("ERR_GENERATOR_BROKEN", "Expected a generator whose last run ended well: make another one");
 }
 
 /// add(ids, { temperature, topP, topK, seed: BigInt, stream: BigInt, maxNewTokens, stopIds: Int32Array }) -> number
 Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running while a sequence is added");
+    idle("a sequence is added");
     Generator::Request request;
     request.ids = copy_argument<int32_t>(info[0], "inputIds");
     auto o = object_argument(info[1], "request");
@@ -120,7 +150,7 @@ Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
 
 void GeneratorObject::append(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running while tokens are appended");
+    idle("tokens are appended");
     state_->generator->append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50),
                               typed_array_argument<int32_t>(info[1], "ids"));
   });
@@ -130,25 +160,24 @@ void GeneratorObject::append(const Napi::CallbackInfo& info) {
 Napi::Value GeneratorObject::run(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    if (state_->running) throw Error("ERR_BUSY", "Expected the decoding that is running to end first");
+    idle("another begins");
     int64_t steps = integer_argument(info[0], "steps", 1);
     auto state = state_;
     auto events = std::make_shared<std::vector<Generator::Event>>();
-    auto error = std::make_shared<std::exception_ptr>();
     state->interrupt.store(false);
-    state->running = true;
+    state->set_running(true);
+    std::shared_ptr<void> running(nullptr, [state](void*) { state->set_running(false); });
     return run_async(
         env,
-        [=](const std::atomic<bool>&) {
+        [=, model = lease(state->model), running = std::move(running)](const std::atomic<bool>&) {
           try {
             *events = state->generator->run(steps, state->interrupt);
           } catch (...) {
-            *error = std::current_exception();  // `running` is the JavaScript thread's to clear
+            state->broken.store(true);
+            throw;
           }
         },
         [=](Napi::Env env) -> Napi::Value {
-          state->running = false;
-          if (*error) std::rethrow_exception(*error);
           auto list = Napi::Array::New(env);
           uint32_t i = 0;
           for (const auto& event : *events) {
@@ -161,7 +190,8 @@ Napi::Value GeneratorObject::run(const Napi::CallbackInfo& info) {
             list.Set(i++, item);
           }
           return list;
-        });
+        },
+        "a decoding step");
   });
 }
 
@@ -172,7 +202,7 @@ void GeneratorObject::interrupt(const Napi::CallbackInfo&) { state_->interrupt.s
 Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running while a sequence is taken");
+    idle("a sequence is taken");
     auto result = state_->generator->take(integer_argument(info[0], "sequence", 0, int64_t(1) << 50));
     auto out = Napi::Object::New(env);
     out.Set("ids", to_typed_array<int32_t>(env, result.ids));
@@ -185,17 +215,21 @@ Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
 
 Napi::Value GeneratorObject::runnable(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
-    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running");
+    idle("it is asked");
     return Napi::Number::New(info.Env(), double(state_->generator->runnable()));
   });
 }
+
+/// Gives the cache back, at the end of a run that is under way.
+void GeneratorObject::close(const Napi::CallbackInfo&) { state_->close(); }
 
 Napi::Function GeneratorObject::define(Napi::Env env) {
   return DefineClass(
       env, kName,
       {InstanceMethod("add", &GeneratorObject::add), InstanceMethod("append", &GeneratorObject::append),
        InstanceMethod("run", &GeneratorObject::run), InstanceMethod("interrupt", &GeneratorObject::interrupt),
-       InstanceMethod("take", &GeneratorObject::take), InstanceMethod("runnable", &GeneratorObject::runnable)});
+       InstanceMethod("take", &GeneratorObject::take), InstanceMethod("runnable", &GeneratorObject::runnable),
+       InstanceMethod("close", &GeneratorObject::close)});
 }
 
 void register_generator(Napi::Env env, Napi::Object exports) {

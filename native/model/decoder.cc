@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/abort.h"
 #include "core/error.h"
 
 namespace rolegrad {
@@ -59,6 +60,7 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
   Tensor act = arena.tensor(rows, c.intermediate_size);
   auto reuse = arena.mark();
   for (int64_t l = 0; l < c.layers; l++) {
+    check_aborted();
     const Layer& layer = model_.layer(l);
     if (!saved) arena.release(reuse);
     SavedLayer keep;
@@ -123,6 +125,7 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
   Tensor dattention = arena.tensor(rows, q_columns), dqkv = arena.tensor(rows, q_columns + 2 * kv_columns);
   auto reuse = arena.mark();
   for (int64_t l = c.layers - 1; l >= 0; l--) {
+    check_aborted();
     const Layer& layer = model_.layer(l);
     const SavedLayer& s = saved.layers[size_t(l)];
     arena.release(reuse);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/abort.h"
 #include "core/error.h"
 
 namespace rolegrad {
@@ -89,7 +90,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
 Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store)
     : model_(model),
       store_(std::move(store)),
-      scalar_(model.backend().allocate(sizeof(double))),
+      scalar_(model.backend().allocate(store_->adapters.size() * sizeof(double))),
       arena_(model.backend()) {
   for (const auto& adapter : store_->adapters) {
     size_t bytes = adapter->layout().size() * sizeof(float);
@@ -174,6 +175,7 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
 
   int64_t rows = int64_t(total), h = model_.config().hidden_size;
   Tensor dnormed = arena_.tensor(int64_t(n), h), draw = arena_.tensor(int64_t(n), h), dh = arena_.tensor(rows, h);
+  Rollback rollback(b, gradient_buffers(), gradients_before_, accumulated_ && !o.discard);
   b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,
                   coefficient, o.temperature, targets.group);
   b.rmsnorm_backward(draw, full_ ? &full_->sinks().final_norm : nullptr, dnormed, head.raw, model_.final_norm(),
@@ -183,7 +185,18 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
   for (auto& slot : slots_) sinks.push_back(&slot.gradient);
   decoder.backward(arena_, dh, packed.batch, adapters, *kv_, saved, sinks, full_ ? &full_->sinks() : nullptr,
                    o.stop_cross_role ? in.roles : std::span<const int8_t>{});
+  check_aborted();
+  rollback.commit();
+  accumulated_ = true;
   return result;
+}
+
+/// Everything that accumulate() adds to.
+std::vector<GradTensor> Trainer::gradient_buffers() {
+  std::vector<GradTensor> buffers;
+  for (auto& slot : slots_) buffers.push_back(slot.gradient.flat());
+  if (full_) full_->add_gradients(buffers);
+  return buffers;
 }
 
 Tensor Trainer::moments(const Memory& memory, int adapter) const {
@@ -206,23 +219,32 @@ std::vector<double> Trainer::gradient_norms() {
 
 std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
   if (full_) {
-    step.step = ++full_steps;
-    return {full_->apply(step, decay_vectors)};
+    AbortScope whole(nullptr);
+    step.step = full_steps + 1;
+    double norm = full_->apply(step, decay_vectors);
+    full_steps++;
+    return {norm};
   }
   Backend& b = model_.backend();
-  GradTensor scalar{static_cast<double*>(scalar_->data()), 1, 1, 1};
+  auto* sums = static_cast<double*>(scalar_->data());
   std::vector<double> norms;
+  for (size_t v = 0; v < slots_.size(); v++) {
+    b.zero(GradTensor{sums + v, 1, 1, 1});
+    b.sum_of_squares(sums + v, slots_[v].gradient.flat());
+    norms.push_back(std::sqrt(b.read_scalar(sums + v)));
+  }
+  for (auto& adapter : store_->adapters)
+    if (adapter.use_count() > 1)
+      adapter = std::make_shared<Adapter>(*adapter);  // pinned by a rollout: leave it its version
+  // All that can fail is done. From here on the step is taken whole.
+  check_aborted();
+  AbortScope whole(nullptr);
   for (size_t v = 0; v < slots_.size(); v++) {
     Slot& slot = slots_[v];
     auto& adapter = store_->adapters[v];
-    if (adapter.use_count() > 1)
-      adapter = std::make_shared<Adapter>(*adapter);  // pinned by a rollout: leave it its version
-    b.zero(scalar);
-    b.sum_of_squares(scalar.data, slot.gradient.flat());
-    norms.push_back(std::sqrt(b.read_scalar(scalar.data)));
     step.step = ++slot.steps;
     b.adamw(adapter->flat(), slot.gradient.flat(), moments(*slot.first, int(v)), moments(*slot.second, int(v)), step,
-            scalar.data);
+            sums + v);
     adapter->refresh();
   }
   return norms;
@@ -231,6 +253,7 @@ std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
 void Trainer::zero_gradients() {
   for (auto& slot : slots_) model_.backend().zero(slot.gradient.flat());
   if (full_) full_->zero_gradients();
+  accumulated_ = false;
 }
 
 }  // namespace rolegrad

@@ -6,6 +6,7 @@
 
 #include "model/decoder.h"
 #include "train/full_parameters.h"
+#include "train/rollback.h"
 
 namespace rolegrad {
 
@@ -36,6 +37,7 @@ struct LossOptions {
   double clip_low = 0.2, clip_high = 0.2, beta = 0;
   float temperature = 1;
   bool stop_cross_role = false;
+  bool discard = false;  // where it fails: the buffers are zeroed, not put back to what they were
 };
 
 struct LossResult {
@@ -58,8 +60,8 @@ class Trainer {
   Trainer(Model& model, std::shared_ptr<AdapterStore> store);
   Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference);
 
-  /// Adds the gradient of the batch's loss to the buffers. All or nothing: what throws leaves them as they were before
-  /// the backward pass.
+  /// Adds the gradient of the batch's loss to the buffers. All or nothing: what throws (an abort too) leaves them as
+  /// they were, or zero with `discard`, which spares the copy that this takes where something is in them.
   LossResult accumulate(const LossBatch& batch, const LossOptions& options);
   /// Clip and AdamW per adapter (or on everything); returns the gradient norms before clipping. `step.step` is counted
   /// here.
@@ -81,6 +83,8 @@ class Trainer {
   const Arena& arena() const { return arena_; }
 
  private:
+  std::vector<GradTensor> gradient_buffers();
+
   Model& model_;
   std::shared_ptr<AdapterStore> store_;
   std::vector<Slot> slots_;
@@ -89,6 +93,8 @@ class Trainer {
   std::unique_ptr<Memory> scalar_;
   Arena arena_;
   std::unique_ptr<KvPages> kv_;
+  Rollback::Copy gradients_before_;
+  bool accumulated_ = false;  // something is in the buffers
 };
 
 }  // namespace rolegrad

@@ -149,7 +149,7 @@ float* CpuBackend::workspace(std::vector<float>& buffer, int64_t n) {
   return buffer.data();
 }
 
-void CpuBackend::over_rows(int64_t rows, int64_t least, const std::function<void(int64_t, int64_t)>& body) {
+void CpuBackend::over_rows(int64_t rows, int64_t least, FunctionRef<void(int64_t, int64_t)> body) {
   int64_t parts = std::max<int64_t>(1, std::min<int64_t>(pool_.threads() * 4, rows / least));
   parallel(parts, [&](int64_t i, int) { body(rows * i / parts, rows * (i + 1) / parts); });
 }
