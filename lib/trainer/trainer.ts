@@ -180,6 +180,7 @@ export class Trainer {
   }
 
   #checkIdle(): void {
+    this.model.checkOpen();
     if (this.#busy) fail("ERR_BUSY", "Expected no step of this trainer to be running: await it first");
   }
 
