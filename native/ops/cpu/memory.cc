@@ -1,6 +1,7 @@
 // Memory, panels and pages of the CPU backend.
 #include <cstring>
 
+#include "core/checked.h"
 #include "core/error.h"
 #include "ops/cpu/cpu_backend.h"
 #include "ops/host_memory.h"
@@ -99,9 +100,9 @@ Pages::Pages(int layers, const AttentionShape& shape, int64_t pages)
     : pages_(pages), kv_heads_(shape.kv_heads), head_dim_(shape.head_dim) {
   ldv_ = (shape.head_dim + 15) / 16 * 16;
   page_stride_ = kPage * (shape.head_dim + ldv_);
+  const size_t bytes = checked_bytes({layers, kv_heads_, page_stride_, pages, sizeof(float)});
   head_stride_ = page_stride_ * pages;
-  memory_ =
-      std::make_unique<HostMemory>(size_t(layers) * size_t(kv_heads_) * size_t(head_stride_) * sizeof(float) + kSlack);
+  memory_ = std::make_unique<HostMemory>(bytes + kSlack);
 }
 
 float* Pages::keys(int layer, int head) const {
