@@ -1,5 +1,6 @@
 import path from "node:path";
 import type { Command } from "commander";
+import { FAMILIES } from "../model/config.js";
 import type { Inspection } from "../run/inspect.js";
 import { grouped } from "./numbers.js";
 import { formatBytes, formatTable, printJson } from "./output.js";
@@ -58,11 +59,22 @@ function modelRows(found: Extract<Inspection, { kind: "model" }>): Row[] {
   const dtypes = Object.entries(found.dtypes).map(([dtype, count]) => `${count} ${dtype}`);
   return [
     ["model", found.directory],
-    ["architecture", `${c.modelType}: ${c.layers} layers of width ${c.hiddenSize}, feed-forward ${c.intermediateSize}`],
+    [
+      "architecture",
+      `${FAMILIES[c.modelType]}: ${c.layers} layers of width ${c.hiddenSize}, feed-forward ${c.intermediateSize}`,
+    ],
     [
       "attention",
       `${c.heads} heads of ${c.headDim}, ${c.kvHeads} for keys and values, ${grouped(c.maxPositions)} positions`,
     ],
+    ...(c.ropeScaling === null
+      ? []
+      : [
+          [
+            "rope",
+            `type llama3, factor ${c.ropeScaling.factor} from ${grouped(c.ropeScaling.originalMaxPositions)}`,
+          ] as Row,
+        ]),
     ["vocabulary", `${grouped(c.vocabSize)}${c.tied ? ", head and embedding are one" : ""}`],
     ["parameters", grouped(found.parameters)],
     ["tensors", `${found.tensors} (${dtypes.join(", ")}), ${formatBytes(found.bytes)}`],

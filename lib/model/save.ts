@@ -3,7 +3,14 @@ import path from "node:path";
 import type { Trainer } from "../trainer/trainer.js";
 import { toBf16, writeSafetensors, type TensorData } from "./safetensors.js";
 
-const FILES = ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+const FILES = [
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "chat_template.jinja",
+];
 
 /**
  * Writes the model of a full training as a Hugging Face directory: model.safetensors, config.json and the tokenizer's files of the checkpoint

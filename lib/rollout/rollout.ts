@@ -43,6 +43,8 @@ export interface RolloutOptions {
   maxLength?: number;
   /** Text of the prompt. Default: the question itself. */
   prompt?: (question: Question) => string;
+  /** Begin prompts with the tokenizer's BOS token where it puts one before every text (Llama's) and the prompt does not. @default true */
+  addBos?: boolean;
   /** Tags around tool output. @default { open: "<information>", close: "</information>" } */
   output?: { open: string; close: string };
   /** Tags of the final answer, for `Trajectory.answer`. @default { open: "<answer>", close: "</answer>" } */
@@ -222,10 +224,11 @@ export class Rollout {
     sample: number,
     run: RunOptions,
   ): void {
-    const { prompt = (q: Question) => q.question, sampling = {}, seed = 0 } = this.options;
+    const { prompt = (q: Question) => q.question, addBos = true, sampling = {}, seed = 0 } = this.options;
     const { temperature = 1, topP = 1, topK = 0, maxNewTokens = 512 } = sampling;
     const { purpose = "rollout", variant = "", step = 0 } = run;
-    const ids = Int32Array.from(this.#tokenizer.encode(prompt(question)));
+    const text = prompt(question);
+    const ids = Int32Array.from(addBos ? this.#tokenizer.encodePrompt(text) : this.#tokenizer.encode(text));
     const rngKey = JSON.stringify([seed, purpose, variant, step, question.id, sample]);
     let id: number;
     try {

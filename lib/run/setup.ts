@@ -128,6 +128,7 @@ function rolloutParts(
     actionBudget,
     maxLength,
     prompt,
+    addBos: !agent.chat, // a chat template says itself how a text begins
     output,
     answer,
     toolTimeout,

@@ -172,6 +172,8 @@ class Backend {
   virtual void embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) = 0;
   /// y [T, H] = x / sqrt(mean(x^2) + eps) * w, w [1, H].
   virtual void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) = 0;
+  /// The same on each head of a row by itself: y [T, heads * d], x the same, w [1, d]; y may be x.
+  virtual void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) = 0;
   /// y [T, N] = x [T, K] w^T + bias + u bt, u [T, columns] = scale * x a^T, each row by the pairs of its own adapter
   /// (eq. 10). Rows without one get x w^T + bias alone. `u` (may be empty when no adapter has pairs in `lora`) is kept
   /// for the backward pass; its columns beyond those of the row's own adapter are not written.
@@ -200,6 +202,12 @@ class Backend {
   /// logprob, lse [R, 1]: log softmax(h w^T / temperature) at targets [R], and its log-sum-exp; never R x V logits.
   virtual void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
                              std::span<const int32_t> targets, float temperature) = 0;
+  /// The same bits, and from the same pass over the vocabulary mean [R, H] = sum_v softmax(h w^T / temperature)_v w_v
+  /// for the rows that are `wanted` [R] (others are left as they are, or hold their mean): all that
+  /// head_mean_backward needs of the head.
+  virtual void head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                                  const PackedWeight& head, std::span<const int32_t> targets, float temperature,
+                                  std::span<const uint8_t> wanted) = 0;
 
   // ---- backward
   /// dx [T, K] (+)= dy w + du a; du [T, columns] = scale * dy b by the row's adapter, kept for lora_gradient.
@@ -217,6 +225,10 @@ class Backend {
   /// dx (+)= gradient of rmsnorm; dw [1, H] += unless null.
   virtual void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
                                 const Tensor& w, float eps, const Rows::Group& group, bool accumulate) = 0;
+  /// dx = gradient of rmsnorm_heads (dx may be dy); dw [1, d] += unless null: one chain over the rows of a sequence and
+  /// within a row over its heads.
+  virtual void rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                                      const Tensor& w, float eps, const Rows::Group& group) = 0;
   /// dq [T, heads d], dk, dv [T, kv_heads d] (overwritten), for whole sequences (start 0). With `roles` [T] not empty
   /// the gradient does not pass through the key or value of a position whose role differs from the query's (crossRole
   /// "stop").
@@ -231,6 +243,11 @@ class Backend {
   virtual void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                              const PackedWeight& head, std::span<const int32_t> targets,
                              std::span<const float> coefficient, float temperature, const Rows::Group& group) = 0;
+  /// dh [R, H] = coefficient[r] / temperature * (mean - w_target): head_backward without dw, and without a second pass
+  /// over the vocabulary. Rows of coefficient 0 are 0, whatever their mean.
+  virtual void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
+                                  std::span<const int32_t> targets, std::span<const float> coefficient,
+                                  float temperature) = 0;
   /// dtable [V, H] += rows of dx [T, H] by ids.
   virtual void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
                               const Rows::Group& group) = 0;
@@ -244,6 +261,8 @@ class Backend {
                                        const PolicyLossInput& input) = 0;
   /// *sum += the sum of squares of g; `sum` is a scalar in backend memory.
   virtual void sum_of_squares(double* sum, const GradTensor& g) = 0;
+  /// y += x.
+  virtual void add(const GradTensor& y, const GradTensor& x) = 0;
   /// Decoupled weight decay Adam with torch's update rule; g is scaled by min(1, max_norm / (sqrt(*sum) + 1e-6)) first.
   virtual void adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,
                      const double* sum_of_squares) = 0;

@@ -34,15 +34,24 @@ Targets targets_of(std::span<const int32_t> ids, std::span<const int32_t> cu_seq
 
 struct HeadRows {
   Tensor raw, normed, logprob, lse;
+  Tensor mean;  // of head_logprobs_mean, where it was asked for
 };
 
-HeadRows run_head(const Model& model, Arena& arena, const Tensor& hidden, const Targets& targets, float temperature) {
+/// `taught` [rows]: which rows a gradient may come back to; empty: no mean is made.
+HeadRows run_head(const Model& model, Arena& arena, const Tensor& hidden, const Targets& targets, float temperature,
+                  std::span<const uint8_t> taught) {
   Backend& b = model.backend();
   int64_t n = int64_t(targets.positions.size()), h = model.config().hidden_size;
-  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1)};
+  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1), {}};
   b.gather_rows(rows.raw, hidden, targets.positions);
   b.rmsnorm(rows.normed, rows.raw, model.final_norm(), float(model.config().rms_norm_eps));
-  b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature);
+  if (taught.empty()) {
+    b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature);
+  } else {
+    rows.mean = arena.tensor(n, h);
+    b.head_logprobs_mean(rows.logprob, rows.lse, rows.mean, rows.normed, model.head(), targets.ids, temperature,
+                         taught);
+  }
   return rows;
 }
 
@@ -72,7 +81,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   result.logprobs.assign(ids.size(), 0);
   Targets targets = targets_of(ids, cu_seqlens, [&](size_t i) { return wanted.empty() || wanted[i]; });
   if (!targets.ids.empty()) {
-    HeadRows head = run_head(model, arena, hidden, targets, temperature);
+    HeadRows head = run_head(model, arena, hidden, targets, temperature, {});
     auto values = read_column(b, head.logprob);
     for (size_t i = 0; i < values.size(); i++) result.logprobs[size_t(targets.positions[i]) + 1] = values[i];
   }
@@ -197,10 +206,15 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
   Decoder decoder(model_);
   Saved saved;
   Tensor hidden = decoder.forward(arena_, packed.batch, adapters, *kv_, &saved);
-  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature);
+  const size_t n = targets.ids.size();
+  // Only adapters are trained: one pass over the vocabulary serves loss and gradient. A target without advantage and KL
+  // has no gradient, whatever its ratio.
+  std::vector<uint8_t> taught(full_ ? 0 : n);
+  for (size_t r = 0; r < taught.size(); r++)
+    taught[r] = o.kind == ObjectiveKind::sft || o.beta != 0 || in.advantage[size_t(targets.positions[r]) + 1] != 0;
+  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, taught);
   auto logprob = read_column(b, head.logprob);
 
-  const size_t n = targets.ids.size();
   std::vector<float> coefficient(n), per_token(n), old(n), ref(reference.empty() ? 0 : n);
   std::vector<double> advantage(n), weight(n);
   for (size_t r = 0; r < n; r++) {
@@ -234,8 +248,11 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
 
   int64_t rows = int64_t(total), h = model_.config().hidden_size;
   Tensor dnormed = arena_.tensor(int64_t(n), h), draw = arena_.tensor(int64_t(n), h), dh = arena_.tensor(rows, h);
-  b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,
-                  coefficient, o.temperature, targets.group);
+  if (full_)
+    b.head_backward(dnormed, &full_->sinks().head, head.normed, head.lse, model_.head(), targets.ids, coefficient,
+                    o.temperature, targets.group);
+  else
+    b.head_mean_backward(dnormed, head.mean, model_.head(), targets.ids, coefficient, o.temperature);
   b.rmsnorm_backward(draw, full_ ? &full_->sinks().final_norm : nullptr, dnormed, head.raw, model_.final_norm(),
                      float(model_.config().rms_norm_eps), targets.group, false);
   // Up to here a row depends on its own target alone: passes differ in the rows that they begin with. What the forward

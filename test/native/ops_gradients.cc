@@ -69,6 +69,25 @@ TEST("rmsnorm_backward is the derivative of rmsnorm") {
   check_gradient("dw", w, place.read(dw).v, loss);
 }
 
+TEST("rmsnorm_heads_backward is the derivative of rmsnorm_heads") {
+  Numbers numbers(11);
+  Mat x = grid(numbers.matrix(3, 15)), w = grid(numbers.matrix(1, 5));
+  const Mat dy = numbers.matrix(3, 15);
+  const float eps = 0.01f;
+  auto loss = [&] {
+    Place place(ref());
+    Tensor y = place.poison(3, 15);
+    ref().rmsnorm_heads(y, place.put(x), place.put(w), eps);
+    return dot(place.read(y), dy);
+  };
+  Place place(ref());
+  Tensor dx = place.poison(3, 15);
+  GradTensor dw = place.put(GradMat(1, 5));
+  ref().rmsnorm_heads_backward(dx, &dw, place.put(dy), place.put(x), place.put(w), eps, Rows({0, 2, 3}).all());
+  check_gradient("dx", x, place.read(dx).v, loss);
+  check_gradient("dw", w, place.read(dw).v, loss);
+}
+
 TEST("swiglu_backward is the derivative of swiglu") {
   Numbers numbers(2);
   Mat x = grid(numbers.matrix(3, 14, 3));

@@ -261,6 +261,22 @@ BACKEND_TEST("a row of rmsnorm, swiglu and rope is the same alone and in any bat
                                place.put(w), 1e-6f, Rows({0, int32_t(n)}).all(), false);
       return place.read(dx);
     });
+    const Mat head_w = numbers.matrix(1, cols / 2);
+    const Mat even = numbers.matrix(200, cols / 2 * 2), even_dy = numbers.matrix(200, cols / 2 * 2);
+    check_rows_alone("rmsnorm_heads", 200, [&](int64_t begin, int64_t n) {
+      Place place(backend);
+      Tensor y = place.poison(n, even.cols);
+      backend.rmsnorm_heads(y, place.put(even.row_range(begin, n)), place.put(head_w), 1e-6f);
+      return place.read(y);
+    });
+    check_rows_alone("rmsnorm_heads_backward", 200, [&](int64_t begin, int64_t n) {
+      Place place(backend);
+      Tensor dx = place.poison(n, even.cols);
+      backend.rmsnorm_heads_backward(dx, nullptr, place.put(even_dy.row_range(begin, n)),
+                                     place.put(even.row_range(begin, n)), place.put(head_w), 1e-6f,
+                                     Rows({0, int32_t(n)}).all());
+      return place.read(dx);
+    });
     check_rows_alone("swiglu", 200, [&](int64_t begin, int64_t n) {
       Place place(backend);
       Tensor y = place.poison(n, cols);
@@ -311,6 +327,8 @@ BACKEND_TEST("a row of the head, its log-probability and its gradient are the sa
                      [&](int64_t begin, int64_t n) { return run_logprobs(backend, part(data, begin, n)).logprob; });
     check_rows_alone("lse", 60,
                      [&](int64_t begin, int64_t n) { return run_logprobs(backend, part(data, begin, n)).lse; });
+    check_rows_alone("dh by the mean", 60,
+                     [&](int64_t begin, int64_t n) { return run_mean(backend, part(data, begin, n)).dh; });
     check_rows_alone("dh", 60, [&](int64_t begin, int64_t n) {
       const HeadData some = part(data, begin, n);
       Place place(backend);

@@ -71,6 +71,7 @@ class CpuBackend final : public Backend {
 
   void embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) override;
   void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
+  void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
   void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
               const Rows& rows) override;
   void rope(const Tensor& x, int heads, int head_dim, std::span<const int32_t> positions,
@@ -86,6 +87,9 @@ class CpuBackend final : public Backend {
   void logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) override;
   void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
                      std::span<const int32_t> targets, float temperature) override;
+  void head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                          const PackedWeight& head, std::span<const int32_t> targets, float temperature,
+                          std::span<const uint8_t> wanted) override;
 
   void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora,
                        const Rows& rows, bool accumulate) override;
@@ -96,6 +100,8 @@ class CpuBackend final : public Backend {
                        const Rows::Group& group) override;
   void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x, const Tensor& w,
                         float eps, const Rows::Group& group, bool accumulate) override;
+  void rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                              const Tensor& w, float eps, const Rows::Group& group) override;
   void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
                           const Tensor& out, const Tensor& lse, const KvPages& kv, int layer,
                           const AttentionShape& shape, std::span<const SequenceSpan> spans,
@@ -104,6 +110,9 @@ class CpuBackend final : public Backend {
   void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                      const PackedWeight& head, std::span<const int32_t> targets, std::span<const float> coefficient,
                      float temperature, const Rows::Group& group) override;
+  void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
+                          std::span<const int32_t> targets, std::span<const float> coefficient,
+                          float temperature) override;
   void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
                       const Rows::Group& group) override;
   void scatter_rows(const Tensor& dst, const Tensor& src, std::span<const int32_t> index) override;
@@ -111,6 +120,7 @@ class CpuBackend final : public Backend {
   PolicyLossOutput policy_loss(std::span<float> coefficient, std::span<float> per_token, const Tensor& logprob,
                                const PolicyLossInput& input) override;
   void sum_of_squares(double* sum, const GradTensor& g) override;
+  void add(const GradTensor& y, const GradTensor& x) override;
   void adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,
              const double* sum_of_squares) override;
   double read_scalar(const double* scalar) override { return *scalar; }
@@ -136,6 +146,10 @@ class CpuBackend final : public Backend {
   /// One chunk of logits for rows [r0, r1) into to [r1 - r0, kVocabularyChunk].
   void logits_chunk(float* to, const Tensor& h, const Panels& head, int64_t r0, int64_t r1, int64_t chunk,
                     float* scratch);
+
+  /// to [rows, H] (+)= dl [rows, chunk] times the chunk's rows of the head.
+  void head_rows_product(const Tensor& to, const float* dl, const Panels& head, int64_t chunk, bool accumulate,
+                         float* scratch);
 
   const Kernels& k_;
   Executor& pool_;

@@ -10,6 +10,8 @@ namespace rolegrad::cpu {
 namespace {
 
 constexpr int64_t kHeadRows = 96;
+/// Rows of one task of head_logprobs_mean: their logits of a chunk are 512 KiB.
+constexpr int64_t kMeanRows = 128;
 
 /// log(sum over chunks of sum * exp(max)), in f64.
 float combine_lse(const float* stats, int64_t chunks, float* max_out) {
@@ -64,6 +66,100 @@ void CpuBackend::head_logprobs(const Tensor& logprob, const Tensor& lse, const T
   }
 }
 
+void CpuBackend::head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                                    const PackedWeight& weight, std::span<const int32_t> targets, float temperature,
+                                    std::span<const uint8_t> wanted) {
+  const auto& head = static_cast<const Panels&>(weight);
+  const int64_t chunks = (head.n() + kVocabularyChunk - 1) / kVocabularyChunk, rows = h.rows;
+  if (rows == 0) return;
+  // A task walks the whole vocabulary for its rows, so that their means stay in its cache; evenly many for each thread.
+  const int64_t rounds = (rows + kMeanRows * pool_.threads() - 1) / (kMeanRows * pool_.threads());
+  const int64_t parts = std::min(rows, rounds * pool_.threads());
+  parallel(parts, [&](int64_t part, int worker) {
+    const int64_t r0 = rows * part / parts, r1 = rows * (part + 1) / parts, n = r1 - r0;
+    bool any = false;
+    for (int64_t r = r0; r < r1; r++) any |= wanted[size_t(r)] != 0;
+    float* block = scratch(worker, n * (kVocabularyChunk + 2 + 2 * chunks) + (k_.block + k_.lanes) * k_.nr);
+    float* room = block + n * kVocabularyChunk;
+    float* own = room + (k_.block + k_.lanes) * k_.nr;  // the target's logit / temperature
+    float* top = own + n;    // the largest logit so far: what the mean's terms are relative to
+    float* stats = top + n;  // [n][chunks] (max, sum)
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+      logits_chunk(block, h, head, r0, r1, chunk, room);
+      const int64_t v0 = chunk * kVocabularyChunk, count = std::min(kVocabularyChunk, head.n() - v0);
+      for (int64_t r = 0; r < n; r++) {
+        float* row = block + r * kVocabularyChunk;
+        float* s = stats + (r * chunks + chunk) * 2;
+        const int64_t target = targets[size_t(r0 + r)] - v0;
+        if (target >= 0 && target < count) own[r] = row[target] / temperature;
+        if (!any) {
+          k_.chunk_stats(row, count, temperature, s, s + 1);
+          continue;
+        }
+        k_.chunk_softmax(row, count, temperature, s, s + 1);
+        if (chunk == 0) {
+          top[r] = s[0];
+        } else if (s[0] > top[r]) {
+          k_.scale(mean.data + (r0 + r) * mean.ld, float(math::exp(double(top[r]) - double(s[0]))), mean.cols);
+          top[r] = s[0];
+        } else {
+          k_.scale(row, float(math::exp(double(s[0]) - double(top[r]))), count);
+        }
+      }
+      if (any) head_rows_product(mean.row_range(r0, n), block, head, chunk, chunk > 0, room);
+    }
+    for (int64_t r = 0; r < n; r++) {
+      float m;
+      const float total = combine_lse(stats + r * chunks * 2, chunks, &m);
+      lse.data[(r0 + r) * lse.ld] = total;
+      logprob.data[(r0 + r) * logprob.ld] = own[r] - total;
+      if (any) k_.scale(mean.data + (r0 + r) * mean.ld, float(math::exp(double(top[r]) - double(total))), mean.cols);
+    }
+  });
+}
+
+void CpuBackend::head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& weight,
+                                    std::span<const int32_t> targets, std::span<const float> coefficient,
+                                    float temperature) {
+  const auto& head = static_cast<const Panels&>(weight);
+  over_rows(dh.rows, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      float* to = dh.data + r * dh.ld;
+      const float* from = mean.data + r * mean.ld;
+      const float c = coefficient[size_t(r)];
+      if (c == 0) {
+        std::fill(to, to + dh.cols, 0.0f);
+        continue;
+      }
+      head.row(to, targets[size_t(r)]);
+      for (int64_t k = 0; k < dh.cols; k++) to[k] = c * (from[k] - to[k]) / temperature;
+    }
+  });
+}
+
+void CpuBackend::head_rows_product(const Tensor& to, const float* dl, const Panels& head, int64_t chunk,
+                                   bool accumulate, float* scratch) {
+  const int64_t v0 = chunk * kVocabularyChunk, panel = v0 / k_.nr * head.k() * k_.nr;
+  const BackwardModule module{head.is_bf16()
+                                  ? static_cast<const void*>(static_cast<const bf16*>(head.panels(0)) + panel)
+                                  : static_cast<const void*>(static_cast<const float*>(head.panels(0)) + panel),
+                              std::min(kVocabularyChunk, head.n() - v0), 0};
+  BackwardTask t{};
+  t.dx = to.data;
+  t.lddx = to.ld;
+  t.dy = dl;
+  t.lddy = kVocabularyChunk;
+  t.m0 = 0, t.m1 = to.rows;
+  t.q0 = 0, t.q1 = (head.k() + k_.nr - 1) / k_.nr;
+  t.modules = &module;
+  t.module_count = 1;
+  t.bf16 = head.is_bf16();
+  t.accumulate = accumulate;
+  t.k = head.k();
+  t.scratch = scratch;
+  k_.backward(t);
+}
+
 void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                                const PackedWeight& weight, std::span<const int32_t> targets,
                                std::span<const float> coefficient, float temperature, const Rows::Group& group) {
@@ -83,7 +179,7 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
     parallel(row_parts, [&](int64_t task, int worker) {
       int64_t r0 = task * kHeadRows, r1 = std::min(r0 + kHeadRows, rows);
       float* block = dl + r0 * kVocabularyChunk;
-      float* room = scratch(worker, (k_.block + 4) * k_.nr);
+      float* room = scratch(worker, (k_.block + k_.lanes) * k_.nr);
       logits_chunk(block, h, head, r0, r1, chunk, room);
       for (int64_t r = r0; r < r1; r++) {
         float* row = dl + r * kVocabularyChunk;
@@ -96,26 +192,7 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
         int64_t target = targets[size_t(r)] - v0;
         if (target >= 0 && target < n) row[target] -= c / temperature;
       }
-      int64_t panel = v0 / k_.nr;
-      BackwardModule module{
-          head.is_bf16()
-              ? static_cast<const void*>(static_cast<const bf16*>(head.panels(0)) + panel * head.k() * k_.nr)
-              : static_cast<const void*>(static_cast<const float*>(head.panels(0)) + panel * head.k() * k_.nr),
-          n, 0};
-      BackwardTask t{};
-      t.dx = dh.data;
-      t.lddx = dh.ld;
-      t.dy = dl;
-      t.lddy = kVocabularyChunk;
-      t.m0 = r0, t.m1 = r1;
-      t.q0 = 0, t.q1 = (head.k() + k_.nr - 1) / k_.nr;
-      t.modules = &module;
-      t.module_count = 1;
-      t.bf16 = head.is_bf16();
-      t.accumulate = chunk > 0;
-      t.k = head.k();
-      t.scratch = room;
-      k_.backward(t);
+      head_rows_product(dh.row_range(r0, r1 - r0), block, head, chunk, chunk > 0, room);
     });
     if (dw)
       weight_gradient({dw->data + v0 * dw->ld, n, dw->cols, dw->ld}, nullptr, {dl, rows, n, kVocabularyChunk}, h,

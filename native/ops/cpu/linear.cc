@@ -10,6 +10,8 @@ namespace {
 constexpr int64_t kTaskRows = 192;
 /// A transposed block costs more to make, so it serves more rows.
 constexpr int64_t kBackwardRows = 768;
+/// Rows of a sequence up to which a weight's gradient packs what it reads: beyond, the copies leave the cache.
+constexpr int64_t kPackedRows = 2048;
 /// Panels per task.
 constexpr int64_t kTaskPanels = 8;
 
@@ -174,7 +176,7 @@ void CpuBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tenso
     t.lora = low_rank.data();
     t.du = du.data;
     t.lddu = du.data ? du.ld : 0;
-    t.scratch = scratch(worker, (k_.block + 4) * k_.nr);
+    t.scratch = scratch(worker, (k_.block + k_.lanes) * k_.nr);
     k_.backward(t);
   });
 }
@@ -190,7 +192,7 @@ void CpuBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const
   auto split = [&](const GradTensor& g, const Tensor& p, const Tensor& q, const Rows::Group& group) {
     for (int64_t n = 0; n < g.cols; n += kColumns)
       tasks.push_back({g.data, g.ld, p.data, p.ld, q.data, q.ld, 0, g.rows, n, std::min(n + kColumns, g.cols),
-                       group.rows.data(), group.cuts.data(), int64_t(group.cuts.size()) - 1});
+                       group.rows.data(), group.cuts.data(), int64_t(group.cuts.size()) - 1, nullptr});
   };
   for (int v = 0; v < rows.adapters() && v < int(lora.size()); v++) {
     const LoraGroup* pair = lora[size_t(v)];
@@ -203,19 +205,29 @@ void CpuBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const
               rows.of(v));
     }
   }
-  parallel(int64_t(tasks.size()), [&](int64_t i, int) { k_.gradient(tasks[size_t(i)]); });
+  parallel(int64_t(tasks.size()), [&](int64_t i, int worker) {
+    GradientTask& t = tasks[size_t(i)];
+    int64_t longest = 0;
+    for (int64_t s = 0; s < t.sequences; s++) longest = std::max<int64_t>(longest, t.cuts[s + 1] - t.cuts[s]);
+    if (longest <= kPackedRows) t.scratch = scratch(worker, k_.gradient_scratch(longest, t.m1 - t.m0, t.n1 - t.n0));
+    k_.gradient(t);
+  });
 }
 
 void CpuBackend::weight_gradient(const GradTensor& dw, const GradTensor* db, const Tensor& dy, const Tensor& x,
                                  const Rows::Group& group) {
-  int64_t rows_per_task = k_.mr * 8, columns_per_task = k_.nr * 4;
+  int64_t rows_per_task = k_.mr * 16, columns_per_task = k_.nr * 4;
   int64_t row_parts = (dw.rows + rows_per_task - 1) / rows_per_task;
   int64_t column_parts = (dw.cols + columns_per_task - 1) / columns_per_task;
-  int64_t sequences = int64_t(group.cuts.size()) - 1;
-  parallel(row_parts * column_parts, [&](int64_t task, int) {
+  int64_t sequences = int64_t(group.cuts.size()) - 1, longest = 0;
+  for (int64_t s = 0; s < sequences; s++)
+    longest = std::max<int64_t>(longest, group.cuts[size_t(s) + 1] - group.cuts[size_t(s)]);
+  parallel(row_parts * column_parts, [&](int64_t task, int worker) {
     int64_t m0 = task % row_parts * rows_per_task, n0 = task / row_parts * columns_per_task;
     k_.gradient({dw.data, dw.ld, dy.data, dy.ld, x.data, x.ld, m0, std::min(m0 + rows_per_task, dw.rows), n0,
-                 std::min(n0 + columns_per_task, dw.cols), group.rows.data(), group.cuts.data(), sequences});
+                 std::min(n0 + columns_per_task, dw.cols), group.rows.data(), group.cuts.data(), sequences,
+                 longest <= kPackedRows ? scratch(worker, k_.gradient_scratch(longest, rows_per_task, columns_per_task))
+                                        : nullptr});
   });
   if (db)
     parallel((dy.cols + 255) / 256, [&](int64_t i, int) {

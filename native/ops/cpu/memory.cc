@@ -131,7 +131,9 @@ void CpuBackend::zero(const Tensor& x) {
   for (int64_t r = 0; r < x.rows; r++) std::memset(x.data + r * x.ld, 0, size_t(x.cols) * 4);
 }
 void CpuBackend::zero(const GradTensor& x) {
-  for (int64_t r = 0; r < x.rows; r++) std::memset(x.data + r * x.ld, 0, size_t(x.cols) * 8);
+  over_rows(x.rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) std::memset(x.data + r * x.ld, 0, size_t(x.cols) * 8);
+  });
 }
 void CpuBackend::copy(const Tensor& to, const Tensor& from) {
   for (int64_t r = 0; r < to.rows; r++) std::memcpy(to.data + r * to.ld, from.data + r * from.ld, size_t(to.cols) * 4);

@@ -69,8 +69,11 @@ class RefBackend final : public Backend {
                       const Rows::Group& group) override;
 
   void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
+  void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
   void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x, const Tensor& w,
                         float eps, const Rows::Group& group, bool accumulate) override;
+  void rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                              const Tensor& w, float eps, const Rows::Group& group) override;
 
   void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
               const Rows& rows) override;
@@ -103,13 +106,20 @@ class RefBackend final : public Backend {
   void logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) override;
   void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
                      std::span<const int32_t> targets, float temperature) override;
+  void head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                          const PackedWeight& head, std::span<const int32_t> targets, float temperature,
+                          std::span<const uint8_t> wanted) override;
   void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                      const PackedWeight& head, std::span<const int32_t> targets, std::span<const float> coefficient,
                      float temperature, const Rows::Group& group) override;
+  void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
+                          std::span<const int32_t> targets, std::span<const float> coefficient,
+                          float temperature) override;
 
   PolicyLossOutput policy_loss(std::span<float> coefficient, std::span<float> per_token, const Tensor& logprob,
                                const PolicyLossInput& input) override;
   void sum_of_squares(double* sum, const GradTensor& g) override;
+  void add(const GradTensor& y, const GradTensor& x) override;
   void adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,
              const double* sum_of_squares) override;
 
