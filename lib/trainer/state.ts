@@ -92,7 +92,12 @@ export async function readState(
   const folders = new Map(names.map((name) => [name, path.join(directory, "adapters", name)]));
   const trainer = make(await Adapters.restore(model, state.roles, state.routes, folders));
   const groups = trainer.adapters?.groups ?? names;
-  await readMoments(trainer, directory, groups, (i) => (i < names.length ? state.adapters[names[i] as string] : state.tokens) ?? 0);
+  await readMoments(
+    trainer,
+    directory,
+    groups,
+    (i) => (i < names.length ? state.adapters[names[i] as string] : state.tokens) ?? 0,
+  );
   return { trainer, steps: state.steps };
 }
 

@@ -62,6 +62,7 @@ AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWra
     int64_t mean = integer_argument(info[3], "mean", 0, model.config().vocab_size);
     if (!tokens.empty()) adapters_->store->tokens = std::make_shared<TokenRows>(model, tokens);
     if (!tokens.empty() && mean > 0) adapters_->store->tokens->initialise_to_mean(mean);
+    adapters_->model->add(adapters_);
   });
 }
 
@@ -91,6 +92,11 @@ std::vector<float> read_dense(Backend& b, const Tensor& t) {
 
 }  // namespace
 
+void AdaptersObject::idle() const {
+  adapters_->model->check_open();
+  refuse_while(adapters_->users);
+}
+
 AdapterList AdaptersObject::list_for(const std::shared_ptr<LoadedModel>& model, const Napi::Value& value) {
   if (value.IsNull() || value.IsUndefined()) return {};
   const auto& adapters = of(value);
@@ -104,7 +110,7 @@ AdapterList AdaptersObject::list_for(const std::shared_ptr<LoadedModel>& model, 
 Napi::Value AdaptersObject::get(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    refuse_while(adapters_->users);
+    idle();
     const Model& model = *adapters_->model->model;
     auto index = size_t(integer_argument(info[0], "adapter", 0, int64_t(adapters_->store->adapters.size()) - 1));
     std::string name = string_argument(info[1], "module");
@@ -127,7 +133,7 @@ Napi::Value AdaptersObject::get(const Napi::CallbackInfo& info) {
 /// set(adapter, module, a, b)
 void AdaptersObject::set(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    refuse_while(adapters_->users);
+    idle();
     const Model& model = *adapters_->model->model;
     auto index = size_t(integer_argument(info[0], "adapter", 0, int64_t(adapters_->store->adapters.size()) - 1));
     std::string name = string_argument(info[1], "module");
@@ -162,7 +168,7 @@ void AdaptersObject::set(const Napi::CallbackInfo& info) {
 /// norm(adapter): the Euclidean norm of scale * B A's factors, sqrt(|A|^2 + |B|^2)
 Napi::Value AdaptersObject::norm(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
-    refuse_while(adapters_->users);
+    idle();
     auto index = size_t(integer_argument(info[0], "adapter", 0, int64_t(adapters_->store->adapters.size()) - 1));
     auto values = read_dense(adapters_->model->model->backend(), adapters_->store->adapters[index]->flat());
     double sum = 0;
@@ -174,7 +180,7 @@ Napi::Value AdaptersObject::norm(const Napi::CallbackInfo& info) {
 /// tokens() -> the rows of trained tokens, [n, H] or with a head of its own [2 n, H], embedding first; null: none
 Napi::Value AdaptersObject::tokens(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
-    refuse_while(adapters_->users);
+    idle();
     const auto& rows = adapters_->store->tokens;
     if (!rows) return info.Env().Null();
     return to_typed_array<float>(info.Env(), read_dense(adapters_->model->model->backend(), rows->flat()));
@@ -184,7 +190,7 @@ Napi::Value AdaptersObject::tokens(const Napi::CallbackInfo& info) {
 /// setTokens(rows), as tokens() gives them
 void AdaptersObject::set_tokens(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    refuse_while(adapters_->users);
+    idle();
     auto& rows = adapters_->store->tokens;
     auto values = typed_array_argument<float>(info[0], "rows");
     if (!rows || int64_t(values.size()) != rows->flat().rows * rows->flat().cols)
@@ -209,7 +215,7 @@ std::pair<int64_t, int> router_address(const AdapterStore& store, const Model& m
 /// router(layer, block) -> [experts, H]
 Napi::Value AdaptersObject::router(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
-    refuse_while(adapters_->users);
+    idle();
     const Model& model = *adapters_->model->model;
     auto [layer, block] = router_address(*adapters_->store, model, info);
     return to_typed_array<float>(info.Env(),
@@ -220,7 +226,7 @@ Napi::Value AdaptersObject::router(const Napi::CallbackInfo& info) {
 /// setRouter(layer, block, weight)
 void AdaptersObject::set_router(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    refuse_while(adapters_->users);
+    idle();
     const Model& model = *adapters_->model->model;
     auto [layer, block] = router_address(*adapters_->store, model, info);
     auto values = typed_array_argument<float>(info[2], "weight");

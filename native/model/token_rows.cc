@@ -68,6 +68,7 @@ int64_t TokenRows::find(int32_t id) const {
 
 void TokenRows::refresh() {
   Tensor rows = head();
+  if (packed_) return model_.backend().repack(*packed_, 0, rows, nullptr);  // allocates nothing
   std::vector<float> values(size_t(rows.rows * rows.cols));
   model_.backend().read(values.data(), rows);
   packed_ =

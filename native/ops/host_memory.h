@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "ops/backend.h"
 
 namespace rolegrad {
@@ -14,7 +15,7 @@ namespace rolegrad {
 class HostMemory final : public Memory {
  public:
   explicit HostMemory(size_t bytes) : bytes_(bytes) {
-    if (bytes <= SIZE_MAX - kAlign) block_ = std::calloc(bytes + kAlign, 1);
+    if (bytes <= SIZE_MAX - kAlign && !fault_due(Fault::allocation)) block_ = std::calloc(bytes + kAlign, 1);
     if (!block_)
       throw Error("ERR_OUT_OF_MEMORY",
                   "Expected " + std::to_string(bytes) + " bytes of memory but the system refused them");

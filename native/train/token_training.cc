@@ -56,7 +56,7 @@ void TokenTraining::add_embedding(const TokenRows& rows, const Tensor& dx, std::
 }
 
 GradTensor TokenTraining::gradient() {
-  if (!tied_) return part(0, 2 * count_);
+  if (!tied_) return sums();
   Backend& b = model_.backend();
   GradTensor embedding = part(0, count_), head = part(count_, count_), sum = part(2 * count_, count_);
   std::vector<double> x(size_t(sum.rows * sum.cols)), y(x.size());
@@ -75,12 +75,11 @@ double TokenTraining::norm() {
   return std::sqrt(b.read_scalar(scalar.data));
 }
 
-double TokenTraining::apply(TokenRows& rows, AdamWStep step) {
-  double before = norm();
+void TokenTraining::apply(TokenRows& rows, AdamWStep step) {
   step.step = ++steps;
-  model_.backend().adamw(rows.flat(), gradient(), first(), second(), step, static_cast<double*>(scalar_->data()));
+  model_.backend().adamw(rows.flat(), tied_ ? part(2 * count_, count_) : sums(), first(), second(), step,
+                         static_cast<double*>(scalar_->data()));
   rows.refresh();
-  return before;
 }
 
 void TokenTraining::zero() { model_.backend().zero(part(0, 3 * count_)); }

@@ -24,9 +24,11 @@ class TokenTraining {
 
   /// What flat() of the rows gets: [n, H] where tied, else [2 n, H].
   GradTensor gradient();
+  /// What the parts are added to.
+  GradTensor sums() const { return part(0, 2 * count_); }
   double norm();
-  /// Clip and AdamW on `rows`; returns the norm before clipping.
-  double apply(TokenRows& rows, AdamWStep step);
+  /// Clip and AdamW on `rows`, by the gradient that norm() was last called for.
+  void apply(TokenRows& rows, AdamWStep step);
   void zero();
   Tensor first() const { return moment(*first_); }
   Tensor second() const { return moment(*second_); }

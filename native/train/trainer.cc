@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
+#include "core/abort.h"
 #include "core/error.h"
 
 namespace rolegrad {
@@ -124,7 +126,7 @@ Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model*
       store_(std::move(store)),
       track_(track),
       reference_(reference),
-      scalar_(model.backend().allocate(sizeof(double))),
+      scalar_(model.backend().allocate(store_->adapters.size() * sizeof(double))),
       arena_(model.backend()) {
   if (reference) reference_arena_ = std::make_unique<Arena>(reference->backend());
   for (const auto& adapter : store_->adapters) {
@@ -202,7 +204,9 @@ std::vector<Trainer::Pass> Trainer::passes(const LossBatch& in, CrossRole cross_
 }
 
 LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
-  return run(in, o, passes(in, o.cross_role));
+  LossResult result = run(in, o, passes(in, o.cross_role));
+  accumulated_ = true;
+  return result;
 }
 
 std::vector<float> Trainer::reference_logprobs(const LossBatch& in, float temperature) {
@@ -283,6 +287,7 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
   int64_t rows = int64_t(total), h = model_.config().hidden_size;
   Tensor dnormed = arena_.tensor(int64_t(n), h), draw = arena_.tensor(int64_t(n), h), dh = arena_.tensor(rows, h);
   const auto own_passes = std::count_if(passes.begin(), passes.end(), [](const Pass& pass) { return pass.tokens; });
+  Rollback rollback(b, gradient_buffers(passes), gradients_before_, accumulated_ && !o.discard);
   if (full_ || tokens_) {
     Tensor dreplaced = tokens_ ? arena_.tensor(int64_t(n), adapters.tokens->count()) : Tensor{};
     b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,
@@ -321,7 +326,22 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
       tokens_->add_embedding(*adapters.tokens, dh, in.ids, packed.batch.rows.all());
   }
   if (own_passes > 1) tokens_->add_embedding(*adapters.tokens, dembedded, in.ids, packed.batch.rows.all());
+  check_aborted();
+  rollback.commit();
   return result;
+}
+
+/// Everything that accumulate() adds to.
+std::vector<GradTensor> Trainer::gradient_buffers(const std::vector<Pass>& passes) {
+  std::vector<GradTensor> buffers;
+  std::set<AdapterGradient*> seen;
+  for (const Pass& pass : passes)
+    for (auto* sink : pass.sinks)
+      if (sink && seen.insert(sink).second) buffers.push_back(sink->flat());
+  if (std::any_of(passes.begin(), passes.end(), [](const Pass& pass) { return pass.tokens; }))
+    buffers.push_back(tokens_->sums());
+  if (full_) full_->add_gradients(buffers);
+  return buffers;
 }
 
 Tensor Trainer::moments(const Memory& memory, int adapter) const {
@@ -345,29 +365,39 @@ std::vector<double> Trainer::gradient_norms() {
 
 std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
   if (full_) {
-    step.step = ++full_steps;
-    return {full_->apply(step, decay_vectors)};
+    AbortScope whole(nullptr);
+    step.step = full_steps + 1;
+    double norm = full_->apply(step, decay_vectors);
+    full_steps++;
+    return {norm};
   }
   Backend& b = model_.backend();
-  GradTensor scalar{static_cast<double*>(scalar_->data()), 1, 1, 1};
+  auto* sums = static_cast<double*>(scalar_->data());
   std::vector<double> norms;
+  for (size_t v = 0; v < slots_.size(); v++) {
+    b.zero(GradTensor{sums + v, 1, 1, 1});
+    b.sum_of_squares(sums + v, slots_[v].gradient.flat());
+    norms.push_back(std::sqrt(b.read_scalar(sums + v)));
+  }
+  for (auto& adapter : store_->adapters)
+    if (adapter.use_count() > 1)
+      adapter = std::make_shared<Adapter>(*adapter);  // pinned by a rollout: leave it its version
+  if (tokens_) {
+    norms.push_back(tokens_->norm());
+    if (store_->tokens.use_count() > 1) store_->tokens = std::make_shared<TokenRows>(*store_->tokens);
+  }
+  // All that can fail is done. From here on the step is taken whole.
+  check_aborted();
+  AbortScope whole(nullptr);
   for (size_t v = 0; v < slots_.size(); v++) {
     Slot& slot = slots_[v];
     auto& adapter = store_->adapters[v];
-    if (adapter.use_count() > 1)
-      adapter = std::make_shared<Adapter>(*adapter);  // pinned by a rollout: leave it its version
-    b.zero(scalar);
-    b.sum_of_squares(scalar.data, slot.gradient.flat());
-    norms.push_back(std::sqrt(b.read_scalar(scalar.data)));
     step.step = ++slot.steps;
     b.adamw(adapter->flat(), slot.gradient.flat(), moments(*slot.first, int(v)), moments(*slot.second, int(v)), step,
-            scalar.data);
+            sums + v);
     adapter->refresh();
   }
-  if (tokens_) {
-    if (store_->tokens.use_count() > 1) store_->tokens = std::make_shared<TokenRows>(*store_->tokens);
-    norms.push_back(tokens_->apply(*store_->tokens, step));
-  }
+  if (tokens_) tokens_->apply(*store_->tokens, step);
   return norms;
 }
 
@@ -378,6 +408,7 @@ void Trainer::zero_gradients() {
       if (gradient) model_.backend().zero(gradient->flat());
   if (tokens_) tokens_->zero();
   if (full_) full_->zero_gradients();
+  accumulated_ = false;
 }
 
 }  // namespace rolegrad
