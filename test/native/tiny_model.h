@@ -20,7 +20,7 @@ struct TinyModel {
 
   std::unique_ptr<Model> load(const std::string& device) const;
   /// Two roles of their own adapter, B random as well.
-  std::shared_ptr<AdapterStore> adapters() const;
+  std::shared_ptr<AdapterStore> adapters(bool tokens = false) const;
 };
 
 /// Three sequences of random tokens, roles and weights.
