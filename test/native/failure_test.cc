@@ -77,7 +77,7 @@ int64_t fail_faults(Fault fault, const std::function<void()>& work, const std::f
   return fail_everywhere([fault](int64_t n) { arm_fault(fault, n); }, failed, work, check);
 }
 
-const LossOptions kPolicy{ObjectiveKind::policy, 0.2, 0.2, 0.1, 1, false};
+const LossOptions kPolicy{ObjectiveKind::policy, 0.2, 0.2, 0.1, 1, CrossRole::flow};
 
 TEST("memory that runs out anywhere in an accumulation leaves the gradients as they were") {
   TinyModel tiny;

@@ -50,8 +50,10 @@ std::unique_ptr<Model> TinyModel::load(const std::string& device) const {
 std::shared_ptr<AdapterStore> TinyModel::adapters() const {
   auto store = std::make_shared<AdapterStore>();
   for (const char* name : {"reason", "tool"}) {
-    AdapterSpec spec;
-    spec.rank = 3;
+    AdapterSpec spec(*model);
+    for (auto& layer : spec.layers)
+      for (auto& group : layer)
+        for (auto& module : group) module = {3, 16};
     auto adapter = std::make_shared<Adapter>(*model, spec);
     uint64_t position = 0;
     for (int64_t l = 0; l < config.layers; l++)

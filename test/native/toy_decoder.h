@@ -38,8 +38,10 @@ class ToyDecoder {
     }
     model = std::make_unique<Model>(std::move(backend), c, tensors_, false);
     for (int a = 0; a < 2; a++) {
-      AdapterSpec spec;
-      spec.rank = 3 + a;
+      AdapterSpec spec(*model);
+      for (auto& layer : spec.layers)
+        for (auto& group : layer)
+          for (auto& module : group) module = {3 + a, 16};
       auto adapter = std::make_shared<Adapter>(*model, spec);
       // Only the pairs themselves: the padding of rows is to stay zero.
       for (int64_t l = 0; l < kLayers; l++)
