@@ -156,7 +156,7 @@ t.test("a reference is another model of the same vocabulary; what it computes ma
   await refused(t, () => new Trainer(own, { ...options, reference: foreign }), "ERR_REFERENCE", "101", "67");
   await refused(t, () => new Trainer(own, { ...options, reference: own }), "ERR_REFERENCE", "another model");
   foreign.close();
-  await refused(t, () => new Trainer(own, { ...options, reference: foreign }), "ERR_CLOSED");
+  await refused(t, () => new Trainer(own, { ...options, reference: foreign }), "ERR_MODEL_CLOSED");
   own.close();
 });
 

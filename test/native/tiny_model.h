@@ -26,7 +26,7 @@ struct TinyModel {
 /// Three sequences of random tokens, roles and weights.
 struct TinyBatch {
   explicit TinyBatch(const ModelConfig& config, uint64_t seed = 1);
-  LossBatch view() const { return {ids, cu, roles, table, weight, advantage, old, {}}; }
+  LossBatch view() const { return {ids, cu, roles, table, weight, advantage, old, {}, {}}; }
 
   std::vector<int32_t> ids, cu{0, 5, 12, 25}, table{0, 1};
   std::vector<int8_t> roles;
