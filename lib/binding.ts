@@ -22,6 +22,8 @@ export interface CpuInfo {
   instructionSets: string[];
   /** The kernels in use: "avx512", "avx2", "neon"; "" where none of them, or not the one that ROLEGRAD_ISA names, can run. */
   kernels: string;
+  /** Of the addon's results; see lib/numerics.ts. */
+  numericsVersion: number;
   /** Threads that the engine computes with: affinity and the cgroup's quota are taken into account. */
   threads: number;
 }

@@ -9,6 +9,7 @@
 #include "bindings/bindings.h"
 #include "core/cpu.h"
 #include "core/executor.h"
+#include "core/numerics.h"
 
 namespace rolegrad::bindings {
 namespace {
@@ -58,6 +59,7 @@ Napi::Value cpu_info(const Napi::CallbackInfo& info) {
     result.Set("instructionSets", found);
     result.Set("kernels", chosen_kernels());
     result.Set("threads", available_parallelism());
+    result.Set("numericsVersion", kNumericsVersion);
     return result;
   });
 }
