@@ -293,6 +293,8 @@ interface MeasureNative {
   measureFma(): NativeJob<{ isa: string; threads: number; gflops: number }>;
   /** GB/s of reading a buffer of this size again and again. */
   measureRead(bytes: number): NativeJob<number>;
+  /** Blocks of backend memory asked for since the process began, and the bytes held now. */
+  memoryUse(): { allocations: number; bytes: number };
   /** Gives memory that the allocator keeps back to the system. */
   trimMemory(): void;
   LinearMeasurement: new (options: LinearMeasurementOptions) => NativeLinearMeasurement;

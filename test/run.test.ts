@@ -160,6 +160,7 @@ t.test("a run directory holds what its contract says", async (t) => {
     name: "test",
     seed: 1,
     package: "rolegrad",
+    numericsVersion: 1,
     node: process.versions.node,
     instructionSet: String,
     command: ["rolegrad", "train", "run.json"],

@@ -7,6 +7,7 @@ export type {
   Aggregation,
   Objective,
   Optimizer,
+  ResumeOptions,
   StepMetrics,
   TrainerOptions,
   TrainingBatch,

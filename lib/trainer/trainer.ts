@@ -18,6 +18,7 @@ import type {
   AccumulateOptions,
   AccumulateResult,
   Objective,
+  ResumeOptions,
   StepMetrics,
   TrainerOptions,
   TrainingBatch,
@@ -166,12 +167,17 @@ export class Trainer {
     await this.#exclusive("read", () => writeState(this, directory));
   }
 
-  /** A trainer as {@link Trainer.save} left it. The options must be those that it was made with. */
-  static async resume(directory: string, model: Model, options: Omit<TrainerOptions, "adapters">): Promise<Trainer> {
+  /**
+   * A trainer as {@link Trainer.save} left it. The options must be those that it was made with. What a package of another
+   * {@link numericsVersion} saved is refused (ERR_NUMERICS_VERSION) unless `allowOtherNumerics` says that other bits will do.
+   */
+  static async resume(directory: string, model: Model, options: ResumeOptions): Promise<Trainer> {
+    const { allowOtherNumerics = false, ...rest } = options;
     const { trainer, steps } = await readState(
       directory,
       model,
-      (adapters) => new Trainer(model, { ...options, adapters }),
+      allowOtherNumerics,
+      (adapters) => new Trainer(model, { ...rest, adapters }),
     );
     trainer.#steps = steps;
     return trainer;

@@ -110,6 +110,7 @@ struct SequenceSpan {
 struct AttentionShape {
   int heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0;  // 1 / sqrt(head_dim)
+  bool operator==(const AttentionShape&) const = default;
 };
 
 /// What the masked policy loss needs for each row of the head (method.md, section 3).

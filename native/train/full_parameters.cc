@@ -1,5 +1,6 @@
 #include "train/full_parameters.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -39,6 +40,7 @@ FullParameters::FullParameters(Model& model, const std::map<std::string, StoredT
     if (it == tensors.end())
       throw Error("ERR_MODEL_TENSOR", "Expected the tensor " + e.name + " in the checkpoint but it is missing");
     b.write(value(e), widen_tensor(it->second).data());
+    it->second.release();
   }
 
   sinks_.embedding = gradient(entry("model.embed_tokens.weight"));
@@ -95,9 +97,20 @@ void FullParameters::zero_gradients() {
 double FullParameters::apply(const AdamWStep& step, bool decay_vectors) {
   Backend& b = model_.backend();
   if (model_.config().tied) {
-    // Both uses of the table become one gradient.
-    auto summed = read_gradient(entries_[0]);
-    b.write(gradient(entries_[0]), summed.data());
+    // Both uses of the table become one gradient, some rows at a time: of a large vocabulary it is the largest there
+    // is.
+    const GradTensor table = gradient(entries_[0]);
+    const int64_t at_once = std::min<int64_t>(table.rows, 256);
+    summed_.resize(size_t(2 * at_once * table.cols));
+    double* other = summed_.data() + at_once * table.cols;
+    for (int64_t row = 0; row < table.rows; row += at_once) {
+      const int64_t n = std::min(at_once, table.rows - row);
+      const GradTensor to{table.data + row * table.ld, n, table.cols, table.ld};
+      b.read(summed_.data(), to);
+      b.read(other, {sinks_.head.data + row * sinks_.head.ld, n, table.cols, sinks_.head.ld});
+      for (int64_t i = 0; i < n * table.cols; i++) summed_[size_t(i)] += other[i];
+      b.write(to, summed_.data());
+    }
     b.zero(sinks_.head);
   }
   GradTensor scalar{static_cast<double*>(scalar_->data()), 1, 1, 1};

@@ -48,6 +48,7 @@ class FullParameters {
   size_t size_ = 0;
   size_t tied_head_ = 0;  // offset of the tied head's own gradient, beyond size_
   FullGradient sinks_;
+  std::vector<double> summed_;  // of apply(), kept between steps
 };
 
 }  // namespace rolegrad

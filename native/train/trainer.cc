@@ -51,10 +51,8 @@ std::vector<float> read_column(Backend& b, const Tensor& column) {
   return values;
 }
 
-std::unique_ptr<KvPages> pages_for(const Model& model, std::unique_ptr<KvPages> kept, int64_t pages) {
-  if (kept && kept->pages() >= pages) return kept;
-  kept.reset();
-  return model.backend().kv_pages(int(model.config().layers), model.attention_shape(), pages + pages / 4);
+KvPages& pages_for(const Model& model, Arena& arena, int64_t pages) {
+  return arena.kv_pages(model.backend(), int(model.config().layers), model.attention_shape(), pages);
 }
 
 }  // namespace
@@ -65,8 +63,8 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   Backend& b = model.backend();
   arena.reset();
   PackedBatch packed(ids, to_vector(cu_seqlens), std::move(adapter), int(adapters.size()));
-  auto kv = b.kv_pages(int(model.config().layers), model.attention_shape(), packed.pages);
-  Tensor hidden = Decoder(model).forward(arena, packed.batch, adapters, *kv, nullptr);
+  KvPages& kv = pages_for(model, arena, packed.pages);
+  Tensor hidden = Decoder(model).forward(arena, packed.batch, adapters, kv, nullptr);
   ScoreResult result;
   result.logprobs.assign(ids.size(), 0);
   Targets targets = targets_of(ids, cu_seqlens, [&](size_t i) { return wanted.empty() || wanted[i]; });
@@ -83,6 +81,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
     result.logits.resize(size_t(rows * v));
     b.read(result.logits.data(), out);
   }
+  arena.reset();
   return result;
 }
 
@@ -133,10 +132,10 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
   AdapterList adapters = store_ ? store_->list() : AdapterList{};
   arena_.reset();
   PackedBatch packed(in.ids, to_vector(in.cu_seqlens), std::move(adapter), int(adapters.size()));
-  kv_ = pages_for(model_, std::move(kv_), packed.pages);
+  KvPages& kv = pages_for(model_, arena_, packed.pages);
   Decoder decoder(model_);
   Saved saved;
-  Tensor hidden = decoder.forward(arena_, packed.batch, adapters, *kv_, &saved);
+  Tensor hidden = decoder.forward(arena_, packed.batch, adapters, kv, &saved);
   HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature);
   auto logprob = read_column(b, head.logprob);
 
@@ -181,8 +180,9 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
   b.scatter_rows(dh, draw, targets.positions);
   std::vector<AdapterGradient*> sinks;
   for (auto& slot : slots_) sinks.push_back(&slot.gradient);
-  decoder.backward(arena_, dh, packed.batch, adapters, *kv_, saved, sinks, full_ ? &full_->sinks() : nullptr,
+  decoder.backward(arena_, dh, packed.batch, adapters, kv, saved, sinks, full_ ? &full_->sinks() : nullptr,
                    o.stop_cross_role ? in.roles : std::span<const int8_t>{});
+  arena_.reset();
   return result;
 }
 

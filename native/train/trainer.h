@@ -88,7 +88,6 @@ class Trainer {
   const Model* reference_ = nullptr;
   std::unique_ptr<Memory> scalar_;
   Arena arena_;
-  std::unique_ptr<KvPages> kv_;
 };
 
 }  // namespace rolegrad

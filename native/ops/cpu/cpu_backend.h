@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -120,11 +121,17 @@ class CpuBackend final : public Backend {
 
  private:
   using Body = std::function<void(int64_t, int)>;
-  void parallel(int64_t tasks, const Body& body) { pool_.parallel_for(tasks, body); }
+  void parallel(int64_t tasks, const Body& body) {
+    if (scratch_wanted_.load(std::memory_order_relaxed) > scratch_there_) even_scratch();
+    pool_.parallel_for(tasks, body);
+  }
   /// Splits [0, rows) into about even ranges of at least `least` rows.
   void over_rows(int64_t rows, int64_t least, const std::function<void(int64_t, int64_t)>& body);
   /// This worker's scratch of at least n floats; kept between calls.
   float* scratch(int worker, int64_t n);
+  /// Gives every worker the scratch that one of them has needed: which worker gets a task is chance, and a step must
+  /// not allocate because another one got it the last time.
+  void even_scratch();
   /// A buffer of the backend's own, kept between calls, at least n floats.
   float* workspace(std::vector<float>& buffer, int64_t n);
 
@@ -140,6 +147,8 @@ class CpuBackend final : public Backend {
   const Kernels& k_;
   Executor& pool_;
   std::vector<std::vector<float>> scratch_;
+  std::atomic<int64_t> scratch_wanted_{0};
+  int64_t scratch_there_ = 0;
   std::vector<float> stats_, chunk_, inverse_;
   // rope: cos and sin by position, for the frequencies seen last.
   std::vector<double> rope_frequencies_;
