@@ -41,6 +41,18 @@ export function outcome({ calls, ...rest }: Trajectory): Record<string, unknown>
 /** Extra logits that make for calls, answers and ends now and then, in the world's tokenizer. */
 const likely = { "<search>": 4.3, "</search>": 5.2, "<eos>": 3.5, "<answer>": 3.5, "</answer>": 4 };
 
+/** What differs from the usual toy. */
+export interface ToySizes {
+  hidden?: number;
+  heads?: number;
+  kvHeads?: number;
+  headDim?: number;
+  intermediate?: number;
+  layers?: number;
+  /** Entries of the vocabulary that the tokenizer does not have. */
+  extraTokens?: number;
+}
+
 const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json"];
 
 /**
@@ -49,12 +61,12 @@ const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json"];
  */
 export async function writeToyModel(
   directory: string,
-  options: { tokenizer?: string; tokens?: Record<string, number>; seed?: number } = {},
+  options: { tokenizer?: string; tokens?: Record<string, number>; seed?: number; sizes?: ToySizes } = {},
 ): Promise<Tokenizer> {
-  const { tokenizer: source = worldTokenizer, tokens = likely, seed = 1 } = options;
+  const { tokenizer: source = worldTokenizer, tokens = likely, seed = 1, sizes = {} } = options;
   const tokenizer = await loadTokenizer(source);
-  const [hidden, heads, kvHeads, headDim, intermediate, layers] = [24, 3, 1, 8, 28, 2];
-  const vocabulary = tokenizer.vocabularySize + 3;
+  const { hidden = 24, heads = 3, kvHeads = 1, headDim = 8, intermediate = 28, layers = 2, extraTokens = 3 } = sizes;
+  const vocabulary = tokenizer.vocabularySize + extraTokens;
   const random = new Random(seed, "toy model");
   const tensors: Parameters<typeof writeSafetensors>[1] = [];
   const add = (name: string, shape: number[], deviation: number): Float32Array => {
@@ -105,6 +117,7 @@ export async function writeToyModel(
     num_hidden_layers: layers,
     num_attention_heads: heads,
     num_key_value_heads: kvHeads,
+    head_dim: headDim,
     intermediate_size: intermediate,
     rms_norm_eps: 1e-6,
     rope_theta: 10000,

@@ -122,8 +122,8 @@ class CpuBackend final : public Backend {
  private:
   using Body = std::function<void(int64_t, int)>;
   void parallel(int64_t tasks, const Body& body) {
-    if (scratch_wanted_.load(std::memory_order_relaxed) > scratch_there_) even_scratch();
     pool_.parallel_for(tasks, body);
+    if (scratch_wanted_.load(std::memory_order_relaxed) > scratch_there_) even_scratch();
   }
   /// Splits [0, rows) into about even ranges of at least `least` rows.
   void over_rows(int64_t rows, int64_t least, const std::function<void(int64_t, int64_t)>& body);
