@@ -48,11 +48,11 @@ ModelShape shape_of(DType dtype, bool tied) {
   ModelShape s;
   s.config = {.vocab_size = 2037,
               .hidden_size = 48,
-              .layers = 2,
+              .layers = 4,
               .heads = 4,
               .kv_heads = 2,
               .head_dim = 12,
-              .intermediate_size = 80};
+              .intermediate_size = 500};
   s.config.tied = tied;
   s.dtype = dtype;
   s.ranks = {4, 9};
