@@ -124,10 +124,9 @@ export interface NativeModel {
 
 export interface NativeAdapterSpec {
   name: string;
-  rank: number;
-  alpha: number;
   rsLora: boolean;
-  targets: string[];
+  /** Those that carry a pair. */
+  modules: { module: string; rank: number; alpha: number }[];
 }
 
 export interface NativeAdapters {
@@ -150,7 +149,7 @@ export interface NativeBatch {
   clipHigh: number;
   beta: number;
   temperature: number;
-  stop: boolean;
+  crossRole: "flow" | "stop" | "exact";
 }
 
 /** Sums over the batch's tokens of weight != 0. */
@@ -174,12 +173,22 @@ export interface NativeStep {
 
 export interface NativeTrainer {
   accumulate(batch: NativeBatch): NativeJob<NativeLoss>;
+  /** The batches together are one. norm, ownDot [roles, adapters]; own [adapters]; tokens [roles]. */
+  leak(
+    batches: NativeBatch[],
+  ): NativeJob<{ norm: Float64Array; ownDot: Float64Array; own: Float64Array; tokens: Int32Array }>;
   apply(step: NativeStep & { decayVectors: boolean }): NativeJob<Float64Array>;
   zero(): void;
-  gradient(adapter: number, name: string): { a: Float32Array; b: Float32Array } & { value: Float32Array };
+  /** lossRole -1: of the whole loss; else what is kept of that role's, zero where nothing is. */
+  gradient(
+    adapter: number,
+    name: string,
+    lossRole: number,
+  ): { a: Float32Array; b: Float32Array } & { value: Float32Array };
   norms(): Float64Array;
   parameters(): { name: string; shape: number[] }[];
   parameter(name: string): Float32Array;
+  setParameters(values: Record<string, Float32Array>): NativeJob<void>;
   state(): { steps: number[]; first: Float32Array[]; second: Float32Array[] };
   restore(index: number, steps: number, first: Float32Array, second: Float32Array): void;
   memory(): { arenaBytes: number; arenaAllocations: number };
@@ -195,6 +204,17 @@ export interface NativeGeneratorEvent {
   kind: "call" | "stop" | "length";
   span: number;
   text: Uint8Array;
+}
+
+export interface NativeGeneratorStats {
+  steps: number;
+  sampledTokens: number;
+  computedTokens: number;
+  sharedTokens: number;
+  recomputedTokens: number;
+  preemptions: number;
+  peakCacheTokens: number;
+  cacheTokens: number;
 }
 
 export interface NativeGenerator {
@@ -215,6 +235,8 @@ export interface NativeGenerator {
   interrupt(): void;
   take(id: number): { ids: Int32Array; roles: Int8Array; sampled: Uint8Array; logprobs: Float32Array };
   runnable(): number;
+  stats(): NativeGeneratorStats;
+  close(): void;
 }
 
 export interface NativeLinear {
@@ -236,14 +258,22 @@ interface EngineNative {
     f32: boolean,
   ): NativeJob<NativeModel>;
   Adapters: new (model: NativeModel, adapters: NativeAdapterSpec[]) => NativeAdapters;
-  /** Without adapters: full training, `reference` for its KL. */
-  Trainer: new (model: NativeModel, adapters: NativeAdapters | null, reference: NativeModel | null) => NativeTrainer;
+  /** Without adapters: full training. */
+  Trainer: new (
+    model: NativeModel,
+    adapters: NativeAdapters | null,
+    reference: NativeModel | null,
+    trackLossRoles: boolean,
+  ) => NativeTrainer;
   Generator: new (
     model: NativeModel,
     adapters: NativeAdapters | null,
     options: {
       maxSequences: number;
       maxLength: number;
+      /** Default: (maxSequences + 1) * maxLength. */
+      cacheTokens?: number;
+      chunk?: number;
       tokenBytes: readonly Uint8Array[];
       router: NativeRouter;
       adapterOfRole: Int32Array;

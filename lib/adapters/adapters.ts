@@ -3,7 +3,7 @@ import { checkArray, checkInteger, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import { Random } from "../random.js";
-import { TARGETS, modulesOf, moduleShape } from "./modules.js";
+import { TARGETS, modulesOf, moduleShape, pairSize, patternKey, type ModulePattern } from "./modules.js";
 import { readPeft, writePeft } from "./peft.js";
 
 /** Which adapter runs each role; null: the backbone alone. */
@@ -16,9 +16,18 @@ export interface CreateAdaptersOptions {
   routes?: Routes;
   /** Rank of all adapters, or of each. */
   rank: number | Record<string, number>;
-  /** Scale = alpha / rank (alpha / sqrt(rank) with `rsLora`). */
-  alpha: number;
+  /** Of all adapters, or of each. Scale = alpha / rank (alpha / sqrt(rank) with `rsLora`). */
+  alpha: number | Record<string, number>;
   rsLora?: boolean;
+  /**
+   * Other ranks and alphas of some modules, in every adapter, as peft's `rank_pattern` and `alpha_pattern`: keys are regular expressions
+   * for a module's name or its end, and the first that matches counts.
+   *
+   * @example
+   * { rankPattern: { "layers.0.mlp.down_proj": 16, q_proj: 4 } }
+   */
+  rankPattern?: Record<string, number>;
+  alphaPattern?: Record<string, number>;
   /** Linears that carry a pair, by their last name. Default: all seven. */
   targets?: string[];
   /** Only 0 in this version (else ERR_UNSUPPORTED). @default 0 */
@@ -36,10 +45,14 @@ export interface LoraPair {
 
 export interface AdapterInfo {
   name: string;
+  /** Of modules that no pattern names. */
   rank: number;
   alpha: number;
   rsLora: boolean;
   targets: string[];
+  /** As in {@link CreateAdaptersOptions}. */
+  rankPattern: Record<string, number>;
+  alphaPattern: Record<string, number>;
 }
 
 /** What trainers are doing with a set of weights, however it is routed. */
@@ -121,7 +134,7 @@ export class Adapters {
     };
   }
 
-  /** A copy of a module's pair. ERR_BUSY while a training step runs. */
+  /** A copy of a module's pair. ERR_BUSY while a training step runs; ERR_NO_MODULE for one that carries none. */
   get(adapter: string, module: string): LoraPair {
     this.checkIdle("any");
     return this.native.get(this.indexOf(adapter), module);
@@ -143,10 +156,10 @@ export class Adapters {
 
   /** Parameters of an adapter. */
   parameterCount(adapter: string): number {
-    const { rank, targets } = this.list[this.indexOf(adapter)] as AdapterInfo;
-    return modulesOf(this.model.config, targets).reduce((sum, module) => {
+    const info = this.list[this.indexOf(adapter)] as AdapterInfo;
+    return modulesOf(this.model.config, info.targets).reduce((sum, module) => {
       const [rows, columns] = moduleShape(this.model.config, module);
-      return sum + rank * (rows + columns);
+      return sum + pairSize(info, module).rank * (rows + columns);
     }, 0);
   }
 
@@ -193,8 +206,8 @@ export class Adapters {
     const loaded = await Promise.all(
       [...directories].map(async ([name, directory]) => ({ name, ...(await readPeft(directory)) })),
     );
-    const specs = loaded.map(({ name, rank, alpha, rsLora, targets }) => ({ name, rank, alpha, rsLora, targets }));
-    const adapters = new Adapters(model, roles, routes, specs, new native.Adapters(model.native, specs));
+    const list = loaded.map(({ pairs: _pairs, directory: _directory, ...info }): AdapterInfo => info);
+    const adapters = new Adapters(model, roles, routes, list, allocate(model, list));
     for (const { name, targets, pairs, directory } of loaded) {
       const wanted = modulesOf(model.config, targets);
       for (const module of wanted) {
@@ -215,6 +228,15 @@ export class Adapters {
     }
     return adapters;
   }
+}
+
+/** Zero pairs for every module of every adapter. */
+function allocate(model: Model, list: readonly AdapterInfo[]): NativeAdapters {
+  const specs = list.map((info): NativeAdapterSpec => {
+    const modules = modulesOf(model.config, info.targets).map((module) => ({ module, ...pairSize(info, module) }));
+    return { name: info.name, rsLora: info.rsLora, modules };
+  });
+  return new native.Adapters(model.native, specs);
 }
 
 function checkRoutes(roles: readonly string[], routes: Routes, list: readonly AdapterInfo[]): Routes {
@@ -243,7 +265,8 @@ function checkRoutes(roles: readonly string[], routes: Routes, list: readonly Ad
  * createAdapters(model, { roles: ["reason", "tool"], routes: { reason: "shared", tool: "shared" }, rank: 16, alpha: 32 }); // one LoRA
  */
 export function createAdapters(model: Model, options: CreateAdaptersOptions): Adapters {
-  const { roles, alpha, rsLora = false, targets = [...TARGETS], dropout = 0, seed = 0 } = options;
+  const { roles, rsLora = false, targets = [...TARGETS], dropout = 0, seed = 0 } = options;
+  const { rankPattern = {}, alphaPattern = {} } = options;
   if (!Array.isArray(roles) || roles.length === 0) {
     fail("ERR_INVALID_ARGUMENT", `Expected at least one role but received ${describe(roles)}`);
   }
@@ -258,16 +281,30 @@ export function createAdapters(model: Model, options: CreateAdaptersOptions): Ad
       fail("ERR_NO_ROLE", `Expected routes of roles among ${roles.join(", ")} but received ${role}`);
   }
   const names = [...new Set(Object.values(routes).filter((name) => name !== null))];
-  if (typeof alpha !== "number" || !Number.isFinite(alpha))
-    fail("ERR_INVALID_ARGUMENT", `Expected a finite alpha but received ${describe(alpha)}`);
-  const list = names.map((name): NativeAdapterSpec => {
-    const rank = typeof options.rank === "number" ? options.rank : options.rank[name];
+  const unknown = targets.find((name) => !(TARGETS as readonly string[]).includes(name));
+  if (unknown !== undefined)
+    fail("ERR_NO_MODULE", `Expected targets among ${TARGETS.join(", ")} but received ${describe(unknown)}`);
+  checkPattern(rankPattern, "rankPattern", (rank, key) => checkInteger(rank, key, 1, 4096));
+  checkPattern(alphaPattern, "alphaPattern", checkAlpha);
+  for (const [field, value] of Object.entries({ rank: options.rank, alpha: options.alpha })) {
+    if (typeof value !== "object" || value === null) continue;
+    const other = Object.keys(value).find((name) => !names.includes(name));
+    if (other !== undefined)
+      fail("ERR_NO_ADAPTER", `Expected ${field} by adapter among ${names.join(", ")} but received ${other}`);
+  }
+  const list = names.map((name): AdapterInfo => {
+    const own = <T>(value: T | Record<string, T>): T =>
+      typeof value === "object" && value !== null ? ((value as Record<string, T>)[name] as T) : value;
+    const [rank, alpha] = [own(options.rank), own(options.alpha)];
     checkInteger(rank, `rank of adapter ${name}`, 1, 4096);
-    return { name, rank: rank as number, alpha, rsLora, targets };
+    checkAlpha(alpha, `alpha of adapter ${name}`);
+    return { name, rank, alpha, rsLora, targets, rankPattern, alphaPattern };
   });
-  const adapters = new Adapters(model, roles, routes, list, new native.Adapters(model.native, list));
-  for (const { name, rank } of list) {
+  const adapters = new Adapters(model, roles, routes, list, allocate(model, list));
+  for (const info of list) {
+    const { name } = info;
     for (const module of modulesOf(model.config, targets)) {
+      const { rank } = pairSize(info, module);
       const [rows, columns] = moduleShape(model.config, module);
       const random = new Random(seed, `adapter/${name}/${module}`);
       const bound = 1 / Math.sqrt(columns);
@@ -276,4 +313,20 @@ export function createAdapters(model: Model, options: CreateAdaptersOptions): Ad
     }
   }
   return adapters;
+}
+
+function checkAlpha(alpha: unknown, name: string): void {
+  if (typeof alpha !== "number" || !Number.isFinite(alpha))
+    fail("ERR_INVALID_ARGUMENT", `Expected a finite ${name} but received ${describe(alpha)}`);
+}
+
+function checkPattern(pattern: ModulePattern, name: string, check: (value: number, key: string) => void): void {
+  for (const [key, value] of Object.entries(pattern)) {
+    check(value, `${name}[${JSON.stringify(key)}]`);
+    try {
+      patternKey(key);
+    } catch (cause) {
+      fail("ERR_INVALID_ARGUMENT", `Expected a regular expression in ${name} but received ${key}`, cause);
+    }
+  }
 }

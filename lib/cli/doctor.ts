@@ -3,6 +3,7 @@ import path from "node:path";
 import type { Command } from "commander";
 import { type CpuInfo, native, nativeFile, packageRoot, packageVersion } from "../binding.js";
 import { RolegradError } from "../errors.js";
+import { FAMILIES } from "../model/config.js";
 import { numericsVersion } from "../numerics.js";
 import { readLimits, type Limits } from "./limits.js";
 import { formatBytes, formatTable, printJson } from "./output.js";
@@ -24,6 +25,8 @@ interface Diagnosis {
   threads: { engine: number | null; available: number; logical: number };
   memory: { total: number; free: number };
   limits: Limits;
+  /** The families of models that this version runs. */
+  models: string[];
   /** ROLEGRAD_* and what else of the environment changes how the engine runs. */
   environment: Record<string, string>;
   /** What keeps the engine from running, each with what to do; empty when all is well. */
@@ -80,6 +83,7 @@ function diagnose(): Diagnosis {
     threads: { engine: cpu?.threads ?? null, available: os.availableParallelism(), logical: os.cpus().length },
     memory: { total: os.totalmem(), free: os.freemem() },
     limits: readLimits(),
+    models: Object.values(FAMILIES),
     environment: Object.fromEntries(
       Object.entries(process.env).filter((entry): entry is [string, string] =>
         /^(ROLEGRAD_|OMP_NUM_THREADS$|NODE_OPTIONS$)/.test(entry[0]),
@@ -116,6 +120,7 @@ function show(found: Diagnosis): string {
       `address space ${limit(limits.addressSpace, formatBytes)}, locked memory ${limit(limits.lockedMemory, formatBytes)}, ` +
         `processes ${limit(limits.processes)}, open files ${limit(limits.openFiles)}`,
     ],
+    ["models", found.models.join(", ")],
     ...Object.entries(found.environment),
   ];
   const lines = [formatTable(rows.map(([name, value]) => [style.bold(name), value]))];

@@ -5,6 +5,7 @@ import { abortable, checkArray, checkSignal, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import { readCheckpoint } from "./checkpoint.js";
 import { parseModelConfig, type ModelConfig } from "./config.js";
+import { readRecommendedSampling, type RecommendedSampling } from "./generation.js";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.js";
 
 export interface LoadModelOptions {
@@ -49,6 +50,11 @@ export class Model {
   readonly config: ModelConfig;
   /** The checkpoint's tokenizer; undefined where the directory has none. */
   readonly tokenizer: Tokenizer | undefined;
+  /**
+   * How generation_config.json says to sample; undefined where the directory has none. Nothing follows it by itself: rollouts sample at
+   * temperature 1 without truncation, on policy. To sample as published: `new Rollout(model, { sampling: model.recommendedSampling, ... })`.
+   */
+  readonly recommendedSampling: RecommendedSampling | undefined;
   /** The directory that it was loaded from. */
   readonly directory: string;
   /** @internal */
@@ -56,11 +62,12 @@ export class Model {
   #open = true;
 
   /** @internal */
-  constructor(handle: NativeModel, config: ModelConfig, tokenizer: Tokenizer | undefined, directory: string) {
+  constructor(handle: NativeModel, parts: Pick<Model, "config" | "tokenizer" | "recommendedSampling" | "directory">) {
     this.native = handle;
-    this.config = config;
-    this.tokenizer = tokenizer;
-    this.directory = directory;
+    this.config = parts.config;
+    this.tokenizer = parts.tokenizer;
+    this.recommendedSampling = parts.recommendedSampling;
+    this.directory = parts.directory;
   }
 
   /** The last part of the directory's path. */
@@ -127,8 +134,8 @@ export class Model {
 }
 
 /**
- * Loads a Hugging Face checkpoint directory (config.json, safetensors, tokenizer files), or a hub id from the local cache.
- * Weights are mapped and packed; nothing is downloaded.
+ * Loads a Hugging Face checkpoint directory (config.json, safetensors, tokenizer files), or a hub id from the local cache: Qwen2, Qwen2.5,
+ * Qwen3 or Llama, dense and not quantised. Weights are mapped and packed; nothing is downloaded.
  *
  * Errors: ERR_MODEL_NOT_FOUND, ERR_MODEL_CONFIG, ERR_MODEL_UNSUPPORTED, ERR_MODEL_TENSOR, ERR_SAFETENSORS, ERR_DTYPE, ERR_CPU_UNSUPPORTED.
  *
@@ -150,6 +157,7 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   checkSignal(signal);
   const checkpoint = readCheckpoint(directory);
   const config = parseModelConfig(checkpoint.config, checkpoint.configFile);
+  const recommendedSampling = readRecommendedSampling(checkpoint.directory);
   const tokenizer = await loadTokenizer(checkpoint.directory).catch((error: unknown) => {
     if ((error as { code?: string }).code === "ERR_TOKENIZER_NOT_FOUND") return undefined;
     throw error;
@@ -162,5 +170,5 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
     if (code === "ERR_MODEL_TENSOR") fail(code, `${checkpoint.directory}: ${message}`, error);
     throw error;
   });
-  return new Model(handle, config, tokenizer, checkpoint.directory);
+  return new Model(handle, { config, tokenizer, recommendedSampling, directory: checkpoint.directory });
 }

@@ -3,7 +3,14 @@ import path from "node:path";
 import type { Trainer } from "../trainer/trainer.js";
 import { toBf16, writeSafetensors, type TensorData } from "./safetensors.js";
 
-const FILES = ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+const FILES = [
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "chat_template.jinja",
+];
 
 /**
  * Writes the model of a full training as a Hugging Face directory: model.safetensors, config.json and the tokenizer's files of the checkpoint
@@ -14,9 +21,19 @@ export async function saveModel(
   directory: string,
   { dtype = "float32" }: { dtype?: "float32" | "bfloat16" } = {},
 ): Promise<void> {
+  await writeModel(trainer, (name) => trainer.parameter(name), directory, dtype);
+}
+
+/** {@link saveModel} of the values that `read` gives. @internal */
+export async function writeModel(
+  trainer: Trainer,
+  read: (name: string) => Float32Array,
+  directory: string,
+  dtype: "float32" | "bfloat16",
+): Promise<void> {
   await mkdir(directory, { recursive: true });
   const tensors = trainer.parameters().map(({ name, shape }): TensorData => {
-    const data = trainer.parameter(name);
+    const data = read(name);
     return dtype === "bfloat16"
       ? { name, dtype: "BF16", shape, data: toBf16(data) }
       : { name, dtype: "F32", shape, data };

@@ -41,6 +41,7 @@ export class Tokenizer {
   readonly #encoder: Encoder;
   #bytes: readonly Uint8Array[] | undefined;
   #template: Template | undefined;
+  #bosFirst: boolean | undefined;
 
   constructor(files: TokenizerFiles) {
     this.file = files.file;
@@ -78,6 +79,17 @@ export class Tokenizer {
       fail("ERR_TOKENIZER_INVALID", `Expected a token for ${token} in ${this.file}, which has no unknown token either`);
     }
     return ids as number[];
+  }
+
+  /**
+   * Ids of a prompt that a model goes on from: as {@link encode}, behind the BOS token where the tokenizer puts one before every text (as
+   * Llama's does) and the prompt does not begin with it (as chat templates let it).
+   */
+  encodePrompt(text: string): number[] {
+    const ids = this.encode(text);
+    this.#bosFirst ??= this.encode("", { addSpecialTokens: true })[0] === this.bosTokenId;
+    const { bosTokenId } = this;
+    return !this.#bosFirst || bosTokenId === undefined || ids[0] === bosTokenId ? ids : [bosTokenId, ...ids];
   }
 
   /**

@@ -25,10 +25,20 @@ export type Inspection = { directory: string } & (
       alpha: number;
       rsLora: boolean;
       targets: string[];
+      /** Other ranks and alphas of some modules. */
+      rankPattern: Record<string, number>;
+      alphaPattern: Record<string, number>;
       modules: number;
       parameters: number;
     }
-  | { kind: "checkpoint"; steps: number; roles: string[]; routes: Record<string, string | null> }
+  | {
+      kind: "checkpoint";
+      steps: number;
+      /** Of every parameter, not of adapters. */
+      full: boolean;
+      roles: string[];
+      routes: Record<string, string | null>;
+    }
   | {
       kind: "run";
       config: RunDescription;
@@ -72,19 +82,20 @@ async function isRun(directory: string): Promise<boolean> {
 }
 
 async function inspectAdapter(directory: string): Promise<Inspection> {
-  const { rank, alpha, rsLora, targets, pairs } = await readPeft(directory);
+  const { pairs, ...info } = await readPeft(directory);
   const parameters = [...pairs.values()].reduce((sum, { a, b }) => sum + a.length + b.length, 0);
-  return { kind: "adapter", directory, rank, alpha, rsLora, targets, modules: pairs.size, parameters };
+  return { kind: "adapter", ...info, modules: pairs.size, parameters };
 }
 
 async function inspectTrainer(directory: string): Promise<Inspection> {
   const file = path.join(directory, "trainer.json");
-  const { steps, roles, routes } = JSON.parse(await readFile(file, "utf8")) as {
+  const { steps, full, roles, routes } = JSON.parse(await readFile(file, "utf8")) as {
     steps: number;
+    full?: number;
     roles: string[];
     routes: Record<string, string | null>;
   };
-  return { kind: "checkpoint", directory, steps, roles, routes };
+  return { kind: "checkpoint", directory, steps, full: full !== undefined, roles, routes };
 }
 
 function inspectModel(directory: string): Inspection {

@@ -60,6 +60,11 @@ const agent = z.strictObject({
     .describe("Tokens of prompt, answer and tool output together. Without it: the model's limit, at most 4096."),
   sampling: sampling.prefault({}),
   concurrency: count.max(65536).default(64).describe("Answers that are written at the same time."),
+  cacheTokens: z
+    .exactOptional(count)
+    .describe(
+      "Tokens of all answers being written for which the cache has room; at least maxLength. Without it: what concurrency and maxLength need, up to half of the free memory.",
+    ),
   toolTimeout: count.default(30_000).describe("Milliseconds until a tool that has not answered counts as failed."),
   onToolError: z
     .enum(["observe", "finish", "throw"])
@@ -125,9 +130,12 @@ export const runSchema = z.strictObject({
   optimizer: optimizer.prefault({}),
   objective: objective.prefault({}),
   crossRole: z
-    .enum(["flow", "stop"])
+    .enum(["flow", "stop", "exact"])
     .default("flow")
-    .describe("Gradients through the keys and values of another role's tokens: as autograd has them, or cut."),
+    .describe(
+      'What a role\'s loss gives other roles\' adapters, through keys and values: "flow" (as autograd has it), "stop" (no gradient passes ' +
+        'there), "exact" (each adapter gets its own roles\' loss, along every path; a backward pass each).',
+    ),
   microBatchTokens: count.default(8192).describe("Tokens of one forward and backward pass; changes no result."),
   steps: count.default(100).describe("Optimizer steps."),
   questionsPerStep: count.default(32).describe("Questions of one step."),

@@ -113,7 +113,7 @@ function rolloutParts(
   tokenizer: Tokenizer,
 ): RolloutParts {
   const { roles, base, spans, output, answer, sampling, concurrency } = agent;
-  const { actionBudget, maxLength, toolTimeout, onToolError, prompt: template } = agent;
+  const { actionBudget, maxLength, cacheTokens, toolTimeout, onToolError, prompt: template } = agent;
   const prompt = ({ question }: Question): string => {
     const content = fill(template, { question });
     if (!agent.chat) return content;
@@ -125,9 +125,11 @@ function rolloutParts(
     reward: exactMatchReward(answer),
     sampling,
     concurrency,
+    ...(cacheTokens !== undefined && { cacheTokens }),
     actionBudget,
     maxLength,
     prompt,
+    addBos: !agent.chat, // a chat template says itself how a text begins
     output,
     answer,
     toolTimeout,

@@ -5,6 +5,7 @@ import { z } from "zod";
 import { Adapters } from "../adapters/adapters.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
+import { writeModel } from "../model/save.js";
 import { numericsVersion } from "../numerics.js";
 import { readSafetensors, writeSafetensors, type TensorData } from "../model/safetensors.js";
 import type { Trainer } from "./trainer.js";
@@ -15,22 +16,28 @@ const schema = z.object({
   /** Of the package that wrote it. */
   numericsVersion: whole.default(1),
   steps: whole,
-  roles: z.array(z.string()).min(1),
+  roles: z.array(z.string()),
   routes: z.record(z.string(), z.string().nullable()),
   /** Optimizer steps by adapter. */
   adapters: z.record(z.string(), whole),
+  /** Optimizer steps of full training, which has no adapters. */
+  full: whole.optional(),
 });
 type State = z.infer<typeof schema>;
 
-/** adapters/NAME (PEFT), optimizer.safetensors (moments), trainer.json (written last: a directory with it is complete). */
+/**
+ * adapters/NAME (PEFT) or model (f32), optimizer.safetensors (moments, by adapter or by parameter), trainer.json (written last: a directory with
+ * it is complete).
+ */
 export async function writeState(trainer: Trainer, directory: string): Promise<void> {
   const { adapters } = trainer;
-  if (adapters === undefined)
-    fail("ERR_UNSUPPORTED", "Expected a trainer of adapters: full training is saved by saveModel()");
   await mkdir(directory, { recursive: true });
-  for (const name of adapters.names) await adapters.save(path.join(directory, "adapters", name), name);
+  if (adapters === undefined)
+    await writeModel(trainer, (name) => trainer.native.parameter(name), path.join(directory, "model"), "float32");
+  for (const name of adapters?.names ?? []) await adapters?.save(path.join(directory, "adapters", name), name);
   const { steps, first, second } = trainer.native.state();
-  const tensors = adapters.names.flatMap((name, i): TensorData[] =>
+  const names = adapters?.names ?? trainer.parameters().map(({ name }) => name);
+  const tensors = names.flatMap((name, i): TensorData[] =>
     [first[i] as Float32Array, second[i] as Float32Array].map((data, k) => ({
       name: `${name}.${k === 0 ? "exp_avg" : "exp_avg_sq"}`,
       dtype: "F32",
@@ -43,9 +50,10 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
     version: 1,
     numericsVersion,
     steps: trainer.steps,
-    roles: [...adapters.roles],
-    routes: { ...adapters.routes },
-    adapters: Object.fromEntries(adapters.names.map((name, i) => [name, steps[i] ?? 0])),
+    roles: [...trainer.roles],
+    routes: { ...adapters?.routes },
+    adapters: Object.fromEntries((adapters?.names ?? []).map((name, i) => [name, steps[i] ?? 0])),
+    ...(adapters === undefined ? { full: steps[0] ?? 0 } : {}),
   };
   const file = path.join(directory, "trainer.json");
   await writeFile(`${file}.partial`, `${JSON.stringify(state, null, 2)}\n`);
@@ -56,7 +64,7 @@ export async function readState(
   directory: string,
   model: Model,
   allowOtherNumerics: boolean,
-  make: (adapters: Adapters) => Trainer,
+  make: (adapters: Adapters | undefined) => Trainer,
 ): Promise<{ trainer: Trainer; steps: number }> {
   const file = path.join(directory, "trainer.json");
   if (!existsSync(file)) fail("ERR_CHECKPOINT", `Expected a complete checkpoint but ${file} does not exist`);
@@ -79,19 +87,53 @@ export async function readState(
         "that never stopped. allowOtherNumerics: true goes on all the same",
     );
   }
+  if (state.full !== undefined) {
+    const trainer = make(undefined);
+    await readParameters(trainer, path.join(directory, "model", "model.safetensors"));
+    const names = trainer.parameters().map(({ name }) => name);
+    await readMoments(trainer, directory, names, () => state.full ?? 0);
+    return { trainer, steps: state.steps };
+  }
   const names = Object.keys(state.adapters);
   const lost = Object.values(state.routes).find((name) => name !== null && !names.includes(name));
   if (lost !== undefined)
     fail("ERR_CHECKPOINT", `${file}: Expected routes to ${names.join(", ")} but received ${lost}`);
   const folders = new Map(names.map((name) => [name, path.join(directory, "adapters", name)]));
   const trainer = make(await Adapters.restore(model, state.roles, state.routes, folders));
-  const moments = await readSafetensors(path.join(directory, "optimizer.safetensors"));
+  await readMoments(trainer, directory, names, (name) => state.adapters[name] ?? 0);
+  return { trainer, steps: state.steps };
+}
+
+async function readMoments(
+  trainer: Trainer,
+  directory: string,
+  names: readonly string[],
+  steps: (name: string) => number,
+): Promise<void> {
+  const file = path.join(directory, "optimizer.safetensors");
+  const moments = await readSafetensors(file);
   names.forEach((name, i) => {
     const first = moments.get(`${name}.exp_avg`)?.data;
     const second = moments.get(`${name}.exp_avg_sq`)?.data;
-    if (first === undefined || second === undefined)
-      fail("ERR_CHECKPOINT", `Expected moments of adapter ${name} in ${directory}`);
-    trainer.native.restore(i, state.adapters[name] ?? 0, first, second);
+    if (first === undefined || second === undefined) fail("ERR_CHECKPOINT", `Expected moments of ${name} in ${file}`);
+    try {
+      trainer.native.restore(i, steps(name), first, second);
+    } catch (error) {
+      fail("ERR_CHECKPOINT", `${file}: moments of ${name}: ${(error as Error).message}`, error);
+    }
   });
-  return { trainer, steps: state.steps };
+}
+
+/** All parameters of a full training, in place of those that its model was loaded with. */
+async function readParameters(trainer: Trainer, file: string): Promise<void> {
+  const stored = await readSafetensors(file);
+  const values = trainer.parameters().map(({ name, shape }) => {
+    const found = stored.get(name);
+    if (found === undefined || found.shape.join() !== shape.join()) {
+      const what = found === undefined ? "it is missing" : `received [${found.shape.join(", ")}]`;
+      fail("ERR_CHECKPOINT", `Expected ${name} [${shape.join(", ")}] of ${trainer.model.name} in ${file} but ${what}`);
+    }
+    return [name, found.data] as const;
+  });
+  await trainer.native.setParameters(Object.fromEntries(values)).promise;
 }

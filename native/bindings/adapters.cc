@@ -23,7 +23,7 @@ ModuleAddress module_address(const Model& model, const std::string& name) {
                                    std::to_string(model.config().layers - 1) + ") but received " + name);
 }
 
-/// new NativeAdapters(model, [{ name, rank, alpha, rsLora, targets: string[] }])
+/// new NativeAdapters(model, [{ name, rsLora, modules: [{ module, rank, alpha }] }]): the modules that carry a pair.
 AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<AdaptersObject>(info) {
   guard(info.Env(), [&] {
     adapters_ = std::make_shared<SharedAdapters>();
@@ -31,25 +31,14 @@ AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWra
     auto list = info[1].As<Napi::Array>();
     for (uint32_t i = 0; i < list.Length(); i++) {
       auto o = object_argument(list.Get(i), "adapters");
-      AdapterSpec spec;
-      spec.rank = int(integer_argument(o.Get("rank"), "rank", 1, 4096));
-      spec.alpha = number_argument(o.Get("alpha"), "alpha");
+      AdapterSpec spec(*adapters_->model->model);
       spec.rs_lora = boolean_argument(o.Get("rsLora"), "rsLora");
-      auto targets = o.Get("targets").As<Napi::Array>();
-      for (auto& group : spec.targets) group.assign(group.size(), false);
-      for (uint32_t t = 0; t < targets.Length(); t++) {
-        std::string wanted = string_argument(targets.Get(t), "targets");
-        bool found = false;
-        for (int g = 0; g < kGroups; g++)
-          for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) {
-            const std::string& name = kModuleNames[size_t(g)][m];
-            if (name.substr(name.find('.') + 1) == wanted) spec.targets[size_t(g)][m] = found = true;
-          }
-        if (!found)
-          throw Error(
-              "ERR_NO_MODULE",
-              "Expected targets among q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj but received " +
-                  wanted);
+      auto modules = o.Get("modules").As<Napi::Array>();
+      for (uint32_t m = 0; m < modules.Length(); m++) {
+        auto module = object_argument(modules.Get(m), "modules");
+        ModuleAddress at = module_address(*adapters_->model->model, string_argument(module.Get("module"), "module"));
+        spec.layers[size_t(at.layer)][size_t(at.group)][size_t(at.module)] = {
+            int(integer_argument(module.Get("rank"), "rank", 1, 4096)), number_argument(module.Get("alpha"), "alpha")};
       }
       adapters_->store->names.push_back(string_argument(o.Get("name"), "name"));
       adapters_->store->adapters.push_back(std::make_shared<Adapter>(*adapters_->model->model, spec));
@@ -66,6 +55,13 @@ namespace {
 void refuse_while(const std::atomic<int>& jobs) {
   if (jobs.load() > 0)
     throw Error("ERR_BUSY", "Expected no training step to be running while adapters are used: await it first");
+}
+
+/// ERR_NO_MODULE unless the module carries a pair.
+void check_pair(const AdapterStore& store, size_t index, const ModuleAddress& at, const std::string& name) {
+  if (store.adapters[index]->a(at.layer, at.group, at.module).rows == 0)
+    throw Error("ERR_NO_MODULE",
+                "Expected a module among the targets of adapter " + store.names[index] + " but received " + name);
 }
 
 std::vector<float> read_dense(Backend& b, const Tensor& t) {
@@ -92,7 +88,9 @@ Napi::Value AdaptersObject::get(const Napi::CallbackInfo& info) {
     refuse_while(adapters_->users);
     const Model& model = *adapters_->model->model;
     auto index = size_t(integer_argument(info[0], "adapter", 0, int64_t(adapters_->store->adapters.size()) - 1));
-    ModuleAddress at = module_address(model, string_argument(info[1], "module"));
+    std::string name = string_argument(info[1], "module");
+    ModuleAddress at = module_address(model, name);
+    check_pair(*adapters_->store, index, at, name);
     const Adapter& adapter = *adapters_->store->adapters[index];
     auto a = read_dense(model.backend(), adapter.a(at.layer, at.group, at.module));
     Tensor bt = adapter.bt(at.layer, at.group, at.module);
@@ -118,9 +116,7 @@ void AdaptersObject::set(const Napi::CallbackInfo& info) {
     auto a = typed_array_argument<float>(info[2], "a");
     auto b = typed_array_argument<float>(info[3], "b");
     auto& slot = adapters_->store->adapters[index];
-    if (!slot->spec().targets[size_t(at.group)][size_t(at.module)])
-      throw Error("ERR_NO_MODULE", "Expected a module among the targets of adapter " + adapters_->store->names[index] +
-                                       " but received " + name);
+    check_pair(*adapters_->store, index, at, name);
     Tensor ta = slot->a(at.layer, at.group, at.module), tb = slot->bt(at.layer, at.group, at.module);
     if (int64_t(a.size()) != ta.rows * ta.cols || int64_t(b.size()) != tb.rows * tb.cols)
       throw Error("ERR_SHAPE", "Expected a [" + std::to_string(ta.rows) + ", " + std::to_string(ta.cols) + "] and b [" +

@@ -20,7 +20,9 @@ struct LoadedModel {
   std::vector<std::unique_ptr<unsigned char[]>> copies;  // of tensors that are not aligned within their file
   std::map<std::string, StoredTensor> tensors;
   std::unique_ptr<Model> model;
+  std::shared_ptr<Memory> masters;  // of full training; null until there is one
   std::unique_ptr<Arena> arena;
+  IdleDecodeMemory decode_memory;
 };
 
 /// Adapters belong to a model and keep it alive.
@@ -74,6 +76,8 @@ class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
  private:
   struct State;
   Napi::Value accumulate(const Napi::CallbackInfo& info);
+  Napi::Value leak(const Napi::CallbackInfo& info);
+  Napi::Value set_parameters(const Napi::CallbackInfo& info);
   Napi::Value apply(const Napi::CallbackInfo& info);
   void zero(const Napi::CallbackInfo& info);
   Napi::Value gradient(const Napi::CallbackInfo& info);
@@ -101,6 +105,9 @@ class GeneratorObject : public Napi::ObjectWrap<GeneratorObject> {
   void interrupt(const Napi::CallbackInfo& info);
   Napi::Value take(const Napi::CallbackInfo& info);
   Napi::Value runnable(const Napi::CallbackInfo& info);
+  Napi::Value stats(const Napi::CallbackInfo& info);
+  void close(const Napi::CallbackInfo& info);
+  Generator& idle() const;
   std::shared_ptr<State> state_;
 };
 

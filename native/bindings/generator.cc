@@ -76,7 +76,8 @@ RouterConfig router_config(const Napi::Value& value) {
   return config;
 }
 
-/// new NativeGenerator(model, adapters | null, { maxSequences, maxLength, tokenBytes, router, adapterOfRole })
+/// new NativeGenerator(model, adapters | null, { maxSequences, maxLength, cacheTokens?, chunk?, tokenBytes, router,
+/// adapterOfRole })
 GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<GeneratorObject>(info) {
   guard(info.Env(), [&] {
     state_ = std::make_shared<State>();
@@ -86,6 +87,9 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
     Generator::Options options;
     options.max_sequences = integer_argument(o.Get("maxSequences"), "maxSequences", 1, 1 << 20);
     options.max_length = integer_argument(o.Get("maxLength"), "maxLength", 2, 1 << 24);
+    if (auto tokens = o.Get("cacheTokens"); !tokens.IsUndefined())
+      options.cache_tokens = integer_argument(tokens, "cacheTokens", 1, int64_t(1) << 40);
+    if (auto chunk = o.Get("chunk"); !chunk.IsUndefined()) options.chunk = integer_argument(chunk, "chunk", 1, 1 << 24);
     options.token_bytes = byte_arrays(o.Get("tokenBytes"), "tokenBytes");
     options.router = router_config(o.Get("router"));
     options.adapter_of_role = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
@@ -96,15 +100,23 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
     bool known = options.router.base < roles;
     for (const auto& span : options.router.spans) known = known && span.role < roles;
     if (!known) throw Error("ERR_ROLE_RANGE", "Expected a route for every role of the router");
-    state_->generator = std::make_unique<Generator>(*state_->model->model, std::move(adapters), std::move(options));
+    state_->generator = std::make_unique<Generator>(*state_->model->model, std::move(adapters), std::move(options),
+                                                    &state_->model->decode_memory);
   });
+}
+
+/// The generator, while no step runs.
+Generator& GeneratorObject::idle() const {
+  if (state_->running) throw Error("ERR_BUSY", "Expected the decoding that is running to end first");
+  if (!state_->generator) throw Error("ERR_CLOSED", "Expected a generator that has not been closed");
+  return *state_->generator;
 }
 
 /// add(ids, { temperature, topP, topK, seed: BigInt, stream: BigInt, maxNewTokens, stopIds: Int32Array }) -> number
 Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running while a sequence is added");
+    Generator& generator = idle();
     Generator::Request request;
     request.ids = copy_argument<int32_t>(info[0], "inputIds");
     auto o = object_argument(info[1], "request");
@@ -114,15 +126,14 @@ Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
     request.key = {word_argument(o.Get("seed"), "seed"), word_argument(o.Get("stream"), "stream")};
     request.max_new_tokens = integer_argument(o.Get("maxNewTokens"), "maxNewTokens", 1);
     request.stop_ids = copy_argument<int32_t>(o.Get("stopIds"), "stopIds");
-    return Napi::Number::New(env, double(state_->generator->add(std::move(request))));
+    return Napi::Number::New(env, double(generator.add(std::move(request))));
   });
 }
 
 void GeneratorObject::append(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running while tokens are appended");
-    state_->generator->append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50),
-                              typed_array_argument<int32_t>(info[1], "ids"));
+    idle().append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50),
+                  typed_array_argument<int32_t>(info[1], "ids"));
   });
 }
 
@@ -130,7 +141,7 @@ void GeneratorObject::append(const Napi::CallbackInfo& info) {
 Napi::Value GeneratorObject::run(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    if (state_->running) throw Error("ERR_BUSY", "Expected the decoding that is running to end first");
+    idle();
     int64_t steps = integer_argument(info[0], "steps", 1);
     auto state = state_;
     auto events = std::make_shared<std::vector<Generator::Event>>();
@@ -172,8 +183,7 @@ void GeneratorObject::interrupt(const Napi::CallbackInfo&) { state_->interrupt.s
 Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running while a sequence is taken");
-    auto result = state_->generator->take(integer_argument(info[0], "sequence", 0, int64_t(1) << 50));
+    auto result = idle().take(integer_argument(info[0], "sequence", 0, int64_t(1) << 50));
     auto out = Napi::Object::New(env);
     out.Set("ids", to_typed_array<int32_t>(env, result.ids));
     out.Set("roles", to_typed_array<int8_t>(env, result.roles));
@@ -184,9 +194,34 @@ Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value GeneratorObject::runnable(const Napi::CallbackInfo& info) {
-  return guard(info.Env(), [&]() -> Napi::Value {
-    if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running");
-    return Napi::Number::New(info.Env(), double(state_->generator->runnable()));
+  return guard(info.Env(), [&]() -> Napi::Value { return Napi::Number::New(info.Env(), double(idle().runnable())); });
+}
+
+/// stats() -> { steps, sampledTokens, computedTokens, sharedTokens, recomputedTokens, preemptions, peakCacheTokens,
+/// cacheTokens }
+Napi::Value GeneratorObject::stats(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    const Generator& generator = idle();
+    const Generator::Stats stats = generator.stats();
+    auto out = Napi::Object::New(env);
+    out.Set("steps", double(stats.steps));
+    out.Set("sampledTokens", double(stats.sampled));
+    out.Set("computedTokens", double(stats.computed));
+    out.Set("sharedTokens", double(stats.shared));
+    out.Set("recomputedTokens", double(stats.recomputed));
+    out.Set("preemptions", double(stats.preemptions));
+    out.Set("peakCacheTokens", double(stats.peak_pages * KvPages::kPage));
+    out.Set("cacheTokens", double(generator.cache_tokens()));
+    return out;
+  });
+}
+
+/// Gives the memory back, to the model's next generator; idempotent.
+void GeneratorObject::close(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    if (state_->generator) idle();
+    state_->generator.reset();
   });
 }
 
@@ -195,7 +230,8 @@ Napi::Function GeneratorObject::define(Napi::Env env) {
       env, kName,
       {InstanceMethod("add", &GeneratorObject::add), InstanceMethod("append", &GeneratorObject::append),
        InstanceMethod("run", &GeneratorObject::run), InstanceMethod("interrupt", &GeneratorObject::interrupt),
-       InstanceMethod("take", &GeneratorObject::take), InstanceMethod("runnable", &GeneratorObject::runnable)});
+       InstanceMethod("take", &GeneratorObject::take), InstanceMethod("runnable", &GeneratorObject::runnable),
+       InstanceMethod("stats", &GeneratorObject::stats), InstanceMethod("close", &GeneratorObject::close)});
 }
 
 void register_generator(Napi::Env env, Napi::Object exports) {

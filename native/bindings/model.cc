@@ -28,6 +28,16 @@ ModelConfig config_argument(const Napi::Object& o) {
   c.rope_theta = number_argument(o.Get("ropeTheta"), "ropeTheta");
   c.tied = boolean_argument(o.Get("tied"), "tied");
   c.attention_bias = boolean_argument(o.Get("attentionBias"), "attentionBias");
+  c.output_bias = boolean_argument(o.Get("outputBias"), "outputBias");
+  c.mlp_bias = boolean_argument(o.Get("mlpBias"), "mlpBias");
+  c.qk_norm = boolean_argument(o.Get("queryKeyNorm"), "queryKeyNorm");
+  if (Napi::Value scaling = o.Get("ropeScaling"); !scaling.IsNull()) {
+    auto s = object_argument(scaling, "ropeScaling");
+    c.rope_scaling = {number_argument(s.Get("factor"), "factor"),
+                      number_argument(s.Get("lowFrequencyFactor"), "lowFrequencyFactor"),
+                      number_argument(s.Get("highFrequencyFactor"), "highFrequencyFactor"),
+                      number_argument(s.Get("originalMaxPositions"), "originalMaxPositions")};
+  }
   if (c.heads % c.kv_heads != 0 || c.head_dim % 2 != 0)
     throw Error("ERR_MODEL_CONFIG", "Expected heads to be a multiple of kvHeads and an even headDim");
   return c;

@@ -10,16 +10,20 @@
 namespace rolegrad {
 
 struct AdapterSpec {
-  int rank = 8;
-  double alpha = 16;
+  struct Module {
+    int rank = 0;  // 0: no pair
+    double alpha = 0;
+  };
+  /// By layer, group and module.
+  std::vector<std::array<std::vector<Module>, kGroups>> layers;
   bool rs_lora = false;
-  /// By group and module: which linears carry a pair.
-  std::array<std::vector<bool>, kGroups> targets = {{{true, true, true}, {true}, {true, true}, {true}}};
 
-  double scale() const;
+  explicit AdapterSpec(const Model& model);
+  /// alpha / r, or alpha / sqrt(r).
+  double scale(const Module& module) const;
 };
 
-/// Where the pairs of one adapter lie in one flat block: for each layer and group `a` [modules * r, K], then `bt` [r,
+/// Where the pairs of one adapter lie in one flat block: for each layer and group `a` [sum of ranks, K], then `bt` [r,
 /// N_m] a module. Rows are padded to the backend's leading dimension; the padding stays zero through every update.
 class AdapterLayout {
  public:
@@ -56,7 +60,7 @@ class Adapter {
   Tensor flat() const;
   /// The transposes, after parameters have changed.
   void refresh();
-  /// a [r, K] of a module; bt [r, N].
+  /// a [r, K] of a module; bt [r, N]. Without a pair both have no rows.
   Tensor a(int64_t layer, int group, int m) const;
   Tensor bt(int64_t layer, int group, int m) const { return this->group(layer, group).bt[size_t(m)]; }
   size_t bytes() const { return parameters_->bytes() + transposes_->bytes(); }
@@ -77,7 +81,7 @@ class AdapterGradient {
   LoraGradient* group(int64_t layer, int group) { return &groups_[size_t(layer * kGroups + group)]; }
   GradTensor flat() const;
   const AdapterLayout& layout() const { return layout_; }
-  GradTensor a(int64_t layer, int group, int m, int rank) const;
+  GradTensor a(int64_t layer, int group, int m) const;
   GradTensor bt(int64_t layer, int group, int m) const {
     return groups_[size_t(layer * kGroups + group)].bt[size_t(m)];
   }

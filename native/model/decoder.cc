@@ -28,21 +28,32 @@ PackedBatch::PackedBatch(std::span<const int32_t> ids, std::vector<int32_t> cu_s
 
 std::vector<const LoraGroup*> Decoder::lora(const AdapterList& adapters, int64_t layer, int group) const {
   std::vector<const LoraGroup*> set;
-  for (const auto& adapter : adapters) set.push_back(adapter ? &adapter->group(layer, group) : nullptr);
+  for (const auto& adapter : adapters) {
+    const LoraGroup* pairs = adapter ? &adapter->group(layer, group) : nullptr;
+    set.push_back(pairs && pairs->columns() > 0 ? pairs : nullptr);
+  }
   return set;
 }
 
 namespace {
 
-/// Columns that u needs for a group: the widest adapter's modules * rank.
+/// Columns that u needs for a group: the widest adapter's.
 int64_t u_columns(const std::vector<const LoraGroup*>& set) {
   int64_t columns = 0;
   for (const auto* group : set)
-    if (group) columns = std::max(columns, group->a.rows);
+    if (group) columns = std::max(columns, group->columns());
   return columns;
 }
 
 }  // namespace
+
+Tensor Decoder::rotate(const Tensor& normed, const Tensor& x, const Tensor& w, int heads, const Batch& batch) const {
+  Backend& b = model_.backend();
+  if (w.data) b.rmsnorm_heads(normed, x, w, float(model_.config().rms_norm_eps));
+  const Tensor& y = w.data ? normed : x;
+  b.rope(y, heads, int(model_.config().head_dim), batch.positions, model_.rope_frequencies(), false);
+  return y;
+}
 
 Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv,
                         Saved* saved) const {
@@ -57,6 +68,8 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
   b.embed(hidden, model_.embedding(), batch.ids);
   Tensor normed = arena.tensor(rows, c.hidden_size), out = arena.tensor(rows, c.hidden_size);
   Tensor act = arena.tensor(rows, c.intermediate_size);
+  Tensor normed_q = c.qk_norm ? arena.tensor(rows, q_columns) : Tensor{},
+         normed_k = c.qk_norm ? arena.tensor(rows, kv_columns) : Tensor{};
   auto reuse = arena.mark();
   for (int64_t l = 0; l < c.layers; l++) {
     const Layer& layer = model_.layer(l);
@@ -76,10 +89,9 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
 
     b.rmsnorm(normed, hidden, layer.attention_norm, eps);
     run(keep.qkv, normed, kQkv);
-    Tensor q = keep.qkv.col_range(0, q_columns), k = keep.qkv.col_range(q_columns, kv_columns);
+    Tensor q = rotate(normed_q, keep.qkv.col_range(0, q_columns), layer.q_norm, shape.heads, batch);
+    Tensor k = rotate(normed_k, keep.qkv.col_range(q_columns, kv_columns), layer.k_norm, shape.kv_heads, batch);
     Tensor v = keep.qkv.col_range(q_columns + kv_columns, kv_columns);
-    b.rope(q, shape.heads, shape.head_dim, batch.positions, model_.rope_frequencies(), false);
-    b.rope(k, shape.kv_heads, shape.head_dim, batch.positions, model_.rope_frequencies(), false);
     b.kv_write(kv, int(l), shape, k, v, batch.spans);
     b.attention(keep.attention_out, keep.lse, q, kv, int(l), shape, batch.spans);
     run(out, keep.attention_out, kOut);
@@ -121,6 +133,7 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
   Tensor act = arena.tensor(rows, c.intermediate_size), dact = arena.tensor(rows, c.intermediate_size);
   Tensor dgate_up = arena.tensor(rows, 2 * c.intermediate_size);
   Tensor dattention = arena.tensor(rows, q_columns), dqkv = arena.tensor(rows, q_columns + 2 * kv_columns);
+  Tensor normed_q = c.qk_norm ? arena.tensor(rows, q_columns) : Tensor{};
   auto reuse = arena.mark();
   for (int64_t l = c.layers - 1; l >= 0; l--) {
     const Layer& layer = model_.layer(l);
@@ -165,10 +178,17 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
     run(dattention, dh, s.attention_out, kOut);
     Tensor dq = dqkv.col_range(0, q_columns), dk = dqkv.col_range(q_columns, kv_columns);
     Tensor dv = dqkv.col_range(q_columns + kv_columns, kv_columns);
-    b.attention_backward(dq, dk, dv, dattention, s.qkv.col_range(0, q_columns), s.attention_out, s.lse, kv, int(l),
-                         shape, batch.spans, roles);
+    Tensor saved_q = s.qkv.col_range(0, q_columns), saved_k = s.qkv.col_range(q_columns, kv_columns);
+    // Where q is normed its linear's output was saved: the norm and rope are made again, to the same bits.
+    Tensor q = c.qk_norm ? rotate(normed_q, saved_q, layer.q_norm, shape.heads, batch) : saved_q;
+    b.attention_backward(dq, dk, dv, dattention, q, s.attention_out, s.lse, kv, int(l), shape, batch.spans, roles);
     b.rope(dq, shape.heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
     b.rope(dk, shape.kv_heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
+    if (c.qk_norm) {
+      FullGradient::LayerGradient* to = full ? &full->layers[size_t(l)] : nullptr;
+      b.rmsnorm_heads_backward(dq, to ? &to->q_norm : nullptr, dq, saved_q, layer.q_norm, eps, all);
+      b.rmsnorm_heads_backward(dk, to ? &to->k_norm : nullptr, dk, saved_k, layer.k_norm, eps, all);
+    }
     b.rmsnorm(normed, s.input, layer.attention_norm, eps);
     // Below the first layer nothing is trained unless the embedding is.
     bool last = l == 0 && !full;

@@ -32,7 +32,7 @@ struct PackedBatch {
 /// What the backward pass takes from the forward pass, per layer.
 struct SavedLayer {
   Tensor input, middle;            // residual stream before attention and before the MLP
-  Tensor qkv, attention_out, lse;  // q and k after rope
+  Tensor qkv, attention_out, lse;  // q and k after rope; before their norm where the family has one
   Tensor gate_up;
   std::array<Tensor, kGroups> u;
 };
@@ -47,7 +47,7 @@ struct FullGradient {
   GradTensor final_norm;
   struct LayerGradient {
     std::array<std::vector<GradTensor>, kGroups> weight, bias;
-    GradTensor attention_norm, mlp_norm;
+    GradTensor attention_norm, mlp_norm, q_norm, k_norm;
   };
   std::vector<LayerGradient> layers;
 };
@@ -69,6 +69,9 @@ class Decoder {
 
  private:
   std::vector<const LoraGroup*> lora(const AdapterList& adapters, int64_t layer, int group) const;
+  /// q and k as attention takes them: normed by head (into `normed` [T, q and k columns], where the family has it),
+  /// then turned by rope.
+  Tensor rotate(const Tensor& normed, const Tensor& x, const Tensor& w, int heads, const Batch& batch) const;
   const Model& model_;
 };
 

@@ -31,18 +31,14 @@ class Arena {
     used_ = 0;
   }
 
-  /// At least `pages` pages for the keys and values of one pass, kept from pass to pass; what an earlier pass wrote
-  /// there does not matter. Only one such pass at a time.
-  KvPages& kv_pages(Backend& backend, int layers, const AttentionShape& shape, int64_t pages) {
-    Kept* kept = nullptr;
-    for (Kept& k : kept_)
-      if (k.backend == &backend && k.layers == layers && k.shape == shape) kept = &k;
-    if (!kept) kept = &kept_.emplace_back(Kept{&backend, layers, shape, nullptr});
-    if (!kept->pages || kept->pages->pages() < pages) {
-      kept->pages.reset();
-      kept->pages = backend.kv_pages(layers, shape, pages + pages / 4);
+  /// At least `pages` pages for the keys and values of a pass of the one model that this arena serves, kept from pass
+  /// to pass; what an earlier pass wrote there does not matter.
+  KvPages& kv_pages(int layers, const AttentionShape& shape, int64_t pages) {
+    if (!kv_ || kv_->pages() < pages) {
+      kv_.reset();
+      kv_ = backend_.kv_pages(layers, shape, pages + pages / 4);
     }
-    return *kept->pages;
+    return *kv_;
   }
 
   /// What a nested pass gives back: `mark` before it, `release(mark)` after it.
@@ -77,15 +73,8 @@ class Arena {
     return at;
   }
 
-  struct Kept {
-    const Backend* backend;
-    int layers;
-    AttentionShape shape;
-    std::unique_ptr<KvPages> pages;
-  };
-
   Backend& backend_;
-  std::vector<Kept> kept_;  // one, or two with a reference model of another shape
+  std::unique_ptr<KvPages> kv_;
   std::vector<std::unique_ptr<Memory>> blocks_;
   size_t block_ = 0, used_ = 0;
   int64_t allocations_ = 0;

@@ -68,20 +68,27 @@ class PackedWeight {
   DType dtype_ = DType::f32;
 };
 
-/// One adapter's pairs on the modules of one packed weight (method.md, eq. 10). All modules of the group share the rank
-/// r. `a` and `bt` are the parameters; `at` and `b` are their transposes, kept by refresh_lora() after every change.
+/// One adapter's pairs on the modules of one packed weight (method.md, eq. 10), each with a rank and a scale of its
+/// own. `a` and `bt` are the parameters; `at` and `b` are their transposes, kept by refresh_lora() after every change.
 struct LoraGroup {
-  int rank = 0;
-  float scale = 0;  // alpha / r, or alpha / sqrt(r)
-  // [modules]: a module outside `targets` has no pair; its columns of u and du are 0.
-  std::vector<bool> present;
-  Tensor a;                // [modules * r, K], module m in rows m * r ..
+  struct Module {
+    int rank = 0;        // 0: no pair
+    float scale = 0;     // alpha / r, or alpha / sqrt(r)
+    int64_t column = 0;  // its r columns of u and du, and rows of a, begin here
+  };
+  std::vector<Module> modules;
+  Tensor a;                // [columns, K]
   std::vector<Tensor> bt;  // per module [r, N_m]
-  Tensor at;               // [K, modules * r]
+  Tensor at;               // [K, columns]
   std::vector<Tensor> b;   // per module [N_m, r]
+
+  void add(int rank, float scale) { modules.push_back({rank, scale, columns()}); }
+  /// Of u and du: the sum of the ranks.
+  int64_t columns() const { return modules.empty() ? 0 : modules.back().column + modules.back().rank; }
 };
 
-/// The pairs of every adapter on one packed weight, by adapter index; null: that adapter has none there.
+/// The pairs of every adapter on one packed weight, by adapter index; null (or no columns): that adapter has none
+/// there.
 using LoraSet = std::span<const LoraGroup* const>;
 
 /// Where the gradients of one LoraGroup are summed: the shapes of `a` and `bt`.
@@ -110,7 +117,6 @@ struct SequenceSpan {
 struct AttentionShape {
   int heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0;  // 1 / sqrt(head_dim)
-  bool operator==(const AttentionShape&) const = default;
 };
 
 /// What the masked policy loss needs for each row of the head (method.md, section 3).
@@ -166,9 +172,11 @@ class Backend {
   virtual void embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) = 0;
   /// y [T, H] = x / sqrt(mean(x^2) + eps) * w, w [1, H].
   virtual void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) = 0;
-  /// y [T, N] = x [T, K] w^T + bias + u bt, u [T, modules * r] = scale * x a^T, each row by the pairs of its own
-  /// adapter (eq. 10). Rows without one get x w^T + bias alone. `u` (may be empty when no adapter is in `lora`) is kept
-  /// for the backward pass; its columns beyond the row's own modules * r are not written.
+  /// The same on each head of a row by itself: y [T, heads * d], x the same, w [1, d]; y may be x.
+  virtual void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) = 0;
+  /// y [T, N] = x [T, K] w^T + bias + u bt, u [T, columns] = scale * x a^T, each row by the pairs of its own adapter
+  /// (eq. 10). Rows without one get x w^T + bias alone. `u` (may be empty when no adapter has pairs in `lora`) is kept
+  /// for the backward pass; its columns beyond those of the row's own adapter are not written.
   virtual void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
                       const Rows& rows) = 0;
   /// In place on `heads` heads of head_dim columns: rotates (x_i, x_{i + d/2}) by position * theta^(-2 i / d);
@@ -179,6 +187,9 @@ class Backend {
   /// k, v [T, kv_heads * d] into the pages of each span at its positions.
   virtual void kv_write(KvPages& kv, int layer, const AttentionShape& shape, const Tensor& k, const Tensor& v,
                         std::span<const SequenceSpan> spans) = 0;
+  /// Page `to` becomes what page `from` holds, in every layer: a sequence that goes on from a page it shares writes to
+  /// a copy.
+  virtual void kv_copy_page(KvPages& kv, int32_t to, int32_t from) = 0;
   /// out [T, heads * d], lse [T, heads]: causal attention of q [T, heads * d] over positions 0 .. its own of its
   /// sequence. Keys are walked in splits of 512, each with a fresh (max, sum, out), combined in increasing order.
   virtual void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,
@@ -194,9 +205,15 @@ class Backend {
   /// logprob, lse [R, 1]: log softmax(h w^T / temperature) at targets [R], and its log-sum-exp; never R x V logits.
   virtual void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
                              std::span<const int32_t> targets, float temperature) = 0;
+  /// The same bits, and from the same pass over the vocabulary mean [R, H] = sum_v softmax(h w^T / temperature)_v w_v
+  /// for the rows that are `wanted` [R] (others are left as they are, or hold their mean): all that
+  /// head_mean_backward needs of the head.
+  virtual void head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                                  const PackedWeight& head, std::span<const int32_t> targets, float temperature,
+                                  std::span<const uint8_t> wanted) = 0;
 
   // ---- backward
-  /// dx [T, K] (+)= dy w + du a; du [T, modules * r] = scale * dy b by the row's adapter, kept for lora_gradient.
+  /// dx [T, K] (+)= dy w + du a; du [T, columns] = scale * dy b by the row's adapter, kept for lora_gradient.
   virtual void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
                                LoraSet lora, const Rows& rows, bool accumulate) = 0;
   /// du alone, where dx is not needed (the first layer under a frozen embedding).
@@ -211,6 +228,10 @@ class Backend {
   /// dx (+)= gradient of rmsnorm; dw [1, H] += unless null.
   virtual void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
                                 const Tensor& w, float eps, const Rows::Group& group, bool accumulate) = 0;
+  /// dx = gradient of rmsnorm_heads (dx may be dy); dw [1, d] += unless null: one chain over the rows of a sequence and
+  /// within a row over its heads.
+  virtual void rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                                      const Tensor& w, float eps, const Rows::Group& group) = 0;
   /// dq [T, heads d], dk, dv [T, kv_heads d] (overwritten), for whole sequences (start 0). With `roles` [T] not empty
   /// the gradient does not pass through the key or value of a position whose role differs from the query's (crossRole
   /// "stop").
@@ -225,6 +246,11 @@ class Backend {
   virtual void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                              const PackedWeight& head, std::span<const int32_t> targets,
                              std::span<const float> coefficient, float temperature, const Rows::Group& group) = 0;
+  /// dh [R, H] = coefficient[r] / temperature * (mean - w_target): head_backward without dw, and without a second pass
+  /// over the vocabulary. Rows of coefficient 0 are 0, whatever their mean.
+  virtual void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
+                                  std::span<const int32_t> targets, std::span<const float> coefficient,
+                                  float temperature) = 0;
   /// dtable [V, H] += rows of dx [T, H] by ids.
   virtual void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
                               const Rows::Group& group) = 0;
@@ -238,6 +264,8 @@ class Backend {
                                        const PolicyLossInput& input) = 0;
   /// *sum += the sum of squares of g; `sum` is a scalar in backend memory.
   virtual void sum_of_squares(double* sum, const GradTensor& g) = 0;
+  /// y += x.
+  virtual void add(const GradTensor& y, const GradTensor& x) = 0;
   /// Decoupled weight decay Adam with torch's update rule; g is scaled by min(1, max_norm / (sqrt(*sum) + 1e-6)) first.
   virtual void adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,
                      const double* sum_of_squares) = 0;

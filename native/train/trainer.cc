@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -33,15 +34,24 @@ Targets targets_of(std::span<const int32_t> ids, std::span<const int32_t> cu_seq
 
 struct HeadRows {
   Tensor raw, normed, logprob, lse;
+  Tensor mean;  // of head_logprobs_mean, where it was asked for
 };
 
-HeadRows run_head(const Model& model, Arena& arena, const Tensor& hidden, const Targets& targets, float temperature) {
+/// `taught` [rows]: which rows a gradient may come back to; empty: no mean is made.
+HeadRows run_head(const Model& model, Arena& arena, const Tensor& hidden, const Targets& targets, float temperature,
+                  std::span<const uint8_t> taught) {
   Backend& b = model.backend();
   int64_t n = int64_t(targets.positions.size()), h = model.config().hidden_size;
-  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1)};
+  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1), {}};
   b.gather_rows(rows.raw, hidden, targets.positions);
   b.rmsnorm(rows.normed, rows.raw, model.final_norm(), float(model.config().rms_norm_eps));
-  b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature);
+  if (taught.empty()) {
+    b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature);
+  } else {
+    rows.mean = arena.tensor(n, h);
+    b.head_logprobs_mean(rows.logprob, rows.lse, rows.mean, rows.normed, model.head(), targets.ids, temperature,
+                         taught);
+  }
   return rows;
 }
 
@@ -52,7 +62,7 @@ std::vector<float> read_column(Backend& b, const Tensor& column) {
 }
 
 KvPages& pages_for(const Model& model, Arena& arena, int64_t pages) {
-  return arena.kv_pages(model.backend(), int(model.config().layers), model.attention_shape(), pages);
+  return arena.kv_pages(int(model.config().layers), model.attention_shape(), pages);
 }
 
 }  // namespace
@@ -69,7 +79,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   result.logprobs.assign(ids.size(), 0);
   Targets targets = targets_of(ids, cu_seqlens, [&](size_t i) { return wanted.empty() || wanted[i]; });
   if (!targets.ids.empty()) {
-    HeadRows head = run_head(model, arena, hidden, targets, temperature);
+    HeadRows head = run_head(model, arena, hidden, targets, temperature, {});
     auto values = read_column(b, head.logprob);
     for (size_t i = 0; i < values.size(); i++) result.logprobs[size_t(targets.positions[i]) + 1] = values[i];
   }
@@ -85,11 +95,14 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   return result;
 }
 
-Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store)
+Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model* reference, bool track)
     : model_(model),
       store_(std::move(store)),
+      track_(track),
+      reference_(reference),
       scalar_(model.backend().allocate(sizeof(double))),
       arena_(model.backend()) {
+  if (reference) reference_arena_ = std::make_unique<Arena>(reference->backend());
   for (const auto& adapter : store_->adapters) {
     size_t bytes = adapter->layout().size() * sizeof(float);
     slots_.push_back(
@@ -102,9 +115,74 @@ Trainer::Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model
       full_(std::move(full)),
       reference_(reference),
       scalar_(model.backend().allocate(sizeof(double))),
-      arena_(model.backend()) {}
+      arena_(model.backend()) {
+  if (reference) reference_arena_ = std::make_unique<Arena>(reference->backend());
+}
+
+AdapterGradient* Trainer::entry(RoleGradients& gradients, size_t roles, size_t role, size_t adapter) {
+  gradients.resize(std::max(gradients.size(), roles));
+  gradients[role].resize(slots_.size());
+  auto& own = gradients[role][adapter];
+  if (!own) own = std::make_unique<AdapterGradient>(model_, store_->adapters[adapter]->spec());
+  return own.get();
+}
+
+const AdapterGradient* Trainer::kept(int role, int adapter) const {
+  if (size_t(role) >= kept_.size() || kept_[size_t(role)].empty()) return nullptr;
+  return kept_[size_t(role)][size_t(adapter)].get();
+}
+
+std::vector<Trainer::Pass> Trainer::passes(const LossBatch& in, CrossRole cross_role) {
+  const auto table = in.adapter_of_role;
+  const size_t roles = table.size();
+  std::vector<Pass> list;
+  if (full_ || cross_role != CrossRole::exact) {
+    Pass all{std::vector<bool>(roles + 1, true)};
+    for (auto& slot : slots_) all.sinks.push_back(&slot.gradient);
+    list.push_back(std::move(all));
+  }
+  auto only = [&](size_t adapter, AdapterGradient* sink) {
+    std::vector<AdapterGradient*> sinks(slots_.size(), nullptr);
+    sinks[adapter] = sink;
+    return sinks;
+  };
+  if (!full_ && cross_role == CrossRole::exact)
+    for (size_t a = 0; a < slots_.size(); a++) {
+      Pass own{std::vector<bool>(roles + 1, false), only(a, &slots_[a].gradient)};
+      for (size_t v = 0; v < roles; v++) own.roles[v + 1] = table[v] == int32_t(a);
+      list.push_back(std::move(own));
+    }
+  for (size_t v = 0; track_ && v < roles; v++) {
+    Pass role{std::vector<bool>(roles + 1, false)};
+    role.roles[v + 1] = true;
+    if (cross_role == CrossRole::flow) {
+      for (size_t a = 0; a < slots_.size(); a++) role.sinks.push_back(entry(kept_, roles, v, a));
+    } else {
+      // The loss of a role reaches its own adapter alone: where no other role shares it, that is what the slot has.
+      if (table[v] < 0 || std::count(table.begin(), table.end(), table[v]) < 2) continue;
+      role.sinks = only(size_t(table[v]), entry(kept_, roles, v, size_t(table[v])));
+    }
+    list.push_back(std::move(role));
+  }
+  return list;
+}
 
 LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
+  return run(in, o, passes(in, o.cross_role));
+}
+
+std::vector<float> Trainer::reference_logprobs(const LossBatch& in, float temperature) {
+  std::vector<uint8_t> wanted(in.ids.size());
+  for (size_t i = 0; i < wanted.size(); i++) wanted[i] = in.weight[i] != 0;
+  if (full_ && !reference_)
+    throw Error("ERR_REFERENCE",
+                "Expected a reference model (or refLogprobs) for klCoefficient > 0 in full training but received none");
+  return score(reference_ ? *reference_ : model_, reference_ ? *reference_arena_ : arena_, in.ids, in.cu_seqlens,
+               std::vector<int32_t>(in.ids.size(), -1), {}, temperature, false, wanted)
+      .logprobs;
+}
+
+LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::vector<Pass>& passes) {
   Backend& b = model_.backend();
   const size_t total = in.ids.size();
   LossResult result;
@@ -115,17 +193,8 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
 
   // The reference first: it needs the arena for itself.
   std::vector<float> reference(in.reference_logprob.begin(), in.reference_logprob.end());
-  if (o.kind == ObjectiveKind::policy && o.beta != 0 && reference.empty()) {
-    std::vector<uint8_t> wanted(total);
-    for (size_t i = 0; i < total; i++) wanted[i] = in.weight[i] != 0;
-    if (full_ && !reference_)
-      throw Error(
-          "ERR_REFERENCE",
-          "Expected a reference model (or refLogprobs) for klCoefficient > 0 in full training but received none");
-    reference = score(reference_ ? *reference_ : model_, arena_, in.ids, in.cu_seqlens, std::vector<int32_t>(total, -1),
-                      {}, o.temperature, false, wanted)
-                    .logprobs;
-  }
+  if (o.kind == ObjectiveKind::policy && o.beta != 0 && reference.empty())
+    reference = reference_logprobs(in, o.temperature);
 
   std::vector<int32_t> adapter(total);
   for (size_t t = 0; t < total; t++) adapter[t] = in.roles[t] < 0 ? -1 : in.adapter_of_role[size_t(in.roles[t])];
@@ -136,10 +205,15 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
   Decoder decoder(model_);
   Saved saved;
   Tensor hidden = decoder.forward(arena_, packed.batch, adapters, kv, &saved);
-  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature);
+  const size_t n = targets.ids.size();
+  // Only adapters are trained: one pass over the vocabulary serves loss and gradient. A target without advantage and KL
+  // has no gradient, whatever its ratio.
+  std::vector<uint8_t> taught(full_ ? 0 : n);
+  for (size_t r = 0; r < taught.size(); r++)
+    taught[r] = o.kind == ObjectiveKind::sft || o.beta != 0 || in.advantage[size_t(targets.positions[r]) + 1] != 0;
+  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, taught);
   auto logprob = read_column(b, head.logprob);
 
-  const size_t n = targets.ids.size();
   std::vector<float> coefficient(n), per_token(n), old(n), ref(reference.empty() ? 0 : n);
   std::vector<double> advantage(n), weight(n);
   for (size_t r = 0; r < n; r++) {
@@ -173,15 +247,31 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
 
   int64_t rows = int64_t(total), h = model_.config().hidden_size;
   Tensor dnormed = arena_.tensor(int64_t(n), h), draw = arena_.tensor(int64_t(n), h), dh = arena_.tensor(rows, h);
-  b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,
-                  coefficient, o.temperature, targets.group);
+  if (full_)
+    b.head_backward(dnormed, &full_->sinks().head, head.normed, head.lse, model_.head(), targets.ids, coefficient,
+                    o.temperature, targets.group);
+  else
+    b.head_mean_backward(dnormed, head.mean, model_.head(), targets.ids, coefficient, o.temperature);
   b.rmsnorm_backward(draw, full_ ? &full_->sinks().final_norm : nullptr, dnormed, head.raw, model_.final_norm(),
                      float(model_.config().rms_norm_eps), targets.group, false);
-  b.scatter_rows(dh, draw, targets.positions);
-  std::vector<AdapterGradient*> sinks;
-  for (auto& slot : slots_) sinks.push_back(&slot.gradient);
-  decoder.backward(arena_, dh, packed.batch, adapters, kv, saved, sinks, full_ ? &full_->sinks() : nullptr,
-                   o.stop_cross_role ? in.roles : std::span<const int8_t>{});
+  // Up to here a row depends on its own target alone: passes differ in the rows that they begin with. What the forward
+  // pass saved is left as it was, and every pass works in the memory of the one before.
+  auto reuse = arena_.mark();
+  for (const Pass& pass : passes) {
+    std::vector<int32_t> chosen, positions;
+    for (size_t r = 0; r < n; r++) {
+      if (!pass.roles[size_t(in.roles[size_t(targets.positions[r])] + 1)]) continue;
+      chosen.push_back(int32_t(r));
+      positions.push_back(targets.positions[r]);
+    }
+    if (chosen.empty()) continue;
+    arena_.release(reuse);
+    Tensor begin = draw;
+    if (chosen.size() < n) b.gather_rows(begin = arena_.tensor(int64_t(chosen.size()), h), draw, chosen);
+    b.scatter_rows(dh, begin, positions);
+    decoder.backward(arena_, dh, packed.batch, adapters, kv, saved, pass.sinks, full_ ? &full_->sinks() : nullptr,
+                     o.cross_role == CrossRole::stop ? in.roles : std::span<const int8_t>{});
+  }
   arena_.reset();
   return result;
 }
@@ -230,6 +320,9 @@ std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
 
 void Trainer::zero_gradients() {
   for (auto& slot : slots_) model_.backend().zero(slot.gradient.flat());
+  for (auto& role : kept_)
+    for (auto& gradient : role)
+      if (gradient) model_.backend().zero(gradient->flat());
   if (full_) full_->zero_gradients();
 }
 

@@ -5,8 +5,13 @@ import { createAdapters, Random } from "rolegrad";
 import type { Adapters, Model, PackedInput, Routes, Trainer, TrainingBatch, Trajectory } from "rolegrad";
 import { root } from "./shared.js";
 
-/** The checkpoints of test/fixtures/engine: "tied" is bf16, "untied" f32 with a head of its own. */
-export const checkpoints = { tied: fixture("tied"), untied: fixture("untied") };
+/** The checkpoints of test/fixtures/engine: of Qwen2 "tied" is bf16, "untied" f32 with a head of its own; "qwen3", "llama3". */
+export const checkpoints = {
+  tied: fixture("tied"),
+  untied: fixture("untied"),
+  qwen3: fixture("qwen3"),
+  llama3: fixture("llama3"),
+};
 
 function fixture(name: string): string {
   return path.join(root, "test/fixtures/engine", name);

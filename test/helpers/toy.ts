@@ -52,6 +52,17 @@ export interface ToySizes {
   /** Entries of the vocabulary that the tokenizer does not have. */
   extraTokens?: number;
 }
+/** Rope type llama3; of the toy's four wavelengths the first is short, the second between, the others long. */
+const longContext = {
+  rope_type: "llama3",
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 128,
+};
+
+type Family = "qwen2" | "qwen3" | "llama";
+export const families: readonly Family[] = ["qwen2", "qwen3", "llama"];
 
 const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json"];
 
@@ -61,9 +72,15 @@ const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json"];
  */
 export async function writeToyModel(
   directory: string,
-  options: { tokenizer?: string; tokens?: Record<string, number>; seed?: number; sizes?: ToySizes } = {},
+  options: {
+    tokenizer?: string;
+    tokens?: Record<string, number>;
+    seed?: number;
+    sizes?: ToySizes;
+    family?: Family;
+  } = {},
 ): Promise<Tokenizer> {
-  const { tokenizer: source = worldTokenizer, tokens = likely, seed = 1, sizes = {} } = options;
+  const { tokenizer: source = worldTokenizer, tokens = likely, seed = 1, sizes = {}, family = "qwen2" } = options;
   const tokenizer = await loadTokenizer(source);
   const { hidden = 24, heads = 3, kvHeads = 1, headDim = 8, intermediate = 28, layers = 2, extraTokens = 3 } = sizes;
   const vocabulary = tokenizer.vocabularySize + extraTokens;
@@ -105,13 +122,18 @@ export async function writeToyModel(
       ["mlp.down_proj", hidden, intermediate],
     ] as const) {
       add(`${prefix}.${name}.weight`, [rows, columns], 0.15);
-      if (/[qkv]_proj/.test(name)) add(`${prefix}.${name}.bias`, [rows], 0.1);
+      if (family === "qwen2" && /[qkv]_proj/.test(name)) add(`${prefix}.${name}.bias`, [rows], 0.1);
+    }
+    if (family !== "qwen3") continue;
+    for (const name of ["q_norm", "k_norm"]) {
+      const norm = add(`${prefix}.self_attn.${name}.weight`, [headDim], 0.2);
+      norm.forEach((x, i) => (norm[i] = 1 + x));
     }
   }
   await mkdir(directory, { recursive: true });
   await writeSafetensors(path.join(directory, "model.safetensors"), tensors);
   const config = {
-    model_type: "qwen2",
+    model_type: family,
     vocab_size: vocabulary,
     hidden_size: hidden,
     num_hidden_layers: layers,
@@ -123,6 +145,7 @@ export async function writeToyModel(
     rope_theta: 10000,
     tie_word_embeddings: false,
     max_position_embeddings: 1024,
+    ...(family === "llama" && { rope_scaling: longContext }),
   };
   await writeFile(path.join(directory, "config.json"), JSON.stringify(config));
   for (const file of tokenizerFiles) await copyFile(path.join(source, file), path.join(directory, file));

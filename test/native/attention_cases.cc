@@ -67,6 +67,15 @@ const std::vector<AttentionCase>& pieces_of_sequences() {
   return cases;
 }
 
+const std::vector<AttentionCase>& spans_of_roles() {
+  static const std::vector<AttentionCase> cases{
+      {"roles that change at every page", 2, 1, 16, {{0, 200}}, 64},
+      {"roles that change within pages", 4, 2, 32, {{0, 330}, {0, 90}}, 100},
+      {"a role for more than two pages", 2, 2, 20, {{0, 310}}, 150},
+  };
+  return cases;
+}
+
 AttentionData::AttentionData(AttentionCase case_, uint64_t seed) : test(std::move(case_)) {
   Numbers numbers(seed);
   int64_t rows = 0, positions = 0;
@@ -76,7 +85,8 @@ AttentionData::AttentionData(AttentionCase case_, uint64_t seed) : test(std::mov
   k = numbers.matrix(positions, test.kv_heads * d, 2);
   v = numbers.matrix(positions, test.kv_heads * d);
   dout = numbers.matrix(rows, test.heads * d);
-  for (int64_t t = 0; t < rows; t++) roles.push_back(int8_t(numbers.below(3) - 1));
+  for (int64_t t = 0; t < rows; t++)
+    roles.push_back(test.span ? int8_t(t / test.span % 3 - 1) : int8_t(numbers.below(3) - 1));
 }
 
 AttentionShape AttentionData::shape() const {

@@ -15,16 +15,22 @@ namespace {
 using Bits = std::vector<std::pair<std::string, std::string>>;
 
 /// Odd sizes, a vocabulary of more than one chunk of the head, sequences of more than one page.
-ModelShape golden_shape(DType dtype, bool tied) {
+enum class Family { qwen2, qwen3, llama3 };
+
+ModelShape golden_shape(DType dtype, bool tied, Family family = Family::qwen2) {
   ModelShape s;
-  s.config = {.vocab_size = 1037,
-              .hidden_size = 29,
-              .layers = 2,
-              .heads = 6,
-              .kv_heads = 2,
-              .head_dim = 10,
-              .intermediate_size = 43};
+  s.config.vocab_size = 1037;
+  s.config.hidden_size = 29;
+  s.config.layers = 2;
+  s.config.heads = 6;
+  s.config.kv_heads = 2;
+  s.config.head_dim = 10;
+  s.config.intermediate_size = 43;
   s.config.tied = tied;
+  s.config.attention_bias = family == Family::qwen2;
+  s.config.qk_norm = family == Family::qwen3;
+  if (family == Family::llama3)
+    s.config.rope_scaling = {.factor = 8, .low_factor = 1, .high_factor = 4, .original_positions = 64};
   s.dtype = dtype;
   s.ranks = {3, 8};
   return s;
@@ -104,16 +110,16 @@ AdamWStep step_of(int step) {
 }
 
 /// Three steps of adapters: rollout, step, rollout, ...
-void adapters_run(Bits& out, const std::string& name, std::unique_ptr<Backend> backend, DType dtype, bool tied,
-                  bool stop) {
-  const ModelData data(golden_shape(dtype, tied));
+void adapters_run(Bits& out, const std::string& name, std::unique_ptr<Backend> backend, ModelShape shape,
+                  CrossRole cross_role) {
+  const ModelData data(std::move(shape));
   auto model = data.model(std::move(backend));
   auto store = data.adapters(*model);
   Trainer trainer(*model, store);
   LossOptions options;
   options.beta = 0.05;
   options.temperature = 0.9f;
-  options.stop_cross_role = stop;
+  options.cross_role = cross_role;
   Hash rollouts, gradients, losses;
   for (int step = 0; step < 3; step++) {
     const auto results = roll_out(*model, *store, uint64_t(step));
@@ -149,7 +155,8 @@ void adapters_run(Bits& out, const std::string& name, std::unique_ptr<Backend> b
 void full_run(Bits& out, const std::string& name, std::unique_ptr<Backend> backend, bool tied) {
   const ModelData data(golden_shape(DType::bf16, tied));
   auto model = data.model(std::move(backend), true);
-  Trainer trainer(*model, std::make_unique<FullParameters>(*model, data.tensors()), nullptr);
+  std::shared_ptr<Memory> masters;
+  Trainer trainer(*model, std::make_unique<FullParameters>(*model, data.tensors(), masters), nullptr);
   SequenceData batch(data.shape(), {40, 3, 71});
   batch.roles.assign(batch.roles.size(), -1);
   for (auto kind : {ObjectiveKind::policy, ObjectiveKind::sft}) {
@@ -169,8 +176,11 @@ void full_run(Bits& out, const std::string& name, std::unique_ptr<Backend> backe
 
 Bits golden_bits(std::unique_ptr<Backend> (*make)(const std::string&), const std::string& isa) {
   Bits out;
-  adapters_run(out, "f32, own head, flow:", make(isa), DType::f32, false, false);
-  adapters_run(out, "bf16, tied head, stop:", make(isa), DType::bf16, true, true);
+  adapters_run(out, "f32, own head, flow:", make(isa), golden_shape(DType::f32, false), CrossRole::flow);
+  adapters_run(out, "bf16, tied head, stop:", make(isa), golden_shape(DType::bf16, true, Family::qwen3),
+               CrossRole::stop);
+  adapters_run(out, "bf16, rope of llama3, exact:", make(isa), golden_shape(DType::bf16, false, Family::llama3),
+               CrossRole::exact);
   full_run(out, "full, own head:", make(isa), false);
   full_run(out, "full, tied head:", make(isa), true);
   return out;

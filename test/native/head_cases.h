@@ -90,4 +90,23 @@ inline LogProbs run_logprobs(Backend& backend, const HeadData& data) {
   return {place.read(logprob), place.read(lse)};
 }
 
+struct MeanGradient {
+  Mat logprob, lse, mean, dh;
+};
+
+/// The gradient by way of the mean row: rows of coefficient 0 do not want theirs, unless all are made.
+inline MeanGradient run_mean(Backend& backend, const HeadData& data, bool all = false) {
+  Place place(backend);
+  auto w = pack(backend, data);
+  const int64_t n = data.h.rows;
+  Tensor logprob = place.poison(n, 1), lse = place.poison(n, 1), mean = place.poison(n, data.shape.h),
+         dh = place.poison(n, data.shape.h);
+  std::vector<uint8_t> wanted;
+  for (float c : data.coefficient) wanted.push_back(all || c != 0);
+  backend.head_logprobs_mean(logprob, lse, mean, place.put(data.h), *w, data.targets, data.shape.temperature, wanted);
+  backend.head_mean_backward(dh, mean, *w, data.targets, data.coefficient, data.shape.temperature);
+  place.guards("head_logprobs_mean, " + data.shape.name);
+  return {place.read(logprob), place.read(lse), place.read(mean), place.read(dh)};
+}
+
 }  // namespace rolegrad::testing

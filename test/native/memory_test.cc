@@ -46,13 +46,13 @@ void check_same(const std::string& what, const Use& before) {
 
 ModelShape shape_of(DType dtype, bool tied) {
   ModelShape s;
-  s.config = {.vocab_size = 2037,
-              .hidden_size = 48,
-              .layers = 4,
-              .heads = 4,
-              .kv_heads = 2,
-              .head_dim = 12,
-              .intermediate_size = 500};
+  s.config.vocab_size = 2037;
+  s.config.hidden_size = 48;
+  s.config.layers = 4;
+  s.config.heads = 4;
+  s.config.kv_heads = 2;
+  s.config.head_dim = 12;
+  s.config.intermediate_size = 500;
   s.config.tied = tied;
   s.dtype = dtype;
   s.ranks = {4, 9};
@@ -69,7 +69,7 @@ BACKEND_TEST("a training step of adapters allocates nothing after the first of i
     const SequenceData large(data.shape(), {120, 7, 70}), small(data.shape(), {33, 90});
     LossOptions options;
     options.beta = 0.1;
-    options.stop_cross_role = stop;
+    options.cross_role = stop ? CrossRole::stop : CrossRole::flow;
     auto step = [&](const SequenceData& batch) {
       LossBatch in = batch.batch();
       in.reference_logprob = {};
@@ -90,7 +90,8 @@ BACKEND_TEST("a step of full training allocates nothing after the first of its s
   for (bool tied : {false, true}) {
     const ModelData data(shape_of(DType::bf16, tied));
     auto model = data.model(another(backend), true);
-    Trainer trainer(*model, std::make_unique<FullParameters>(*model, data.tensors()), nullptr);
+    std::shared_ptr<Memory> masters;
+    Trainer trainer(*model, std::make_unique<FullParameters>(*model, data.tensors(), masters), nullptr);
     SequenceData batch(data.shape(), {90, 7, 100});
     batch.roles.assign(batch.roles.size(), -1);
     auto step = [&] {

@@ -17,9 +17,14 @@ ModelShape random_model(int run) {
   c.intermediate_size = choose.between(1, 90);
   c.rope_theta = choose.chance(0.5) ? 10000 : 1000000;
   c.tied = choose.chance(0.5);
-  c.attention_bias = choose.chance(0.7);
+  c.attention_bias = choose.chance(0.6);
+  c.output_bias = choose.chance(0.2);
+  c.mlp_bias = choose.chance(0.2);
+  c.qk_norm = choose.chance(0.3);
+  if (choose.chance(0.3)) c.rope_scaling = {.factor = 8, .low_factor = 1, .high_factor = 4, .original_positions = 64};
   if (choose.chance(0.5)) s.dtype = DType::bf16;
   for (int roles = choose.between(1, 8); roles > 0; roles--) s.ranks.push_back(choose.between(1, 17));
+  s.patterns = choose.chance(0.4);
   s.name = choose.name("hidden " + std::to_string(c.hidden_size) + ", " + std::to_string(c.heads) + " heads on " +
                        std::to_string(c.kv_heads) + " of " + std::to_string(c.head_dim) + ", vocabulary " +
                        std::to_string(c.vocab_size) + ", " + std::to_string(s.ranks.size()) + " roles" +
@@ -43,6 +48,11 @@ ModelData::ModelData(ModelShape shape, uint64_t seed) : shape_(std::move(shape))
       add(module + ".weight", {rows, c.hidden_size}, size);
       if (c.attention_bias) add(module + ".bias", {rows}, 0.3);
     }
+    if (c.qk_norm)
+      for (const char* name : {"q", "k"}) add(prefix + "self_attn." + name + "_norm.weight", {c.head_dim}, 0.3, 1);
+    if (c.output_bias) add(prefix + "self_attn.o_proj.bias", {c.hidden_size}, 0.3);
+    for (auto [name, rows] : {std::pair{"gate", i}, {"up", i}, {"down", c.hidden_size}})
+      if (c.mlp_bias) add(prefix + "mlp." + name + "_proj.bias", {rows}, 0.3);
     add(prefix + "self_attn.o_proj.weight", {c.hidden_size, q}, 1.7 / std::sqrt(double(q)));
     add(prefix + "mlp.gate_proj.weight", {i, c.hidden_size}, size);
     add(prefix + "mlp.up_proj.weight", {i, c.hidden_size}, size);
@@ -70,9 +80,15 @@ std::shared_ptr<AdapterStore> ModelData::adapters(const Model& model, uint64_t s
   Numbers numbers(seed);
   auto store = std::make_shared<AdapterStore>();
   for (size_t v = 0; v < shape_.ranks.size(); v++) {
-    AdapterSpec spec;
-    spec.rank = shape_.ranks[v];
-    spec.alpha = 2 * spec.rank;
+    AdapterSpec spec(model);
+    const int rank = shape_.ranks[v];
+    for (auto& layer : spec.layers)
+      for (auto& group : layer)
+        for (auto& module : group) {
+          module = {rank, 2.0 * rank};
+          // Patterns: another rank for some modules, and some without a pair.
+          if (shape_.patterns && numbers.uniform() < 0.3) module = {numbers.below(rank + 4), 3.0 * rank};
+        }
     auto adapter = std::make_shared<Adapter>(model, spec);
     for (int64_t l = 0; l < shape_.config.layers; l++)
       for (int g = 0; g < kGroups; g++)
@@ -155,9 +171,8 @@ std::vector<double> gradient_values(Trainer& trainer, const Model& model) {
   std::vector<double> out;
   for (size_t v = 0; v < trainer.store()->adapters.size(); v++) {
     const AdapterGradient& gradient = trainer.slot(int(v)).gradient;
-    const int rank = trainer.store()->adapters[v]->spec().rank;
     each_module(model, [&](int64_t l, int g, int m) {
-      append(out, model.backend(), gradient.a(l, g, m, rank));
+      append(out, model.backend(), gradient.a(l, g, m));
       append(out, model.backend(), gradient.bt(l, g, m));
     });
   }

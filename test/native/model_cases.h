@@ -18,6 +18,7 @@ struct ModelShape {
   ModelConfig config;
   DType dtype = DType::f32;
   std::vector<int> ranks;  // of the adapters; role i runs adapter i
+  bool patterns = false;   // some modules have another rank, or no pair
 };
 
 /// Shapes that are multiples of nothing: odd vocabularies (at times more than a chunk of the head), any even head_dim,

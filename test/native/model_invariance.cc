@@ -123,7 +123,7 @@ Trained train(Setting& s, const std::vector<SequenceData>& batches, bool stop) {
   Trainer trainer(*s.model, store);
   LossOptions options;
   options.beta = 0.1;
-  options.stop_cross_role = stop;
+  options.cross_role = stop ? CrossRole::stop : CrossRole::flow;
   for (const auto& batch : batches) trainer.accumulate(batch.batch(), options);
   Trained out;
   out.gradients = gradient_values(trainer, *s.model);

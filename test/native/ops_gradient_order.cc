@@ -185,12 +185,14 @@ BACKEND_TEST(
   }
   Place place(backend);
   auto packed = backend.pack(std::vector<WeightSource>{{head.v.data(), DType::f32, vocabulary, cols, nullptr}});
-  GradTensor dnorm, dhead, dtable;
+  const Mat head_norm = numbers.matrix(1, 10);
+  GradTensor dnorm, dhead_norm, dhead, dtable;
   check_splits(
       "norm, head, embedding",
       [&] {
         Numbers before(95);
         dnorm = place.put(before.gradient(1, cols));
+        dhead_norm = place.put(before.gradient(1, 10));
         dhead = place.put(before.gradient(vocabulary, cols));
         dtable = place.put(before.gradient(vocabulary, cols));
       },
@@ -202,12 +204,15 @@ BACKEND_TEST(
         Tensor h = place.put(x.row_range(begin, n)), d = place.put(dy.row_range(begin, n));
         Tensor dx = place.poison(n, cols), logprob = place.poison(n, 1), lse = place.poison(n, 1);
         backend.rmsnorm_backward(dx, &dnorm, d, h, place.put(w), 1e-6f, rows.all(), false);
+        backend.rmsnorm_heads_backward(dx, &dhead_norm, d, h, place.put(head_norm), 1e-6f, rows.all());
         backend.head_logprobs(logprob, lse, h, *packed, own_ids, 1);
         backend.head_backward(dx, &dhead, h, lse, *packed, own_ids,
                               std::span(coefficient).subspan(size_t(begin), size_t(n)), 1, rows.all());
         backend.embed_gradient(dtable, d, own_ids, rows.all());
       },
-      [&] { return std::vector<GradMat>{place.read(dnorm), place.read(dhead), place.read(dtable)}; });
+      [&] {
+        return std::vector<GradMat>{place.read(dnorm), place.read(dhead_norm), place.read(dhead), place.read(dtable)};
+      });
 }
 
 }  // namespace

@@ -91,6 +91,32 @@ std::vector<Case> head_backward_cases() {
 }
 OPERATION("head_backward", head_backward_cases);
 
+std::vector<Case> head_mean_cases() {
+  return for_heads([](Backend& backend, const HeadData& data) {
+    const LogProbs expected = run_logprobs(backend, data);
+    const MeanGradient result = run_mean(backend, data), all = run_mean(backend, data, true);
+    CHECK_SAME_BITS(result.logprob, expected.logprob);
+    CHECK_SAME_BITS(result.lse, expected.lse);
+    CHECK_SAME_BITS(result.dh, all.dh);
+    // Probabilities are off as in head_backward; the chain over the vocabulary adds its own rounding.
+    const auto bounds = logit_bounds(data);
+    const double vocabulary = double(data.shape.vocabulary), temperature = data.shape.temperature;
+    auto mean_bound = [&](int64_t r, int64_t) {
+      const double relative =
+          2 * bounds[size_t(r)] / temperature + kEps * (16 + 4 * std::log(vocabulary) + 2 * std::sqrt(vocabulary));
+      return relative * 4 * data.w_most;
+    };
+    auto dh_bound = [&](int64_t r, int64_t k) {
+      return std::abs(double(data.coefficient[size_t(r)])) / temperature * mean_bound(r, k);
+    };
+    Outputs out;
+    out.add("mean", all.mean, mean_bound);
+    out.add("dh", result.dh, dh_bound);
+    return out;
+  });
+}
+OPERATION("head_logprobs_mean", head_mean_cases);
+
 // A masked row is selected away: whatever its numbers are, its dh is zero and dw does not see it.
 void check_masked_rows(Backend& backend) {
   HeadData data(head_shapes()[3]);
@@ -123,5 +149,27 @@ TEST("a NaN in a row of coefficient 0 changes no gradient of the head (reference
   check_masked_rows(reference_backend());
 }
 BACKEND_TEST("a NaN in a row of coefficient 0 changes no gradient of the head") { check_masked_rows(backend); }
+
+BACKEND_TEST("the gradient by way of the mean row is that of head_backward, and a masked row's is zero") {
+  for (const HeadShape& shape : head_shapes()) {
+    HeadData data(shape);
+    for (int64_t r = 0; r < data.h.rows; r++)
+      for (int64_t k = 0; k < data.h.cols && data.coefficient[size_t(r)] == 0; k++) data.h(r, k) = NAN;
+    const Mat dh = run_mean(backend, data).dh;
+    Place place(backend);
+    auto w = pack(backend, data);
+    Tensor h = place.put(data.h), logprob = place.poison(h.rows, 1), lse = place.poison(h.rows, 1),
+           other = place.poison(h.rows, h.cols);
+    backend.head_logprobs(logprob, lse, h, *w, data.targets, shape.temperature);
+    backend.head_backward(other, nullptr, h, lse, *w, data.targets, data.coefficient, shape.temperature,
+                          data.rows.all());
+    const Mat expected = place.read(other);
+    for (int64_t r = 0; r < dh.rows; r++)
+      for (int64_t k = 0; k < dh.cols; k++) {
+        if (data.coefficient[size_t(r)] == 0) CHECK_EQUAL(dh(r, k), 0.0f);
+        CHECK(std::abs(double(dh(r, k)) - double(expected(r, k))) < 1e-4 * (1 + data.w_most));
+      }
+  }
+}
 
 }  // namespace

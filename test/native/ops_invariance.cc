@@ -103,12 +103,10 @@ BACKEND_TEST("modules packed together give the bits of each alone") {
     for (size_t m = 0; m < shape.n.size(); m++) {
       LinearData alone = data;
       alone.shape.n = {shape.n[m]};
-      alone.shape.present = {data.present(m)};
       alone.w = {data.w[m]}, alone.bias = {data.bias[m]};
       for (auto& pair : alone.pairs) {
-        const int64_t r = pair.a.rows / int64_t(shape.n.size());
-        pair.a = pair.a.row_range(int64_t(m) * r, r);
-        pair.bt = {pair.bt[m]};
+        pair.a = pair.a.row_range(pair.first(m), pair.rank[m]);
+        pair.bt = {Mat(pair.bt[m])}, pair.rank = {int(pair.rank[m])}, pair.scale = {float(pair.scale[m])};
       }
       const LinearResult one = run_linear(backend, alone);
       bool same = true;
@@ -265,6 +263,22 @@ BACKEND_TEST("a row of rmsnorm, swiglu and rope is the same alone and in any bat
                                place.put(w), 1e-6f, Rows({0, int32_t(n)}).all(), false);
       return place.read(dx);
     });
+    const Mat head_w = numbers.matrix(1, cols / 2);
+    const Mat even = numbers.matrix(200, cols / 2 * 2), even_dy = numbers.matrix(200, cols / 2 * 2);
+    check_rows_alone("rmsnorm_heads", 200, [&](int64_t begin, int64_t n) {
+      Place place(backend);
+      Tensor y = place.poison(n, even.cols);
+      backend.rmsnorm_heads(y, place.put(even.row_range(begin, n)), place.put(head_w), 1e-6f);
+      return place.read(y);
+    });
+    check_rows_alone("rmsnorm_heads_backward", 200, [&](int64_t begin, int64_t n) {
+      Place place(backend);
+      Tensor dx = place.poison(n, even.cols);
+      backend.rmsnorm_heads_backward(dx, nullptr, place.put(even_dy.row_range(begin, n)),
+                                     place.put(even.row_range(begin, n)), place.put(head_w), 1e-6f,
+                                     Rows({0, int32_t(n)}).all());
+      return place.read(dx);
+    });
     check_rows_alone("swiglu", 200, [&](int64_t begin, int64_t n) {
       Place place(backend);
       Tensor y = place.poison(n, cols);
@@ -319,6 +333,8 @@ BACKEND_TEST("a row of the head, its log-probability and its gradient are the sa
                      [&](int64_t begin, int64_t n) { return run_logprobs(backend, part(data, begin, n)).logprob; });
     check_rows_alone(shape.name + ", lse", rows,
                      [&](int64_t begin, int64_t n) { return run_logprobs(backend, part(data, begin, n)).lse; });
+    check_rows_alone(shape.name + ", dh by the mean", rows,
+                     [&](int64_t begin, int64_t n) { return run_mean(backend, part(data, begin, n)).dh; });
     check_rows_alone(shape.name + ", dh", rows, [&](int64_t begin, int64_t n) {
       const HeadData some = part(data, begin, n);
       Place place(backend);

@@ -33,19 +33,21 @@ class Panels final : public PackedWeight {
   std::vector<std::vector<float>> bias_;
 };
 
+/// A page holds all its layers and heads one after another: what a cache touches is what its sequences use (the memory
+/// is the system's zero pages until then), and a copy is one block.
 class Pages final : public KvPages {
  public:
   Pages(int layers, const AttentionShape& shape, int64_t pages);
   int64_t pages() const override { return pages_; }
   size_t bytes() const override { return memory_->bytes(); }
-  int64_t page_stride() const { return page_stride_; }
+  int64_t page_stride() const { return page_stride_; }  // from page to page, in floats
   int64_t ldv() const { return ldv_; }
   /// Page 0 of a layer and kv head: keys [d][64] and values [64][ldv].
   float* keys(int layer, int head) const;
   float* values(int layer, int head) const;
 
  private:
-  int64_t pages_, page_stride_, ldv_, head_stride_;
+  int64_t pages_, page_stride_, ldv_, block_;  // block: one layer and head of a page
   int kv_heads_, head_dim_;
   std::unique_ptr<Memory> memory_;
 };
@@ -72,6 +74,7 @@ class CpuBackend final : public Backend {
 
   void embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) override;
   void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
+  void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
   void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
               const Rows& rows) override;
   void rope(const Tensor& x, int heads, int head_dim, std::span<const int32_t> positions,
@@ -79,6 +82,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<KvPages> kv_pages(int layers, const AttentionShape& shape, int64_t pages) override;
   void kv_write(KvPages& kv, int layer, const AttentionShape& shape, const Tensor& k, const Tensor& v,
                 std::span<const SequenceSpan> spans) override;
+  void kv_copy_page(KvPages& kv, int32_t to, int32_t from) override;
   void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,
                  const AttentionShape& shape, std::span<const SequenceSpan> spans) override;
   void swiglu(const Tensor& y, const Tensor& x) override;
@@ -87,6 +91,9 @@ class CpuBackend final : public Backend {
   void logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) override;
   void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
                      std::span<const int32_t> targets, float temperature) override;
+  void head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                          const PackedWeight& head, std::span<const int32_t> targets, float temperature,
+                          std::span<const uint8_t> wanted) override;
 
   void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora,
                        const Rows& rows, bool accumulate) override;
@@ -97,6 +104,8 @@ class CpuBackend final : public Backend {
                        const Rows::Group& group) override;
   void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x, const Tensor& w,
                         float eps, const Rows::Group& group, bool accumulate) override;
+  void rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                              const Tensor& w, float eps, const Rows::Group& group) override;
   void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
                           const Tensor& out, const Tensor& lse, const KvPages& kv, int layer,
                           const AttentionShape& shape, std::span<const SequenceSpan> spans,
@@ -105,6 +114,9 @@ class CpuBackend final : public Backend {
   void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                      const PackedWeight& head, std::span<const int32_t> targets, std::span<const float> coefficient,
                      float temperature, const Rows::Group& group) override;
+  void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
+                          std::span<const int32_t> targets, std::span<const float> coefficient,
+                          float temperature) override;
   void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
                       const Rows::Group& group) override;
   void scatter_rows(const Tensor& dst, const Tensor& src, std::span<const int32_t> index) override;
@@ -112,6 +124,7 @@ class CpuBackend final : public Backend {
   PolicyLossOutput policy_loss(std::span<float> coefficient, std::span<float> per_token, const Tensor& logprob,
                                const PolicyLossInput& input) override;
   void sum_of_squares(double* sum, const GradTensor& g) override;
+  void add(const GradTensor& y, const GradTensor& x) override;
   void adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,
              const double* sum_of_squares) override;
   double read_scalar(const double* scalar) override { return *scalar; }
@@ -144,12 +157,17 @@ class CpuBackend final : public Backend {
   void logits_chunk(float* to, const Tensor& h, const Panels& head, int64_t r0, int64_t r1, int64_t chunk,
                     float* scratch);
 
+  /// to [rows, H] (+)= dl [rows, chunk] times the chunk's rows of the head.
+  void head_rows_product(const Tensor& to, const float* dl, const Panels& head, int64_t chunk, bool accumulate,
+                         float* scratch);
+
   const Kernels& k_;
   Executor& pool_;
   std::vector<std::vector<float>> scratch_;
   std::atomic<int64_t> scratch_wanted_{0};
   int64_t scratch_there_ = 0;
   std::vector<float> stats_, chunk_, inverse_;
+  std::vector<std::vector<std::pair<float, int32_t>>> candidates_;  // per worker: entries of a row that may be drawn
   // rope: cos and sin by position, for the frequencies seen last.
   std::vector<double> rope_frequencies_;
   std::vector<float> rope_cos_, rope_sin_;

@@ -98,14 +98,13 @@ void CpuBackend::repack(PackedWeight& weight, int m, const Tensor& values, const
 Pages::Pages(int layers, const AttentionShape& shape, int64_t pages)
     : pages_(pages), kv_heads_(shape.kv_heads), head_dim_(shape.head_dim) {
   ldv_ = (shape.head_dim + 15) / 16 * 16;
-  page_stride_ = kPage * (shape.head_dim + ldv_);
-  head_stride_ = page_stride_ * pages;
-  memory_ =
-      std::make_unique<HostMemory>(size_t(layers) * size_t(kv_heads_) * size_t(head_stride_) * sizeof(float) + kSlack);
+  block_ = kPage * (shape.head_dim + ldv_);
+  page_stride_ = int64_t(layers) * kv_heads_ * block_;
+  memory_ = std::make_unique<HostMemory>(size_t(pages) * size_t(page_stride_) * sizeof(float) + kSlack);
 }
 
 float* Pages::keys(int layer, int head) const {
-  return static_cast<float*>(memory_->data()) + (int64_t(layer) * kv_heads_ + head) * head_stride_;
+  return static_cast<float*>(memory_->data()) + (int64_t(layer) * kv_heads_ + head) * block_;
 }
 float* Pages::values(int layer, int head) const { return keys(layer, head) + kPage * head_dim_; }
 
@@ -131,7 +130,9 @@ void CpuBackend::zero(const Tensor& x) {
   for (int64_t r = 0; r < x.rows; r++) std::memset(x.data + r * x.ld, 0, size_t(x.cols) * 4);
 }
 void CpuBackend::zero(const GradTensor& x) {
-  for (int64_t r = 0; r < x.rows; r++) std::memset(x.data + r * x.ld, 0, size_t(x.cols) * 8);
+  over_rows(x.rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) std::memset(x.data + r * x.ld, 0, size_t(x.cols) * 8);
+  });
 }
 void CpuBackend::copy(const Tensor& to, const Tensor& from) {
   for (int64_t r = 0; r < to.rows; r++) std::memcpy(to.data + r * to.ld, from.data + r * from.ld, size_t(to.cols) * 4);

@@ -34,6 +34,36 @@ void RefBackend::head_logprobs(const Tensor& logprob, const Tensor& lse, const T
   }
 }
 
+// mean = sum_v softmax(z)_v w_v
+void RefBackend::head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                                    const PackedWeight& head, std::span<const int32_t> targets, float temperature,
+                                    std::span<const uint8_t> wanted) {
+  head_logprobs(logprob, lse, h, head, targets, temperature);
+  const auto& weight = static_cast<const Weight&>(head);
+  for (int64_t r = 0; r < h.rows; r++) {
+    if (!wanted[size_t(r)]) continue;
+    auto p = scaled_logits(h, r, weight, temperature);
+    softmax(p);
+    for (int64_t k = 0; k < head.k(); k++) {
+      double sum = 0;
+      for (int64_t v = 0; v < head.n(); v++) sum += p[size_t(v)] * weight.at(v, k);
+      at(mean, r, k) = float(sum);
+    }
+  }
+}
+
+// dh = coefficient / temperature (mean - w_target)
+void RefBackend::head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
+                                    std::span<const int32_t> targets, std::span<const float> coefficient,
+                                    float temperature) {
+  const auto& weight = static_cast<const Weight&>(head);
+  for (int64_t r = 0; r < dh.rows; r++)
+    for (int64_t k = 0; k < dh.cols; k++) {
+      double c = coefficient[size_t(r)] / double(temperature);
+      at(dh, r, k) = c == 0 ? 0 : float(c * (double(at(mean, r, k)) - weight.at(targets[size_t(r)], k)));
+    }
+}
+
 // dz_v = coefficient (softmax(z)_v - [v = target]) / temperature;   dh = sum_v dz_v w_v;   dw_v += dz_v h
 // A row of coefficient 0 is left out, not multiplied. The softmax is computed again: lse, which spares that, is not
 // read.

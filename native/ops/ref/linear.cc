@@ -13,7 +13,7 @@ const LoraGroup* pairs_of(LoraSet lora, const Rows& rows, int64_t t) {
 
 }  // namespace
 
-// y = x w^T + bias + u bt, u = scale x a^T; a module without a pair has u = 0
+// y = x w^T + bias + u bt, u = scale x a^T
 void RefBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
                         const Rows& rows) {
   const auto& weight = static_cast<const Weight&>(w);
@@ -23,33 +23,33 @@ void RefBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const
       for (int64_t k = 0; k < w.k(); k++) sum[size_t(n)] += double(at(x, t, k)) * weight.at(n, k);
 
     if (const LoraGroup* pairs = pairs_of(lora, rows, t))
-      for (int m = 0; m < w.modules(); m++)
-        for (int64_t i = 0; i < pairs->rank; i++) {
-          int64_t row = m * int64_t(pairs->rank) + i;
-          at(u, t, row) = 0;
-          if (!pairs->present[size_t(m)]) continue;
+      for (int m = 0; m < w.modules(); m++) {
+        const auto [rank, scale, column] = pairs->modules[size_t(m)];
+        for (int64_t i = 0; i < rank; i++) {
           double xa = 0;
-          for (int64_t k = 0; k < w.k(); k++) xa += double(at(x, t, k)) * at(pairs->a, row, k);
-          double ui = pairs->scale * xa;
-          at(u, t, row) = float(ui);
+          for (int64_t k = 0; k < w.k(); k++) xa += double(at(x, t, k)) * at(pairs->a, column + i, k);
+          double ui = scale * xa;
+          at(u, t, column + i) = float(ui);
           for (int64_t n = 0; n < w.n(m); n++) sum[size_t(w.column(m) + n)] += ui * at(pairs->bt[size_t(m)], i, n);
         }
+      }
     for (int64_t n = 0; n < w.n(); n++) at(y, t, n) = float(sum[size_t(n)]);
   }
 }
 
-// du = scale dy b, 0 for a module without a pair
+// du = scale dy b
 void RefBackend::lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) {
   for (int64_t t = 0; t < dy.rows; t++) {
     const LoraGroup* pairs = pairs_of(lora, rows, t);
     if (!pairs) continue;
-    for (int m = 0; m < w.modules(); m++)
-      for (int64_t i = 0; i < pairs->rank; i++) {
+    for (int m = 0; m < w.modules(); m++) {
+      const auto [rank, scale, column] = pairs->modules[size_t(m)];
+      for (int64_t i = 0; i < rank; i++) {
         double sum = 0;
-        for (int64_t n = 0; pairs->present[size_t(m)] && n < w.n(m); n++)
-          sum += double(at(dy, t, w.column(m) + n)) * at(pairs->bt[size_t(m)], i, n);
-        at(du, t, m * int64_t(pairs->rank) + i) = float(pairs->scale * sum);
+        for (int64_t n = 0; n < w.n(m); n++) sum += double(at(dy, t, w.column(m) + n)) * at(pairs->bt[size_t(m)], i, n);
+        at(du, t, column + i) = float(scale * sum);
       }
+    }
   }
 }
 
@@ -63,11 +63,7 @@ void RefBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tenso
     for (int64_t k = 0; k < w.k(); k++) {
       double sum = accumulate ? at(dx, t, k) : 0.0;
       for (int64_t n = 0; n < w.n(); n++) sum += double(at(dy, t, n)) * weight.at(n, k);
-      for (int m = 0; pairs && m < w.modules(); m++) {
-        if (!pairs->present[size_t(m)]) continue;
-        for (int64_t i = m * int64_t(pairs->rank); i < (m + 1) * int64_t(pairs->rank); i++)
-          sum += double(at(du, t, i)) * at(pairs->a, i, k);
-      }
+      for (int64_t i = 0; pairs && i < pairs->columns(); i++) sum += double(at(du, t, i)) * at(pairs->a, i, k);
       at(dx, t, k) = float(sum);
     }
   }
@@ -82,9 +78,9 @@ void RefBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const
     const LoraGradient& gradient = *gradients[size_t(v)];
     for (int32_t t : rows.of(v).rows)
       for (int m = 0; m < w.modules(); m++) {
-        if (!pairs.present[size_t(m)]) continue;
-        for (int64_t i = 0; i < pairs.rank; i++) {
-          int64_t row = m * int64_t(pairs.rank) + i;
+        const auto [rank, scale, column] = pairs.modules[size_t(m)];
+        for (int64_t i = 0; i < rank; i++) {
+          int64_t row = column + i;
           for (int64_t k = 0; k < w.k(); k++) at(gradient.a, row, k) += double(at(du, t, row)) * at(x, t, k);
           for (int64_t n = 0; n < w.n(m); n++)
             at(gradient.bt[size_t(m)], i, n) += double(at(u, t, row)) * at(dy, t, w.column(m) + n);
