@@ -22,6 +22,8 @@ export interface CpuInfo {
   instructionSets: string[];
   /** The kernels in use: "avx512", "avx2", "neon"; "" where none of them, or not the one that ROLEGRAD_ISA names, can run. */
   kernels: string;
+  /** Of the addon's results; see lib/numerics.ts. */
+  numericsVersion: number;
   /** Threads that the engine computes with: affinity and the cgroup's quota are taken into account. */
   threads: number;
 }
@@ -343,6 +345,8 @@ interface MeasureNative {
   measureFma(): NativeJob<{ isa: string; threads: number; gflops: number }>;
   /** GB/s of reading a buffer of this size again and again. */
   measureRead(bytes: number): NativeJob<number>;
+  /** Blocks of backend memory asked for since the process began, and the bytes held now. */
+  memoryUse(): { allocations: number; bytes: number };
   /** Gives memory that the allocator keeps back to the system. */
   trimMemory(): void;
   LinearMeasurement: new (options: LinearMeasurementOptions) => NativeLinearMeasurement;

@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import { type CpuInfo, native, nativeFile, packageRoot, packageVersion } from "../binding.js";
 import { RolegradError } from "../errors.js";
 import { FAMILIES } from "../model/config.js";
+import { numericsVersion } from "../numerics.js";
 import { readLimits, type Limits } from "./limits.js";
 import { formatBytes, formatTable, printJson } from "./output.js";
 import { style } from "./style.js";
@@ -11,6 +12,8 @@ import { style } from "./style.js";
 /** What a bug report needs. */
 interface Diagnosis {
   version: string;
+  /** Names the bits of all results. */
+  numericsVersion: number;
   node: string;
   platform: string;
   libc: string | null;
@@ -59,8 +62,15 @@ function diagnose(): Diagnosis {
       "models cannot run here; rolegrad/attribution can";
     problems.push({ code: "ERR_CPU_UNSUPPORTED", message });
   }
+  if (cpu !== null && cpu.numericsVersion !== numericsVersion) {
+    const message =
+      `Expected a binary of numerics version ${numericsVersion} but ${file ?? "it"} has ${cpu.numericsVersion}: ` +
+      "it was built from another version of the sources. Build it again with: npx rolegrad build";
+    problems.push({ code: "ERR_NUMERICS_VERSION", message });
+  }
   return {
     version: packageVersion(),
+    numericsVersion,
     node: process.versions.node,
     platform: `${process.platform}-${process.arch}`,
     libc: libc(),
@@ -89,6 +99,7 @@ function show(found: Diagnosis): string {
     value === null ? "unlimited" : format(value);
   const rows: [string, string][] = [
     ["rolegrad", `${found.version} (${packageRoot})`],
+    ["numerics", `version ${found.numericsVersion}`],
     ["node", `${found.node} (${process.execPath})`],
     ["platform", [found.platform, found.libc, found.system].filter((part) => part !== null).join(", ")],
     ["binary", found.binary === null ? style.bad("none") : `${found.binary.kind} ${found.binary.file}`],

@@ -10,6 +10,7 @@ export type {
   LeakOptions,
   Objective,
   Optimizer,
+  ResumeOptions,
   StepMetrics,
   TrainerOptions,
   TrainingBatch,

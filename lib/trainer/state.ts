@@ -6,12 +6,15 @@ import { Adapters } from "../adapters/adapters.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import { writeModel } from "../model/save.js";
+import { numericsVersion } from "../numerics.js";
 import { readSafetensors, writeSafetensors, type TensorData } from "../model/safetensors.js";
 import type { Trainer } from "./trainer.js";
 
 const whole = z.number().int().nonnegative();
 const schema = z.object({
   version: z.literal(1),
+  /** Of the package that wrote it. */
+  numericsVersion: whole.default(1),
   steps: whole,
   roles: z.array(z.string()),
   routes: z.record(z.string(), z.string().nullable()),
@@ -47,6 +50,7 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
   await writeSafetensors(path.join(directory, "optimizer.safetensors"), tensors);
   const state: State = {
     version: 1,
+    numericsVersion,
     steps: trainer.steps,
     roles: [...trainer.roles],
     routes: { ...adapters?.routes },
@@ -62,6 +66,7 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
 export async function readState(
   directory: string,
   model: Model,
+  allowOtherNumerics: boolean,
   make: (adapters: Adapters | undefined) => Trainer,
 ): Promise<{ trainer: Trainer; steps: number }> {
   const file = path.join(directory, "trainer.json");
@@ -78,6 +83,13 @@ export async function readState(
     fail("ERR_CHECKPOINT", `${file}: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? "invalid"}`);
   }
   const state = parsed.data;
+  if (state.numericsVersion !== numericsVersion && !allowOtherNumerics) {
+    fail(
+      "ERR_NUMERICS_VERSION",
+      `Expected ${file} of numerics version ${numericsVersion} but received ${state.numericsVersion}: the bits would not be those of a run ` +
+        "that never stopped. allowOtherNumerics: true goes on all the same",
+    );
+  }
   if (state.full !== undefined) {
     const trainer = make(undefined);
     await readParameters(trainer, path.join(directory, "model", "model.safetensors"));

@@ -18,6 +18,7 @@ import type {
   CrossRole,
   LeakMatrix,
   LeakOptions,
+  ResumeOptions,
   StepMetrics,
   TrainerOptions,
   TrainingBatch,
@@ -226,12 +227,13 @@ export class Trainer {
 
   /**
    * A trainer as {@link Trainer.save} left it. The options must be those that it was made with. The parameters of a full training replace those of
-   * `model`, which is the model that it began with, or one of its shapes (else ERR_CHECKPOINT), loaded with dtype "float32".
+   * `model`, which is the model that it began with, or one of its shapes (else ERR_CHECKPOINT), loaded with dtype "float32". What a package of
+   * another {@link numericsVersion} saved is refused (ERR_NUMERICS_VERSION) unless `allowOtherNumerics` says that other bits will do.
    */
-  static async resume(directory: string, model: Model, options: Omit<TrainerOptions, "adapters">): Promise<Trainer> {
-    const { full, ...rest } = options;
-    const { trainer, steps } = await readState(directory, model, (adapters) => {
-      if (adapters === undefined) return new Trainer(model, { ...options, full: true });
+  static async resume(directory: string, model: Model, options: ResumeOptions): Promise<Trainer> {
+    const { full, allowOtherNumerics = false, ...rest } = options;
+    const { trainer, steps } = await readState(directory, model, allowOtherNumerics, (adapters) => {
+      if (adapters === undefined) return new Trainer(model, { ...rest, full: true });
       if (full === undefined) return new Trainer(model, { ...rest, adapters });
       return fail("ERR_CHECKPOINT", `Expected a checkpoint of full training but ${directory} is one of adapters`);
     });

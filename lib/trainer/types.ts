@@ -82,6 +82,12 @@ export interface TrainerOptions {
   microBatchTokens?: number;
 }
 
+/** Options of Trainer.resume: those that the trainer was made with. */
+export interface ResumeOptions extends Omit<TrainerOptions, "adapters"> {
+  /** Go on from a save of another numericsVersion: training is as right as before, but its bits are not those of one version. @default false */
+  allowOtherNumerics?: boolean;
+}
+
 /** A packed batch with what its loss needs. Per-token arrays are by target, `roles` by input position. */
 export interface TrainingBatch {
   /** [total] */

@@ -105,12 +105,14 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
               throw Error("ERR_SAFETENSORS", "Expected the tensor " + e.name + " to lie within " + files[e.file] +
                                                  " and to match its shape: is the file complete?");
             const unsigned char* data = file.data() + begin;
+            const MappedFile* mapped = &file;
             if (begin % (bf16_type ? 2 : 4) != 0) {  // the format allows it; files of its first years have it
               loaded->copies.push_back(std::make_unique<unsigned char[]>(end - begin));
               std::memcpy(loaded->copies.back().get(), data, end - begin);
               data = loaded->copies.back().get();
+              mapped = nullptr;
             }
-            loaded->tensors[e.name] = {data, bf16_type ? DType::bf16 : DType::f32, e.shape};
+            loaded->tensors[e.name] = {data, bf16_type ? DType::bf16 : DType::f32, e.shape, mapped};
           }
           size_t aligned = loaded->copies.size();
           if (adds) add_rows(loaded->tensors, loaded->copies, config, fresh, known);

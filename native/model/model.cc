@@ -36,6 +36,13 @@ const StoredTensor& find(const std::map<std::string, StoredTensor>& tensors, con
 
 }  // namespace
 
+void StoredTensor::release() const {
+  if (!file) return;
+  size_t bytes = dtype == DType::bf16 ? 2 : 4;
+  for (int64_t d : shape) bytes *= size_t(d);
+  file->release(data, bytes);
+}
+
 std::vector<float> widen_tensor(const StoredTensor& t) {
   int64_t n = 1;
   for (int64_t d : t.shape) n *= d;
@@ -106,9 +113,11 @@ Model::Model(std::unique_ptr<Backend> backend, ModelConfig config, const std::ma
   const auto& c = config_;
   frequencies_ = rolegrad::rope_frequencies(c.rope_theta, c.head_dim, c.rope_scaling);
   std::vector<std::vector<float>> widened;
-  // What `source` widens must live until it is packed.
+  std::vector<const StoredTensor*> mapped;
+  // What `source` widens must live until it is packed; the file's pages are given back as soon as they are.
   auto source = [&](const std::string& name, int64_t n, int64_t k, const float* bias) {
     const StoredTensor& t = find(tensors, name, {n, k});
+    mapped.push_back(&t);
     if (!f32 || t.dtype == DType::f32) return WeightSource{t.data, t.dtype, n, k, bias};
     widened.push_back(widen_tensor(t));
     return WeightSource{widened.back().data(), DType::f32, n, k, bias};
@@ -116,6 +125,8 @@ Model::Model(std::unique_ptr<Backend> backend, ModelConfig config, const std::ma
   auto pack = [&](const std::vector<WeightSource>& sources) {
     auto packed = backend_->pack(sources);
     widened.clear();
+    for (const StoredTensor* t : mapped) t->release();
+    mapped.clear();
     return packed;
   };
   embedding_ = pack({source("model.embed_tokens.weight", c.vocab_size, c.hidden_size, nullptr)});

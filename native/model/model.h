@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/mapped_file.h"
 #include "ops/backend.h"
 
 namespace rolegrad {
@@ -32,6 +33,10 @@ struct StoredTensor {
   const void* data = nullptr;
   DType dtype = DType::f32;
   std::vector<int64_t> shape;
+  const MappedFile* file = nullptr;  // that `data` lies in
+
+  /// After its numbers were copied: a large model is never in memory twice.
+  void release() const;
 };
 
 /// The four groups of linears of a layer that read the same x.

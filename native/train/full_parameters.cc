@@ -1,5 +1,6 @@
 #include "train/full_parameters.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -47,6 +48,7 @@ FullParameters::FullParameters(Model& model, const std::map<std::string, StoredT
     if (it == tensors.end())
       throw Error("ERR_MODEL_TENSOR", "Expected the tensor " + e.name + " in the checkpoint but it is missing");
     b.write(value(e), widen_tensor(it->second).data());
+    it->second.release();
   }
   masters = values_;
 

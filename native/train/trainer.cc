@@ -85,10 +85,8 @@ struct DropoutPlan {
   Dropout dropout;
 };
 
-std::unique_ptr<KvPages> pages_for(const Model& model, std::unique_ptr<KvPages> kept, int64_t pages) {
-  if (kept && kept->pages() >= pages) return kept;
-  kept.reset();
-  return model.backend().kv_pages(int(model.config().layers), model.attention_shape(), pages + pages / 4);
+KvPages& pages_for(const Model& model, Arena& arena, int64_t pages) {
+  return arena.kv_pages(int(model.config().layers), model.attention_shape(), pages);
 }
 
 }  // namespace
@@ -99,8 +97,8 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   Backend& b = model.backend();
   arena.reset();
   PackedBatch packed(ids, to_vector(cu_seqlens), std::move(adapter), int(adapters.size()));
-  auto kv = b.kv_pages(int(model.config().layers), model.attention_shape(), packed.pages);
-  Tensor hidden = Decoder(model).forward(arena, packed.batch, adapters, *kv, nullptr);
+  KvPages& kv = pages_for(model, arena, packed.pages);
+  Tensor hidden = Decoder(model).forward(arena, packed.batch, adapters, kv, nullptr);
   ScoreResult result;
   result.logprobs.assign(ids.size(), 0);
   Targets targets = targets_of(ids, cu_seqlens, [&](size_t i) { return wanted.empty() || wanted[i]; });
@@ -118,6 +116,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
     result.logits.resize(size_t(rows * v));
     b.read(result.logits.data(), out);
   }
+  arena.reset();
   return result;
 }
 
@@ -239,11 +238,11 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
   AdapterList adapters = store_ ? store_->list() : AdapterList{};
   arena_.reset();
   PackedBatch packed(in.ids, to_vector(in.cu_seqlens), std::move(adapter), int(adapters.size()));
-  kv_ = pages_for(model_, std::move(kv_), packed.pages);
+  KvPages& kv = pages_for(model_, arena_, packed.pages);
   Decoder decoder(model_);
   Saved saved;
   const DropoutPlan plan(packed, adapters, in.dropout_key);
-  Tensor hidden = decoder.forward(arena_, packed.batch, adapters, *kv_, &saved, plan.get());
+  Tensor hidden = decoder.forward(arena_, packed.batch, adapters, kv, &saved, plan.get());
   const size_t n = targets.ids.size();
   // Only adapters are trained: one pass over the vocabulary serves loss and gradient. A target without advantage and KL
   // has no gradient, whatever its ratio. Token rows need the gradient of their own logits, so a second pass.
@@ -316,7 +315,7 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
     Tensor begin = draw;
     if (chosen.size() < n) b.gather_rows(begin = arena_.tensor(int64_t(chosen.size()), h), draw, chosen);
     b.scatter_rows(dh, begin, positions);
-    decoder.backward(arena_, dh, packed.batch, adapters, *kv_, saved, pass.sinks, full_ ? &full_->sinks() : nullptr,
+    decoder.backward(arena_, dh, packed.batch, adapters, kv, saved, pass.sinks, full_ ? &full_->sinks() : nullptr,
                      o.cross_role == CrossRole::stop ? in.roles : std::span<const int8_t>{}, plan.get());
     if (!pass.tokens) continue;
     // Several passes are summed by row first, so that no bit depends on what else is in the batch.
@@ -328,6 +327,7 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
   if (own_passes > 1) tokens_->add_embedding(*adapters.tokens, dembedded, in.ids, packed.batch.rows.all());
   check_aborted();
   rollback.commit();
+  arena_.reset();
   return result;
 }
 

@@ -138,7 +138,6 @@ class Trainer {
   std::unique_ptr<Memory> scalar_;
   Arena arena_;
   std::unique_ptr<Arena> reference_arena_;  // of the reference's own backend
-  std::unique_ptr<KvPages> kv_;
   Rollback::Copy gradients_before_;
   bool accumulated_ = false;  // something is in the buffers
 };

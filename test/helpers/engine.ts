@@ -32,10 +32,16 @@ export function normals(random: Random, count: number, deviation: number): Float
 /** Adapters whose B is random as well, so that they change every result. Rank 3 unless told. */
 export function randomAdapters(
   model: Model,
-  options: { roles: string[]; routes?: Routes; rank?: number; seed?: number; targets?: string[] },
+  options: {
+    roles: string[];
+    routes?: Routes;
+    rank?: number | Record<string, number>;
+    seed?: number;
+    targets?: string[];
+  },
 ): Adapters {
   const { rank = 3, seed = 1 } = options;
-  const adapters = createAdapters(model, { ...options, rank, alpha: 2 * rank });
+  const adapters = createAdapters(model, { ...options, rank, alpha: typeof rank === "number" ? 2 * rank : 16 });
   for (const { name, targets } of adapters.list) {
     for (const module of modulesOf(model, targets)) {
       const { a, b } = adapters.get(name, module);

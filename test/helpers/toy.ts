@@ -41,6 +41,17 @@ export function outcome({ calls, ...rest }: Trajectory): Record<string, unknown>
 /** Extra logits that make for calls, answers and ends now and then, in the world's tokenizer. */
 const likely = { "<search>": 4.3, "</search>": 5.2, "<eos>": 3.5, "<answer>": 3.5, "</answer>": 4 };
 
+/** What differs from the usual toy. */
+export interface ToySizes {
+  hidden?: number;
+  heads?: number;
+  kvHeads?: number;
+  headDim?: number;
+  intermediate?: number;
+  layers?: number;
+  /** Entries of the vocabulary that the tokenizer does not have. */
+  extraTokens?: number;
+}
 /** Rope type llama3; of the toy's four wavelengths the first is short, the second between, the others long. */
 const longContext = {
   rope_type: "llama3",
@@ -61,12 +72,18 @@ const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json"];
  */
 export async function writeToyModel(
   directory: string,
-  options: { tokenizer?: string; tokens?: Record<string, number>; seed?: number; family?: Family } = {},
+  options: {
+    tokenizer?: string;
+    tokens?: Record<string, number>;
+    seed?: number;
+    sizes?: ToySizes;
+    family?: Family;
+  } = {},
 ): Promise<Tokenizer> {
-  const { tokenizer: source = worldTokenizer, tokens = likely, seed = 1, family = "qwen2" } = options;
+  const { tokenizer: source = worldTokenizer, tokens = likely, seed = 1, sizes = {}, family = "qwen2" } = options;
   const tokenizer = await loadTokenizer(source);
-  const [hidden, heads, kvHeads, headDim, intermediate, layers] = [24, 3, 1, 8, 28, 2];
-  const vocabulary = tokenizer.vocabularySize + 3;
+  const { hidden = 24, heads = 3, kvHeads = 1, headDim = 8, intermediate = 28, layers = 2, extraTokens = 3 } = sizes;
+  const vocabulary = tokenizer.vocabularySize + extraTokens;
   const random = new Random(seed, "toy model");
   const tensors: Parameters<typeof writeSafetensors>[1] = [];
   const add = (name: string, shape: number[], deviation: number): Float32Array => {

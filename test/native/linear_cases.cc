@@ -3,11 +3,52 @@
 #include <algorithm>
 #include <numeric>
 
+#include "random_shapes.h"
+
 namespace rolegrad::testing {
+
+namespace {
+
+/// Up to 8 adapters of ranks 1 to 17 (one in six without pairs here), 1 to 3 modules, f32 or bf16.
+LinearShape random_linear(int run) {
+  Choices choose(1, run);
+  LinearShape s;
+  int64_t rows = 0;
+  for (int64_t left = choose.size(1, 40, 200); left > 0; left -= s.lengths.back()) {
+    s.lengths.push_back(std::min<int64_t>(left, choose.between(1, 60)));
+    rows += s.lengths.back();
+  }
+  s.k = choose.size(1, 90, 800);
+  for (int m = choose.between(1, 3); m > 0; m--) s.n.push_back(choose.size(1, 70, 300));
+  for (int v = choose.between(1, 8); v > 0; v--) s.ranks.push_back(choose.chance(1.0 / 6) ? 0 : choose.between(1, 17));
+  s.routes.clear();
+  for (int64_t t = 0; t < rows; t++) {
+    if (t > 0 && choose.chance(0.6)) {
+      s.routes += s.routes.back();  // spans
+    } else {
+      const int route = choose.between(-1, int(s.ranks.size()) - 1);
+      s.routes += route < 0 ? '.' : char('0' + route);
+    }
+  }
+  if (choose.chance(0.3))
+    for (size_t m = 0; m < s.n.size(); m++) s.present.push_back(choose.chance(0.7));
+  if (choose.chance(0.5)) s.dtype = DType::bf16;
+  s.bias = choose.chance(0.5);
+  s.name = choose.name(std::to_string(rows) + " x " + std::to_string(s.k) + ", " + std::to_string(s.n.size()) +
+                       " modules, " + std::to_string(s.ranks.size()) + " adapters");
+  return s;
+}
+
+std::vector<LinearShape> with_random(std::vector<LinearShape> shapes) {
+  for (int run = 0; run < shape_runs(10); run++) shapes.push_back(random_linear(run));
+  return shapes;
+}
+
+}  // namespace
 
 const std::vector<LinearShape>& linear_shapes() {
   static const DType bf16 = DType::bf16;
-  static const std::vector<LinearShape> shapes{
+  static const std::vector<LinearShape> shapes = with_random({
       {.name = "1 x 64 x 64, no adapter", .lengths = {1}, .k = 64, .n = {64}},
       {.name = "1 x 1 x 1, no adapter", .lengths = {1}, .k = 1, .n = {1}, .bias = true},
       {.name = "13 x 50 x 37, bias", .lengths = {13}, .k = 50, .n = {37}, .bias = true},
@@ -106,7 +147,7 @@ const std::vector<LinearShape>& linear_shapes() {
        .n = {330},
        .ranks = {32, 32},
        .routes = "00001111."},
-  };
+  });
   return shapes;
 }
 

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "op_cases.h"
+#include "random_shapes.h"
 
 using namespace rolegrad;
 using namespace rolegrad::testing;
@@ -16,16 +17,26 @@ struct NormCase {
   float eps = 1e-6f;
 };
 
-const std::vector<NormCase> kNorms{
-    {"1 x 1", {0, 1}, 1},
-    {"1 x 16", {0, 1}, 16},
-    {"47 x 50", {0, 13, 47}, 50},
-    {"5 x 64", {0, 5}, 64},
-    {"3 x 897", {0, 2, 3}, 897},
-    {"200 x 33", {0, 100, 130, 200}, 33},
-    {"small numbers, where eps counts", {0, 6}, 48, 1e-3, 1e-5f},
-    {"large numbers", {0, 6}, 48, 1e6},
-};
+const std::vector<NormCase> kNorms = [] {
+  std::vector<NormCase> norms{
+      {"1 x 1", {0, 1}, 1},
+      {"1 x 16", {0, 1}, 16},
+      {"47 x 50", {0, 13, 47}, 50},
+      {"5 x 64", {0, 5}, 64},
+      {"3 x 897", {0, 2, 3}, 897},
+      {"200 x 33", {0, 100, 130, 200}, 33},
+      {"small numbers, where eps counts", {0, 6}, 48, 1e-3, 1e-5f},
+      {"large numbers", {0, 6}, 48, 1e6},
+  };
+  for (int run = 0; run < shape_runs(4); run++) {
+    Choices choose(6, run);
+    NormCase norm{"", {0}, choose.size(1, 130, 1500)};
+    for (int n = choose.between(1, 4); n > 0; n--) norm.cu.push_back(norm.cu.back() + choose.between(1, 50));
+    norm.name = choose.name(std::to_string(norm.cu.back()) + " x " + std::to_string(norm.cols));
+    norms.push_back(std::move(norm));
+  }
+  return norms;
+}();
 
 std::vector<Case> rmsnorm_cases() {
   std::vector<Case> cases;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -145,11 +146,17 @@ class CpuBackend final : public Backend {
               std::span<const SamplingOptions> options, std::span<const double> draw) override;
 
  private:
-  void parallel(int64_t tasks, Executor::Body body) { pool_.parallel_for(tasks, body); }
+  void parallel(int64_t tasks, Executor::Body body) {
+    pool_.parallel_for(tasks, body);
+    if (scratch_wanted_.load(std::memory_order_relaxed) > scratch_there_) even_scratch();
+  }
   /// Splits [0, rows) into about even ranges of at least `least` rows.
   void over_rows(int64_t rows, int64_t least, FunctionRef<void(int64_t, int64_t)> body);
   /// This worker's scratch of at least n floats; kept between calls.
   float* scratch(int worker, int64_t n);
+  /// Gives every worker the scratch that one of them has needed: which worker gets a task is chance, and a step must
+  /// not allocate because another one got it the last time.
+  void even_scratch();
   /// A buffer of the backend's own, kept between calls, at least n floats.
   float* workspace(std::vector<float>& buffer, int64_t n);
 
@@ -169,6 +176,8 @@ class CpuBackend final : public Backend {
   const Kernels& k_;
   Executor& pool_;
   std::vector<std::vector<float>> scratch_;
+  std::atomic<int64_t> scratch_wanted_{0};
+  int64_t scratch_there_ = 0;
   std::vector<float> stats_, chunk_, inverse_;
   std::vector<std::vector<std::pair<float, int32_t>>> candidates_;  // per worker: entries of a row that may be drawn
   // rope: cos and sin by position, for the frequencies seen last.

@@ -142,9 +142,20 @@ void CpuBackend::copy(const Tensor& to, const Tensor& from) {
 
 float* CpuBackend::scratch(int worker, int64_t n) {
   auto& buffer = scratch_[size_t(worker)];
-  if (int64_t(buffer.size()) < n + 16) buffer.resize(size_t(n + 16));
+  if (int64_t(buffer.size()) < n + 16) {
+    buffer.resize(size_t(n + 16));
+    int64_t most = scratch_wanted_.load(std::memory_order_relaxed);
+    while (most < n && !scratch_wanted_.compare_exchange_weak(most, n, std::memory_order_relaxed)) {
+    }
+  }
   auto address = reinterpret_cast<uintptr_t>(buffer.data());
   return buffer.data() + (64 - address % 64) % 64 / 4;
+}
+
+void CpuBackend::even_scratch() {
+  scratch_there_ = scratch_wanted_.load(std::memory_order_relaxed);
+  for (auto& buffer : scratch_)
+    if (int64_t(buffer.size()) < scratch_there_ + 16) buffer.resize(size_t(scratch_there_ + 16));
 }
 
 float* CpuBackend::workspace(std::vector<float>& buffer, int64_t n) {
