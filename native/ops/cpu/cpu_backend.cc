@@ -180,9 +180,8 @@ void CpuBackend::embed_gradient(const GradTensor& dtable, const Tensor& dx, std:
   std::vector<int32_t> order;
   for (size_t s = 0; s + 1 < group.cuts.size(); s++) {
     order.assign(group.rows.begin() + group.cuts[s], group.rows.begin() + group.cuts[s + 1]);
-    // Rows of a sequence increase, so this keeps their order; std::stable_sort would allocate.
     std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-      return ids[size_t(a)] != ids[size_t(b)] ? ids[size_t(a)] < ids[size_t(b)] : a < b;
+      return std::pair(ids[size_t(a)], a) < std::pair(ids[size_t(b)], b);
     });
     for (size_t i = 0; i < order.size();) {
       int32_t id = ids[size_t(order[i])];
