@@ -23,9 +23,9 @@ ModuleAddress module_address(const Model& model, const std::string& name) {
                                    std::to_string(model.config().layers - 1) + ") but received " + name);
 }
 
-/// new NativeAdapters(model, [{ name, rsLora, dropout, experts, modules: [{ module, rank, alpha }] }], tokens: Int32Array
-/// | null, mean): the modules that carry a pair; the rows of `tokens` begin as the mean of the first `mean` ones; 0: as
-/// they are
+/// new NativeAdapters(model, [{ name, rsLora, dropout, experts, modules: [{ module, rank, alpha }] }], tokens:
+/// Int32Array | null, mean): the modules that carry a pair; the rows of `tokens` begin as the mean of the first `mean`
+/// ones; 0: as they are
 AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<AdaptersObject>(info) {
   guard(info.Env(), [&] {
     adapters_ = std::make_shared<SharedAdapters>();

@@ -220,9 +220,8 @@ Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value GeneratorObject::runnable(const Napi::CallbackInfo& info) {
-  return guard(info.Env(), [&]() -> Napi::Value {
-    return Napi::Number::New(info.Env(), double(idle("it is asked").runnable()));
-  });
+  return guard(info.Env(),
+               [&]() -> Napi::Value { return Napi::Number::New(info.Env(), double(idle("it is asked").runnable())); });
 }
 
 /// stats() -> { steps, sampledTokens, computedTokens, sharedTokens, recomputedTokens, preemptions, peakCacheTokens,

@@ -45,6 +45,7 @@ void add_rows(std::map<std::string, StoredTensor>& tensors, std::vector<std::uni
           reinterpret_cast<float*>(to), config.hidden_size, fresh, known, [](float x) { return x; },
           [](float x) { return x; });
     t.data = to;
+    t.file = nullptr;  // in memory of its own
     t.shape[0] = config.vocab_size;
   }
 }

@@ -8,8 +8,8 @@
 namespace rolegrad {
 
 /// What comes between x and the low-rank part of one group of linears, beyond the plain routed linear: dropout on what
-/// is read (training only), and gates on the experts' parts of u (soft routing). Without either, or where no adapter has
-/// a pair in the group, callers use the fused operations.
+/// is read (training only), and gates on the experts' parts of u (soft routing). Without either, or where no adapter
+/// has a pair in the group, callers use the fused operations.
 struct LowRankOptions {
   const Dropout* dropout = nullptr;
   Tensor gates;  // [T, R]; no data: hard routing

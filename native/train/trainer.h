@@ -82,8 +82,8 @@ class Trainer {
 
   /// Adds the gradient of the batch's loss to the buffers: one forward pass, one backward pass under flow and stop, one
   /// for each adapter that runs a token of the loss under exact, and those that tracking adds. All or nothing: what
-  /// throws (an abort too) leaves them as they were, or zero with `discard`, which spares the copy that this takes where
-  /// something is in them.
+  /// throws (an abort too) leaves them as they were, or zero with `discard`, which spares the copy that this takes
+  /// where something is in them.
   LossResult accumulate(const LossBatch& batch, const LossOptions& options);
   /// The gradients of each role's loss by every adapter, over batches that make up one; no buffer is touched. Their
   /// roles * adapters gradients are held meanwhile.

@@ -221,8 +221,10 @@ struct Mixture {
     const int r = data.shape.ranks[0], experts = int(data.shape.ranks.size());
     const size_t modules = data.shape.n.size();
     merged.shape.ranks = {experts * r};
-    LinearData::Pairs pair{std::vector<int>(modules, experts * r), data.pairs[0].scale,
-                           Mat(int64_t(modules) * experts * r, data.shape.k), {}};
+    LinearData::Pairs pair{std::vector<int>(modules, experts * r),
+                           data.pairs[0].scale,
+                           Mat(int64_t(modules) * experts * r, data.shape.k),
+                           {}};
     for (size_t m = 0; m < modules; m++) {
       pair.bt.push_back(Mat(experts * r, data.shape.n[m]));
       for (int v = 0; v < experts; v++)

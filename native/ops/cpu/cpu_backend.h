@@ -148,7 +148,8 @@ class CpuBackend final : public Backend {
  private:
   void parallel(int64_t tasks, Executor::Body body) {
     pool_.parallel_for(tasks, body);
-    if (scratch_wanted_.load(std::memory_order_relaxed) > scratch_there_) even_scratch();
+    if (scratch_wanted_.load(std::memory_order_relaxed) > scratch_there_.load(std::memory_order_relaxed))
+      even_scratch();
   }
   /// Splits [0, rows) into about even ranges of at least `least` rows.
   void over_rows(int64_t rows, int64_t least, FunctionRef<void(int64_t, int64_t)> body);
@@ -177,7 +178,7 @@ class CpuBackend final : public Backend {
   Executor& pool_;
   std::vector<std::vector<float>> scratch_;
   std::atomic<int64_t> scratch_wanted_{0};
-  int64_t scratch_there_ = 0;
+  std::atomic<int64_t> scratch_there_{0};
   std::vector<float> stats_, chunk_, inverse_;
   std::vector<std::vector<std::pair<float, int32_t>>> candidates_;  // per worker: entries of a row that may be drawn
   // rope: cos and sin by position, for the frequencies seen last.

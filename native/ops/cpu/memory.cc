@@ -153,9 +153,13 @@ float* CpuBackend::scratch(int worker, int64_t n) {
 }
 
 void CpuBackend::even_scratch() {
-  scratch_there_ = scratch_wanted_.load(std::memory_order_relaxed);
-  for (auto& buffer : scratch_)
-    if (int64_t(buffer.size()) < scratch_there_ + 16) buffer.resize(size_t(scratch_there_ + 16));
+  // Another thread (a binding's, beside the engine's stream) may be in a call that works in these buffers.
+  pool_.between_calls([&] {
+    const int64_t n = scratch_wanted_.load(std::memory_order_relaxed);
+    for (auto& buffer : scratch_)
+      if (int64_t(buffer.size()) < n + 16) buffer.resize(size_t(n + 16));
+    scratch_there_.store(n, std::memory_order_relaxed);
+  });
 }
 
 float* CpuBackend::workspace(std::vector<float>& buffer, int64_t n) {
