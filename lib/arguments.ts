@@ -6,15 +6,25 @@ export function checkSignal(signal: AbortSignal | undefined): void {
   signal?.throwIfAborted();
 }
 
-/** Awaits a native job; an abort stops it and rejects with the signal's reason. */
-export async function abortable<T>(job: NativeJob<T>, signal: AbortSignal | undefined): Promise<T> {
+/**
+ * Awaits a native job; an abort stops it and rejects with the signal's reason. An abort that comes when the work is done, but not yet told,
+ * rejects too, unless the work `counts`: what it changed must not be taken for undone.
+ */
+export async function abortable<T>(
+  job: NativeJob<T>,
+  signal: AbortSignal | undefined,
+  { counts = false }: { counts?: boolean } = {},
+): Promise<T> {
   if (signal === undefined) return job.promise;
   const abort = (): void => job.abort();
   signal.addEventListener("abort", abort, { once: true });
   try {
     const value = await job.promise;
-    signal.throwIfAborted();
+    if (!counts) signal.throwIfAborted();
     return value;
+  } catch (error) {
+    if ((error as { code?: unknown }).code === "ERR_ABORTED") signal.throwIfAborted();
+    throw error;
   } finally {
     signal.removeEventListener("abort", abort);
   }

@@ -172,7 +172,8 @@ export interface NativeStep {
 }
 
 export interface NativeTrainer {
-  accumulate(batch: NativeBatch): NativeJob<NativeLoss>;
+  /** `discard`: where it fails the buffers are zeroed, not put back to what they were. */
+  accumulate(batch: NativeBatch & { discard: boolean }): NativeJob<NativeLoss>;
   /** The batches together are one. norm, ownDot [roles, adapters]; own [adapters]; tokens [roles]. */
   leak(
     batches: NativeBatch[],
@@ -236,6 +237,7 @@ export interface NativeGenerator {
   take(id: number): { ids: Int32Array; roles: Int8Array; sampled: Uint8Array; logprobs: Float32Array };
   runnable(): number;
   stats(): NativeGeneratorStats;
+  /** Gives the cache back, once a run that is under way has ended. */
   close(): void;
 }
 
@@ -330,8 +332,14 @@ interface MeasureNative {
   LinearMeasurement: new (options: LinearMeasurementOptions) => NativeLinearMeasurement;
 }
 
+/** There where ROLEGRAD_TEST_HOOKS is set when the addon is loaded. */
+interface TestNative {
+  /** The n-th allocation of backend memory, or the n-th task of the executor, from now on fails once; 0: none does. */
+  armFault?(kind: "allocation" | "task", n: number): void;
+}
+
 /** Everything the addon exports; each noun adds its own interface in its own section above. */
-export interface Native extends SystemNative, AttributionNative, EngineNative, MeasureNative {}
+export interface Native extends SystemNative, AttributionNative, EngineNative, MeasureNative, TestNative {}
 
 // ---- loading ----
 

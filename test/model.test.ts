@@ -112,15 +112,15 @@ t.test("a closed model says so, and closing waits for what runs", async (t) => {
   own.close();
   own.close();
   t.equal((await running).logprobs.length, 4, "what was running ends well");
-  await refused(t, own.forward(input), "ERR_CLOSED", "tied");
+  await refused(t, own.forward(input), "ERR_MODEL_CLOSED", "tied");
   t.throws(() => createAdapters(own, { roles: ["a"], rank: 1, alpha: 1 }), {
     name: "RolegradError",
-    code: "ERR_CLOSED",
+    code: "ERR_MODEL_CLOSED",
   });
-  t.throws(() => own.info, { name: "RolegradError", code: "ERR_CLOSED" });
+  t.throws(() => own.info, { name: "RolegradError", code: "ERR_MODEL_CLOSED" });
   const disposed = await loadModel(checkpoints.tied);
   await disposed[Symbol.asyncDispose]();
-  await refused(t, disposed.forward(input), "ERR_CLOSED");
+  await refused(t, disposed.forward(input), "ERR_MODEL_CLOSED");
 });
 
 t.test("a CPU without the instructions is named, and the attribution works there", async (t) => {

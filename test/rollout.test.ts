@@ -447,5 +447,5 @@ t.test("a prompt that cannot be run is refused by its question", async (t) => {
   await refused(t, () => make({ adapters: undefined } as never, small), "ERR_TOKENIZER_NOT_FOUND", checkpoints.tied);
   await refused(t, make({ tokenizer }, small).collect([question]), "ERR_INVALID_ARGUMENT", "another model");
   small.close();
-  await refused(t, make({ ...alone }, small).collect([question]), "ERR_CLOSED");
+  await refused(t, make({ ...alone }, small).collect([question]), "ERR_MODEL_CLOSED");
 });

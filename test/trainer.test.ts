@@ -373,10 +373,10 @@ t.test("a trainer of a closed model says so", async (t) => {
   const running = trainer.step(trajectories);
   own.close();
   t.equal((await running).step, 1, "what was running ends well");
-  await refused(t, trainer.step(trajectories), "ERR_CLOSED");
-  await refused(t, trainer.accumulate(batch), "ERR_CLOSED");
-  await refused(t, trainer.apply(), "ERR_CLOSED");
-  await refused(t, () => new Trainer(own, { full: true, optimizer }), "ERR_CLOSED");
+  await refused(t, trainer.step(trajectories), "ERR_MODEL_CLOSED");
+  await refused(t, trainer.accumulate(batch), "ERR_MODEL_CLOSED");
+  await refused(t, trainer.apply(), "ERR_MODEL_CLOSED");
+  await refused(t, () => new Trainer(own, { full: true, optimizer }), "ERR_MODEL_CLOSED");
 });
 
 t.test("AdamW on arrays says what does not fit", async (t) => {

@@ -115,8 +115,9 @@ export class Adapters {
     return found;
   }
 
-  /** ERR_BUSY while a trainer replaces the weights ("write"), or works with them in any way ("any"). @internal */
+  /** ERR_MODEL_CLOSED; ERR_BUSY while a trainer replaces the weights ("write"), or works with them in any way ("any"). @internal */
   checkIdle(by: "write" | "any"): void {
+    this.model.checkOpen();
     const { users, writers } = this.#leases;
     if ((by === "any" ? users : writers) > 0) {
       fail("ERR_BUSY", "Expected no training step to be running while adapters are used: await it first");
@@ -134,7 +135,7 @@ export class Adapters {
     };
   }
 
-  /** A copy of a module's pair. ERR_BUSY while a training step runs; ERR_NO_MODULE for one that carries none. */
+  /** A copy of a module's pair. ERR_BUSY while a training step runs, ERR_NO_MODULE for one that carries none, ERR_MODEL_CLOSED after `model.close()`. */
   get(adapter: string, module: string): LoraPair {
     this.checkIdle("any");
     return this.native.get(this.indexOf(adapter), module);

@@ -60,6 +60,7 @@ export class Model {
   /** @internal */
   readonly native: NativeModel;
   #open = true;
+  #users = 0;
 
   /** @internal */
   constructor(handle: NativeModel, parts: Pick<Model, "config" | "tokenizer" | "recommendedSampling" | "directory">) {
@@ -83,7 +84,7 @@ export class Model {
 
   /**
    * Runs whole sequences and returns log-probabilities (and logits). Each position runs the adapter of its role.
-   * Errors: ERR_EMPTY_BATCH, ERR_SHAPE, ERR_TOKEN_RANGE, ERR_ROLE_RANGE, ERR_CLOSED.
+   * Errors: ERR_EMPTY_BATCH, ERR_SHAPE, ERR_TOKEN_RANGE, ERR_ROLE_RANGE, ERR_MODEL_CLOSED, ERR_OUT_OF_MEMORY.
    *
    * @example
    * const { logprobs } = await model.forward({ inputIds: Int32Array.of(1, 2, 3), cuSeqlens: Int32Array.of(0, 3) });
@@ -115,16 +116,33 @@ export class Model {
     );
   }
 
-  /** ERR_CLOSED once {@link close} has been called. @internal */
+  /** ERR_MODEL_CLOSED once {@link close} has been called. @internal */
   checkOpen(): void {
-    if (!this.#open) fail("ERR_CLOSED", `Expected an open model but ${this.name} was closed`);
+    if (!this.#open) fail("ERR_MODEL_CLOSED", `Expected an open model but ${this.name} was closed`);
   }
 
-  /** Gives the weights back once running work has ended. Closing twice is fine; using a closed model throws ERR_CLOSED. */
+  /** Keeps the model's memory, closed or not, until the returned function is called. @internal */
+  lease(): () => void {
+    this.checkOpen();
+    this.#users++;
+    return () => {
+      this.#users--;
+      this.#release();
+    };
+  }
+
+  /**
+   * Gives all memory back: the weights, and with them the adapters, trainers and caches that live on this model. At once, or when the work
+   * that runs has ended (a step to its end; a rollout rejects). Closing twice is fine; what uses a closed model throws ERR_MODEL_CLOSED.
+   */
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    this.native.close();
+    this.#release();
+  }
+
+  #release(): void {
+    if (!this.#open && this.#users === 0) this.native.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -165,10 +183,13 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   const handle = await abortable(
     native.loadModel(config, checkpoint.files, checkpoint.tensors, device, dtype === "float32"),
     signal,
+    { counts: true },
   ).catch((error: unknown) => {
     const { code, message } = error as { code?: string; message: string };
     if (code === "ERR_MODEL_TENSOR") fail(code, `${checkpoint.directory}: ${message}`, error);
     throw error;
   });
+  if (signal?.aborted === true) handle.close();
+  checkSignal(signal);
   return new Model(handle, { config, tokenizer, recommendedSampling, directory: checkpoint.directory });
 }

@@ -1,6 +1,6 @@
 import { setMaxListeners } from "node:events";
 import type { Adapters } from "../adapters/adapters.js";
-import { checkInteger, checkSignal, describe } from "../arguments.js";
+import { abortable, checkInteger, checkSignal, describe } from "../arguments.js";
 import { native, type NativeGenerator, type NativeGeneratorEvent } from "../binding.js";
 import { defaultCacheTokens } from "./cache.js";
 import type { Environment, Question } from "../environments/types.js";
@@ -179,7 +179,7 @@ export class Rollout {
         if (live.size === 0) return;
         for (const { id, ids } of answered.splice(0)) generator.append(id, ids);
         if (generator.runnable() > 0) {
-          const events = await generator.run(STEPS).promise;
+          const events = await abortable(generator.run(STEPS), signal);
           for (const event of events) {
             const item = live.get(event.id) as Live;
             if (event.kind !== "call") {
@@ -226,6 +226,7 @@ export class Rollout {
       addStats(this.#stats, generator.stats());
       generator.close();
       signal?.removeEventListener("abort", abort);
+      generator.close();
     }
   }
 

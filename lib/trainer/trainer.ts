@@ -150,8 +150,9 @@ export class Trainer {
   }
 
   /**
-   * Adds the gradient of a batch's loss to the buffers. What throws leaves them as they were.
-   * Errors: ERR_EMPTY_BATCH, ERR_SHAPE, ERR_TOKEN_RANGE, ERR_ROLE_RANGE, ERR_NOT_FINITE, ERR_BUSY.
+   * Adds the gradient of a batch's loss to the buffers. What throws leaves them as they were, an abort too: it stops the work within a few
+   * tasks of the kernels. (So where something is in the buffers already, they are copied first.)
+   * Errors: ERR_EMPTY_BATCH, ERR_SHAPE, ERR_TOKEN_RANGE, ERR_ROLE_RANGE, ERR_NOT_FINITE, ERR_BUSY, ERR_MODEL_CLOSED, ERR_OUT_OF_MEMORY.
    */
   async accumulate(batch: TrainingBatch, options: AccumulateOptions = {}): Promise<AccumulateResult> {
     return this.#exclusive("use", () => this.#accumulate(batch, options));
@@ -178,7 +179,8 @@ export class Trainer {
 
   /**
    * One optimizer step on trajectories: advantages by group, accumulation in micro-batches in the order of their ids, then apply().
-   * An abort leaves adapters, moments and buffers as if the step had not begun. Gradients that accumulate() has left would be lost or mixed in:
+   * An abort (and an error) discards the accumulation whole: adapters and moments are as if the step had not begun, and the buffers are zero.
+   * Once apply() has begun an abort comes too late, and the step is taken. Gradients that accumulate() has left would be lost or mixed in:
    * ERR_GRADIENTS_PENDING until apply() takes them or gradients.zero() drops them.
    */
   async step(trajectories: readonly Trajectory[], options: StepOptions = {}): Promise<StepMetrics> {
@@ -222,6 +224,7 @@ export class Trainer {
   }
 
   #checkIdle(): void {
+    this.model.checkOpen();
     if (this.#busy) fail("ERR_BUSY", "Expected no step of this trainer to be running: await it first");
   }
 
@@ -254,16 +257,21 @@ export class Trainer {
 
   /** One piece of work at a time, and meanwhile no other that `writes` to the adapters (or uses them, where this one writes). */
   async #exclusive<T>(does: "write" | "use" | "read", work: () => Promise<T>): Promise<T> {
-    if (does !== "read") this.model.checkOpen();
+    this.model.checkOpen();
+    this.options.reference?.checkOpen();
     this.#checkIdle();
     this.adapters?.checkIdle(does === "write" ? "any" : "write");
     this.#busy = true;
-    const release = does === "read" ? undefined : this.adapters?.lease(does === "write");
+    const releases = [
+      this.model.lease(),
+      this.options.reference?.lease(),
+      does === "read" ? undefined : this.adapters?.lease(does === "write"),
+    ];
     try {
       return await work();
     } finally {
-      release?.();
       this.#busy = false;
+      for (const release of releases) release?.();
     }
   }
 
@@ -277,10 +285,12 @@ export class Trainer {
     return nativeBatch(batch, options, this.#objective, { adapterOfRole, crossRole, trained });
   }
 
-  async #accumulate(batch: TrainingBatch, options: AccumulateOptions): Promise<AccumulateResult> {
+  async #accumulate(batch: TrainingBatch, options: AccumulateOptions, discard = false): Promise<AccumulateResult> {
     const { crossRole = "flow" } = this.options;
+    const { signal } = options;
+    checkSignal(signal);
     const { input, normalizer: n } = this.#nativeBatch(batch, options, crossRole, this.#trained);
-    const sums = await abortable(this.native.accumulate(input), undefined);
+    const sums = await abortable(this.native.accumulate({ ...input, discard }), signal, { counts: true });
     const tokens = input.weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0);
     if (tokens > 0) this.#pending = true;
     const { loss, logprobs, perTokenLoss } = sums;
@@ -352,8 +362,12 @@ export class Trainer {
     const sums = { loss: 0, kl: 0, clipHigh: 0, clipLow: 0, maxRatioDeviation: 0 };
     try {
       for (const batch of packed.batches) {
-        const part = await this.#accumulate(batch, { normalizer, temperature: packed.temperature });
-        signal?.throwIfAborted();
+        const part = await this.#accumulate(
+          batch,
+          { normalizer, temperature: packed.temperature, ...(signal && { signal }) },
+          true,
+        );
+        checkSignal(signal);
         sums.loss += part.loss;
         sums.kl += part.kl;
         sums.clipHigh += part.clipHigh;

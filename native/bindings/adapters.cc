@@ -43,6 +43,7 @@ AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWra
       adapters_->store->names.push_back(string_argument(o.Get("name"), "name"));
       adapters_->store->adapters.push_back(std::make_shared<Adapter>(*adapters_->model->model, spec));
     }
+    adapters_->model->add(adapters_);
   });
 }
 
@@ -72,6 +73,11 @@ std::vector<float> read_dense(Backend& b, const Tensor& t) {
 
 }  // namespace
 
+void AdaptersObject::idle() const {
+  adapters_->model->check_open();
+  refuse_while(adapters_->users);
+}
+
 AdapterList AdaptersObject::list_for(const std::shared_ptr<LoadedModel>& model, const Napi::Value& value) {
   if (value.IsNull() || value.IsUndefined()) return {};
   const auto& adapters = of(value);
@@ -85,7 +91,7 @@ AdapterList AdaptersObject::list_for(const std::shared_ptr<LoadedModel>& model, 
 Napi::Value AdaptersObject::get(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    refuse_while(adapters_->users);
+    idle();
     const Model& model = *adapters_->model->model;
     auto index = size_t(integer_argument(info[0], "adapter", 0, int64_t(adapters_->store->adapters.size()) - 1));
     std::string name = string_argument(info[1], "module");
@@ -108,7 +114,7 @@ Napi::Value AdaptersObject::get(const Napi::CallbackInfo& info) {
 /// set(adapter, module, a, b)
 void AdaptersObject::set(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    refuse_while(adapters_->users);
+    idle();
     const Model& model = *adapters_->model->model;
     auto index = size_t(integer_argument(info[0], "adapter", 0, int64_t(adapters_->store->adapters.size()) - 1));
     std::string name = string_argument(info[1], "module");
@@ -143,7 +149,7 @@ void AdaptersObject::set(const Napi::CallbackInfo& info) {
 /// norm(adapter): the Euclidean norm of scale * B A's factors, sqrt(|A|^2 + |B|^2)
 Napi::Value AdaptersObject::norm(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
-    refuse_while(adapters_->users);
+    idle();
     auto index = size_t(integer_argument(info[0], "adapter", 0, int64_t(adapters_->store->adapters.size()) - 1));
     auto values = read_dense(adapters_->model->model->backend(), adapters_->store->adapters[index]->flat());
     double sum = 0;

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <limits>
 #include <span>
@@ -38,8 +39,8 @@ Napi::FunctionReference& constructor(Napi::Env env, const std::string& name);
 Napi::Error make_error(Napi::Env env, const std::string& code, const std::string& message);
 
 /// The JavaScript error for an exception caught elsewhere, a worker thread for one. rolegrad::Error keeps its code,
-/// std::bad_alloc becomes ERR_OUT_OF_MEMORY, any other std::exception ERR_INTERNAL.
-Napi::Error to_js_error(Napi::Env env, std::exception_ptr exception);
+/// std::bad_alloc becomes ERR_OUT_OF_MEMORY, any other std::exception ERR_INTERNAL. `asked` says what memory was for.
+Napi::Error to_js_error(Napi::Env env, std::exception_ptr exception, const std::string& asked = {});
 
 /// Runs f() and returns its result; what it throws leaves as a JavaScript error.
 template <class F>
@@ -96,11 +97,15 @@ std::span<T> typed_array_argument(const Napi::Value& value, const std::string& n
   return {static_cast<T*>(bytes.data), bytes.elements};
 }
 
+/// ERR_OUT_OF_MEMORY where JavaScript has no room for so many bytes; Node-API itself would end the process.
+Napi::ArrayBuffer array_buffer(Napi::Env env, std::size_t elements, std::size_t width);
+
 /// A new JavaScript typed array with a copy of `values`.
 template <class T>
 Napi::TypedArrayOf<T> to_typed_array(Napi::Env env, std::span<const T> values) {
-  auto array = Napi::TypedArrayOf<T>::New(env, values.size(), element_type<T>());
-  for (std::size_t i = 0; i < values.size(); ++i) array.Data()[i] = values[i];
+  auto array =
+      Napi::TypedArrayOf<T>::New(env, values.size(), array_buffer(env, values.size(), sizeof(T)), 0, element_type<T>());
+  if (!values.empty()) std::memcpy(array.Data(), values.data(), values.size_bytes());
   return array;
 }
 

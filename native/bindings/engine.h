@@ -7,26 +7,16 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/loaded_model.h"
 #include "bindings/run_async.h"
-#include "core/mapped_file.h"
 #include "model/generator.h"
 #include "train/trainer.h"
 
 namespace rolegrad::bindings {
 
-/// A loaded model, its mapped files, and the arena of its forward passes (jobs of the stream run one after another).
-struct LoadedModel {
-  std::vector<std::unique_ptr<MappedFile>> files;
-  std::vector<std::unique_ptr<unsigned char[]>> copies;  // of tensors that are not aligned within their file
-  std::map<std::string, StoredTensor> tensors;
-  std::unique_ptr<Model> model;
-  std::shared_ptr<Memory> masters;  // of full training; null until there is one
-  std::unique_ptr<Arena> arena;
-  IdleDecodeMemory decode_memory;
-};
-
-/// Adapters belong to a model and keep it alive.
-struct SharedAdapters {
+/// The pairs that live on a model; empty once it is closed.
+struct SharedAdapters : Dependent {
+  void release() override { store->adapters.clear(); }
   std::shared_ptr<LoadedModel> model;
   std::shared_ptr<AdapterStore> store = std::make_shared<AdapterStore>();
   /// Jobs of trainers that have not ended: all of them, and those that replace pairs.
@@ -46,7 +36,7 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
   Napi::Value forward(const Napi::CallbackInfo& info);
   Napi::Value info(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
-  void release();
+  void forget();
   std::shared_ptr<LoadedModel> model_;
   int64_t accounted_ = 0;
 };
@@ -64,6 +54,7 @@ class AdaptersObject : public Napi::ObjectWrap<AdaptersObject> {
   Napi::Value get(const Napi::CallbackInfo& info);
   void set(const Napi::CallbackInfo& info);
   Napi::Value norm(const Napi::CallbackInfo& info);
+  void idle() const;
   std::shared_ptr<SharedAdapters> adapters_;
 };
 
@@ -88,6 +79,7 @@ class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
   Napi::Value norms(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
   std::shared_ptr<State> state_;
+  void open() const;
   void idle() const;
 };
 
@@ -107,7 +99,7 @@ class GeneratorObject : public Napi::ObjectWrap<GeneratorObject> {
   Napi::Value runnable(const Napi::CallbackInfo& info);
   Napi::Value stats(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
-  Generator& idle() const;
+  Generator& idle(const char* what) const;
   std::shared_ptr<State> state_;
 };
 

@@ -1,14 +1,34 @@
 // The classes NativeGenerator (decoding of many sequences together) and the role router.
 
+#include <mutex>
+
 #include "bindings/engine.h"
 
 namespace rolegrad::bindings {
 
-struct GeneratorObject::State {
+struct GeneratorObject::State : Dependent {
   std::shared_ptr<LoadedModel> model;
   std::unique_ptr<Generator> generator;
   std::atomic<bool> interrupt{false};
-  bool running = false;  // JavaScript thread only
+  std::atomic<bool> broken{false};  // decoding failed, or was aborted, in the midst of a step
+
+  void release() override {
+    std::lock_guard lock(mutex);
+    generator.reset();
+  }
+  void set_running(bool now) {
+    std::lock_guard lock(mutex);
+    running = now;
+    if (closed && !running) generator.reset();
+  }
+  void close() {
+    std::lock_guard lock(mutex);
+    closed = true;
+    if (!running) generator.reset();
+  }
+
+  std::mutex mutex;  // what follows is changed by the JavaScript thread and at the end of a job
+  bool running = false, closed = false;
 };
 
 namespace {
@@ -102,13 +122,18 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
     if (!known) throw Error("ERR_ROLE_RANGE", "Expected a route for every role of the router");
     state_->generator = std::make_unique<Generator>(*state_->model->model, std::move(adapters), std::move(options),
                                                     &state_->model->decode_memory);
+    state_->model->add(state_);
   });
 }
 
 /// The generator, while no step runs.
-Generator& GeneratorObject::idle() const {
-  if (state_->running) throw Error("ERR_BUSY", "Expected the decoding that is running to end first");
-  if (!state_->generator) throw Error("ERR_CLOSED", "Expected a generator that has not been closed");
+Generator& GeneratorObject::idle(const char* what) const {
+  state_->model->check_open();
+  std::lock_guard lock(state_->mutex);
+  if (state_->running) throw Error("ERR_BUSY", std::string("Expected no decoding to be running while ") + what);
+  if (state_->closed) throw Error("ERR_CLOSED", "Expected an open generator but it was closed");
+  if (state_->broken)
+    throw Error("ERR_GENERATOR_BROKEN", "Expected a generator whose last run ended well: make another one");
   return *state_->generator;
 }
 
@@ -116,7 +141,7 @@ Generator& GeneratorObject::idle() const {
 Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    Generator& generator = idle();
+    Generator& generator = idle("a sequence is added");
     Generator::Request request;
     request.ids = copy_argument<int32_t>(info[0], "inputIds");
     auto o = object_argument(info[1], "request");
@@ -132,8 +157,9 @@ Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
 
 void GeneratorObject::append(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    idle().append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50),
-                  typed_array_argument<int32_t>(info[1], "ids"));
+    idle("tokens are appended")
+        .append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50),
+                typed_array_argument<int32_t>(info[1], "ids"));
   });
 }
 
@@ -141,25 +167,24 @@ void GeneratorObject::append(const Napi::CallbackInfo& info) {
 Napi::Value GeneratorObject::run(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    idle();
+    idle("another begins");
     int64_t steps = integer_argument(info[0], "steps", 1);
     auto state = state_;
     auto events = std::make_shared<std::vector<Generator::Event>>();
-    auto error = std::make_shared<std::exception_ptr>();
     state->interrupt.store(false);
-    state->running = true;
+    state->set_running(true);
+    std::shared_ptr<void> running(nullptr, [state](void*) { state->set_running(false); });
     return run_async(
         env,
-        [=](const std::atomic<bool>&) {
+        [=, model = lease(state->model), running = std::move(running)](const std::atomic<bool>&) {
           try {
             *events = state->generator->run(steps, state->interrupt);
           } catch (...) {
-            *error = std::current_exception();  // `running` is the JavaScript thread's to clear
+            state->broken.store(true);
+            throw;
           }
         },
         [=](Napi::Env env) -> Napi::Value {
-          state->running = false;
-          if (*error) std::rethrow_exception(*error);
           auto list = Napi::Array::New(env);
           uint32_t i = 0;
           for (const auto& event : *events) {
@@ -172,7 +197,8 @@ Napi::Value GeneratorObject::run(const Napi::CallbackInfo& info) {
             list.Set(i++, item);
           }
           return list;
-        });
+        },
+        "a decoding step");
   });
 }
 
@@ -183,7 +209,7 @@ void GeneratorObject::interrupt(const Napi::CallbackInfo&) { state_->interrupt.s
 Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    auto result = idle().take(integer_argument(info[0], "sequence", 0, int64_t(1) << 50));
+    auto result = idle("a sequence is taken").take(integer_argument(info[0], "sequence", 0, int64_t(1) << 50));
     auto out = Napi::Object::New(env);
     out.Set("ids", to_typed_array<int32_t>(env, result.ids));
     out.Set("roles", to_typed_array<int8_t>(env, result.roles));
@@ -194,7 +220,9 @@ Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value GeneratorObject::runnable(const Napi::CallbackInfo& info) {
-  return guard(info.Env(), [&]() -> Napi::Value { return Napi::Number::New(info.Env(), double(idle().runnable())); });
+  return guard(info.Env(), [&]() -> Napi::Value {
+    return Napi::Number::New(info.Env(), double(idle("it is asked").runnable()));
+  });
 }
 
 /// stats() -> { steps, sampledTokens, computedTokens, sharedTokens, recomputedTokens, preemptions, peakCacheTokens,
@@ -202,7 +230,7 @@ Napi::Value GeneratorObject::runnable(const Napi::CallbackInfo& info) {
 Napi::Value GeneratorObject::stats(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    const Generator& generator = idle();
+    const Generator& generator = idle("it is asked");
     const Generator::Stats stats = generator.stats();
     auto out = Napi::Object::New(env);
     out.Set("steps", double(stats.steps));
@@ -217,13 +245,8 @@ Napi::Value GeneratorObject::stats(const Napi::CallbackInfo& info) {
   });
 }
 
-/// Gives the memory back, to the model's next generator; idempotent.
-void GeneratorObject::close(const Napi::CallbackInfo& info) {
-  guard(info.Env(), [&] {
-    if (state_->generator) idle();
-    state_->generator.reset();
-  });
-}
+/// Gives the cache back, at the end of a run that is under way.
+void GeneratorObject::close(const Napi::CallbackInfo&) { state_->close(); }
 
 Napi::Function GeneratorObject::define(Napi::Env env) {
   return DefineClass(

@@ -112,7 +112,8 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
           Napi::Object object = constructor(env, ModelObject::kName).New({});
           ModelObject::adopt(object, loaded);
           return object;
-        });
+        },
+        "the weights of a model");
   });
 }
 
@@ -152,9 +153,10 @@ void ModelObject::adopt(const Napi::Object& object, std::shared_ptr<LoadedModel>
   Napi::MemoryManagement::AdjustExternalMemory(object.Env(), self.accounted_);
 }
 
-ModelObject::~ModelObject() { release(); }
+ModelObject::~ModelObject() { forget(); }
 
-void ModelObject::release() {
+// Without close() adapters and trainers that are still there keep the weights.
+void ModelObject::forget() {
   if (!model_) return;
   model_.reset();
   Napi::MemoryManagement::AdjustExternalMemory(Env(), -accounted_);
@@ -162,7 +164,7 @@ void ModelObject::release() {
 
 const std::shared_ptr<LoadedModel>& ModelObject::of(const Napi::Value& value) {
   auto& model = Unwrap(object_argument(value, "model"))->model_;
-  if (!model) throw Error("ERR_CLOSED", "Expected an open model but it was closed");
+  if (!model) throw Error("ERR_MODEL_CLOSED", "Expected an open model but it was closed");
   return model;
 }
 
@@ -191,16 +193,18 @@ Napi::Value ModelObject::forward(const Napi::CallbackInfo& info) {
     job->wanted = optional_copy<uint8_t>(info[7], "wanted");
     return run_async(
         env,
-        [=](const std::atomic<bool>&) {
-          job->result = score(*model->model, *model->arena, job->ids, job->cu, job->adapter, job->adapters, temperature,
-                              logits, job->wanted);
+        [=, model = lease(model)](const std::atomic<bool>&) {
+          const AdapterList adapters = std::exchange(job->adapters, {});  // they go with the model
+          job->result = score(*(*model)->model, *(*model)->arena, job->ids, job->cu, job->adapter, adapters,
+                              temperature, logits, job->wanted);
         },
         [=](Napi::Env env) -> Napi::Value {
           auto out = Napi::Object::New(env);
           out.Set("logprobs", to_typed_array<float>(env, job->result.logprobs));
           if (logits) out.Set("logits", to_typed_array<float>(env, job->result.logits));
           return out;
-        });
+        },
+        "a forward pass of " + std::to_string(job->ids.size()) + " tokens");
   });
 }
 
@@ -220,7 +224,8 @@ Napi::Value ModelObject::info(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ModelObject::close(const Napi::CallbackInfo& info) {
-  release();
+  if (model_) model_->close();
+  forget();
   return info.Env().Undefined();
 }
 

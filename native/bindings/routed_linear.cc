@@ -10,8 +10,9 @@
 namespace rolegrad::bindings {
 
 std::shared_ptr<Backend> backend_named(const std::string& device) {
-  static std::map<std::string, std::shared_ptr<Backend>> kept;
-  static const std::set<std::string> known{"cpu", "cpu-reference", "avx2", "avx512", "neon"};
+  // Never destroyed: the stream's thread may use one when static destructors run.
+  static auto& kept = *new std::map<std::string, std::shared_ptr<Backend>>;
+  static const auto& known = *new std::set<std::string>{"cpu", "cpu-reference", "avx2", "avx512", "neon"};
   if (known.count(device) == 0)
     throw Error("ERR_DEVICE",
                 "Expected device cpu, cpu-reference, avx2, avx512 or neon but received \"" + device + "\"");

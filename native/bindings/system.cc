@@ -1,4 +1,5 @@
 // setErrorClass(RolegradError): the class that every error of this environment is made of.
+// armFault("allocation" | "task", n), only where ROLEGRAD_TEST_HOOKS is set: failures for tests.
 // cpuInfo(): what the CPU offers, what the engine makes of it, and its threads.
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include "bindings/bindings.h"
 #include "core/cpu.h"
 #include "core/executor.h"
+#include "core/fault.h"
 #include "core/numerics.h"
 
 namespace rolegrad::bindings {
@@ -64,10 +66,18 @@ Napi::Value cpu_info(const Napi::CallbackInfo& info) {
   });
 }
 
+void arm_fault_(const Napi::CallbackInfo& info) {
+  const std::string kind = string_argument(info[0], "kind");
+  if (kind != "allocation" && kind != "task") expected("\"allocation\" or \"task\"", "kind", info[0]);
+  arm_fault(kind == "task" ? Fault::task : Fault::allocation, integer_argument(info[1], "n", 0));
+}
+
 }  // namespace
 
 void register_system(Napi::Env env, Napi::Object exports) {
   exports.Set("setErrorClass", Napi::Function::New(env, set_error_class, "setErrorClass"));
+  if (std::getenv("ROLEGRAD_TEST_HOOKS") != nullptr)
+    exports.Set("armFault", Napi::Function::New(env, arm_fault_, "armFault"));
   exports.Set("cpuInfo", Napi::Function::New(env, cpu_info, "cpuInfo"));
 }
 

@@ -6,7 +6,8 @@
 
 namespace rolegrad::bindings {
 
-struct TrainerObject::State {
+struct TrainerObject::State : Dependent {
+  void release() override { trainer.reset(); }
   std::shared_ptr<LoadedModel> model, reference;
   std::shared_ptr<SharedAdapters> adapters;
   std::unique_ptr<Trainer> trainer;
@@ -15,10 +16,13 @@ struct TrainerObject::State {
 
 namespace {
 
-/// Counts a job against the trainer and its adapters from the call until its end.
+/// Counts a job against the trainer, its adapters and its models from the call until its end.
 template <class State>
 struct Lease {
-  Lease(std::shared_ptr<State> s, bool writes) : state(std::move(s)), writer(writes) { count(1); }
+  Lease(std::shared_ptr<State> s, bool writes)
+      : model(s->model), reference(s->reference ? lease(s->reference) : nullptr), state(std::move(s)), writer(writes) {
+    count(1);
+  }
   ~Lease() { count(-1); }
   void count(int change) {
     state->running += change;
@@ -26,6 +30,8 @@ struct Lease {
     state->adapters->users += change;
     if (writer) state->adapters->writers += change;
   }
+  ModelLease model;
+  std::shared_ptr<ModelLease> reference;
   std::shared_ptr<State> state;
   bool writer;
 };
@@ -67,10 +73,14 @@ TrainerObject::TrainerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
       state_->trainer = std::make_unique<Trainer>(
           model, std::make_unique<FullParameters>(model, state_->model->tensors, state_->model->masters), reference);
     }
+    state_->model->add(state_);
   });
 }
 
+void TrainerObject::open() const { state_->model->check_open(); }
+
 void TrainerObject::idle() const {
+  open();
   if (state_->running.load() > 0)
     throw Error("ERR_BUSY", "Expected no step of this trainer to be running: await it first");
 }
@@ -79,6 +89,7 @@ void TrainerObject::idle() const {
 Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
+    open();
     struct Job {
       BatchArguments batch;
       LossOptions options;
@@ -86,6 +97,8 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
     };
     auto o = object_argument(info[0], "batch");
     auto job = std::make_shared<Job>(Job{batch_argument(*state_->model->model, o), loss_argument(o), {}});
+    job->options.discard = boolean_argument(o.Get("discard"), "discard");
+    const size_t rows = o.Get("inputIds").As<Napi::TypedArray>().ElementLength();
     auto lease = std::make_shared<Lease<State>>(state_, false);
     return run_async(
         env,
@@ -103,7 +116,8 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
           out.Set("logprobs", to_typed_array<float>(env, r.logprob));
           out.Set("perTokenLoss", to_typed_array<float>(env, r.per_token));
           return out;
-        });
+        },
+        "the gradient of a batch of " + std::to_string(rows) + " tokens");
   });
 }
 
@@ -111,6 +125,7 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
 Napi::Value TrainerObject::leak(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
+    open();
     struct Job {
       std::vector<BatchArguments> batches;
       LossOptions options;
@@ -156,14 +171,10 @@ Napi::Value TrainerObject::apply(const Napi::CallbackInfo& info) {
     AdamWStep step = adamw_argument(o);
     bool decay_vectors = boolean_argument(o.Get("decayVectors"), "decayVectors");
     auto norms = std::make_shared<std::vector<double>>();
-    auto lease = std::make_shared<Lease<State>>(state_, true);
+    auto held = std::make_shared<Lease<State>>(state_, true);
     return run_async(
-        env,
-        [=](const std::atomic<bool>&) mutable {
-          auto held = std::move(lease);
-          *norms = held->state->trainer->apply(step, decay_vectors);
-        },
-        [norms](Napi::Env env) -> Napi::Value { return to_typed_array<double>(env, *norms); });
+        env, [=](const std::atomic<bool>&) { *norms = held->state->trainer->apply(step, decay_vectors); },
+        [norms](Napi::Env env) -> Napi::Value { return to_typed_array<double>(env, *norms); }, "an optimizer step");
   });
 }
 
@@ -223,6 +234,7 @@ Napi::Value TrainerObject::norms(const Napi::CallbackInfo& info) {
 Napi::Value TrainerObject::parameters(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
+    open();
     auto list = Napi::Array::New(env);
     if (!state_->trainer->full()) return list;
     uint32_t i = 0;

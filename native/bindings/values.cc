@@ -3,6 +3,7 @@
 #include <cmath>
 #include <map>
 #include <new>
+#include <stdexcept>
 
 #include "bindings/bindings.h"
 
@@ -69,15 +70,21 @@ Napi::Error make_error(Napi::Env env, const std::string& code, const std::string
   return error;
 }
 
-Napi::Error to_js_error(Napi::Env env, std::exception_ptr exception) {
+Napi::Error to_js_error(Napi::Env env, std::exception_ptr exception, const std::string& asked) {
+  const auto out_of_memory = [&](const std::string& what) {
+    return make_error(env, "ERR_OUT_OF_MEMORY", asked.empty() ? what : what + " (for " + asked + ")");
+  };
   try {
     std::rethrow_exception(exception);
   } catch (const Napi::Error& error) {
     return error;
   } catch (const Error& error) {
+    if (error.code() == "ERR_OUT_OF_MEMORY") return out_of_memory(error.what());
     return make_error(env, error.code(), error.what());
   } catch (const std::bad_alloc&) {
-    return make_error(env, "ERR_OUT_OF_MEMORY", "Out of memory in the engine");
+    return out_of_memory("Expected memory for the engine's work but the system refused it");
+  } catch (const std::length_error&) {
+    return out_of_memory("Expected a size that memory can have but received a larger one");
   } catch (const std::exception& error) {
     return make_error(env, "ERR_INTERNAL", error.what());
   } catch (...) {
@@ -147,6 +154,23 @@ Napi::Function function_argument(const Napi::Value& value, const std::string& na
 Napi::Object object_argument(const Napi::Value& value, const std::string& name) {
   if (!value.IsObject() || value.IsFunction() || value.IsArray()) expected("an object", name, value);
   return value.As<Napi::Object>();
+}
+
+Napi::ArrayBuffer array_buffer(Napi::Env env, std::size_t elements, std::size_t width) {
+  constexpr std::size_t kLarge = std::size_t(1) << 20;  // below, a failure ends any program
+  const double bytes = static_cast<double>(elements) * static_cast<double>(width);
+  if (bytes <= kLarge) return Napi::ArrayBuffer::New(env, elements * width);
+  try {
+    if (elements >= std::size_t(1) << 32) throw std::bad_alloc();  // V8's longest typed array
+    return env.Global()
+        .Get("ArrayBuffer")
+        .As<Napi::Function>()
+        .New({Napi::Number::New(env, bytes)})
+        .As<Napi::ArrayBuffer>();
+  } catch (const std::exception&) {
+    throw Error("ERR_OUT_OF_MEMORY", "Expected a result of " + std::to_string(elements * width) +
+                                         " bytes but JavaScript has no room for it");
+  }
 }
 
 Bytes typed_array_bytes(const Napi::Value& value, napi_typedarray_type type, const std::string& name) {

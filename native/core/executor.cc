@@ -6,9 +6,15 @@
 #include <exception>
 #include <fstream>
 #include <mutex>
+#include <new>
 #include <string>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#include "core/abort.h"
+#include "core/fault.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -41,6 +47,13 @@ void pause_cpu() {
 #endif
 }
 
+void run_task(Executor::Body body, int64_t task, int worker) {
+  check_aborted();
+  // Not where work must not end half-way: such work is made of what cannot fail.
+  if (abort_flag != nullptr && fault_due(Fault::task)) throw std::bad_alloc();
+  body(task, worker);
+}
+
 }  // namespace
 
 int available_parallelism() {
@@ -70,13 +83,15 @@ void set_float_environment() {
 // when its tasks are done and never waits for a worker that still sleeps.
 struct Executor::Pool {
   std::vector<std::thread> threads;
+  std::mutex calls;  // held by the one call under way
   std::mutex mutex;
   std::condition_variable wake;
   std::atomic<uint64_t> ticket{0};  // call number << 32 | next task
   std::atomic<int64_t> tasks{0}, done{0};
   std::atomic<int> active{1}, sleeping{0};
   std::atomic<bool> stop{false}, failed{false};
-  const std::function<void(int64_t, int)>* body = nullptr;
+  const Body* body = nullptr;
+  const std::atomic<bool>* abort = nullptr;
   std::exception_ptr error;
 
   static uint32_t call_of(uint64_t ticket) { return uint32_t(ticket >> 32); }
@@ -93,7 +108,8 @@ struct Executor::Pool {
     for (int64_t task = claim(call); task >= 0; task = claim(call)) {
       if (!failed.load(std::memory_order_relaxed)) {
         try {
-          (*body)(task, worker);
+          AbortScope scope(abort);
+          run_task(*body, task, worker);
         } catch (...) {
           std::lock_guard lock(mutex);
           if (!error) error = std::current_exception();
@@ -129,7 +145,14 @@ struct Executor::Pool {
 };
 
 Executor::Executor(int threads) : pool_(new Pool), threads_(threads), active_(threads) {
-  for (int i = 1; i < threads; i++) pool_->threads.emplace_back([this, i] { pool_->loop(i); });
+  for (int i = 1; i < threads; i++) {
+    try {
+      pool_->threads.emplace_back([this, i] { pool_->loop(i); });
+    } catch (const std::system_error&) {
+      threads_ = active_ = i;  // the system gives no more threads: those that there are will do
+      break;
+    }
+  }
 }
 
 Executor::~Executor() {
@@ -148,16 +171,22 @@ Executor& Executor::shared() {
   return *executor;
 }
 
-void Executor::limit_threads(int n) { active_ = std::max(1, std::min(n, threads_)); }
+void Executor::limit_threads(int n) {
+  std::lock_guard one_call(pool_->calls);
+  active_ = std::max(1, std::min(n, threads_));
+}
 
-void Executor::parallel_for(int64_t tasks, const std::function<void(int64_t, int)>& body) {
+void Executor::parallel_for(int64_t tasks, Body body) {
+  check_aborted();
   if (tasks <= 0) return;
+  Pool& pool = *pool_;
+  std::lock_guard one_call(pool.calls);
   if (tasks == 1 || active_ == 1) {
-    for (int64_t i = 0; i < tasks; i++) body(i, 0);
+    for (int64_t i = 0; i < tasks; i++) run_task(body, i, 0);
     return;
   }
-  Pool& pool = *pool_;
   pool.body = &body;
+  pool.abort = abort_flag;
   pool.error = nullptr;
   pool.failed.store(false);
   pool.done.store(0);
@@ -178,7 +207,7 @@ void Executor::parallel_for(int64_t tasks, const std::function<void(int64_t, int
       std::this_thread::yield();
   // Closed: a late worker of this call must not take the next call's number of tasks for its own.
   pool.ticket.store(uint64_t(call) << 32 | 0xffffffffu);
-  if (pool.error) std::rethrow_exception(pool.error);
+  if (pool.error) std::rethrow_exception(std::exchange(pool.error, nullptr));
 }
 
 }  // namespace rolegrad

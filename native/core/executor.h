@@ -1,7 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+
+#include "core/function_ref.h"
 
 namespace rolegrad {
 
@@ -10,10 +11,11 @@ namespace rolegrad {
 int available_parallelism();
 
 /// One pool of compute threads per process: two models must not bring two spinning pools.
-/// `parallel_for` is called from one thread at a time (the stream); that thread works too.
+/// `parallel_for` runs one call at a time (callers take turns); the thread that calls works too.
 class Executor {
  public:
   static Executor& shared();
+  using Body = FunctionRef<void(int64_t task, int worker)>;
 
   ~Executor();
   Executor(const Executor&) = delete;
@@ -25,8 +27,10 @@ class Executor {
   void limit_threads(int n);
 
   /// Runs body(task, worker) for every task in [0, tasks); tasks are handed out in increasing order.
-  /// A body writes only what its task owns, so that results do not depend on the number of threads.
-  void parallel_for(int64_t tasks, const std::function<void(int64_t task, int worker)>& body);
+  /// A body writes only what its task owns, so that results do not depend on the number of threads; it calls no
+  /// parallel_for itself. What a task throws ends the call: tasks that have not begun are left out, and the caller gets
+  /// the exception. So does the caller's abort flag (core/abort.h), which is looked at before every task.
+  void parallel_for(int64_t tasks, Body body);
 
  private:
   explicit Executor(int threads);

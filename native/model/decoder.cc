@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/abort.h"
 #include "core/error.h"
 
 namespace rolegrad {
@@ -72,6 +73,7 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
          normed_k = c.qk_norm ? arena.tensor(rows, kv_columns) : Tensor{};
   auto reuse = arena.mark();
   for (int64_t l = 0; l < c.layers; l++) {
+    check_aborted();
     const Layer& layer = model_.layer(l);
     if (!saved) arena.release(reuse);
     SavedLayer keep;
@@ -136,6 +138,7 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
   Tensor normed_q = c.qk_norm ? arena.tensor(rows, q_columns) : Tensor{};
   auto reuse = arena.mark();
   for (int64_t l = c.layers - 1; l >= 0; l--) {
+    check_aborted();
     const Layer& layer = model_.layer(l);
     const SavedLayer& s = saved.layers[size_t(l)];
     arena.release(reuse);

@@ -29,6 +29,11 @@ class IdleDecodeMemory {
   DecodeMemory take(const Model& model, int64_t pages);
   /// Keeps the larger of what is here and `memory`, up to kMost.
   void give(DecodeMemory memory);
+  /// Frees what is here.
+  void clear() {
+    std::lock_guard lock(mutex_);
+    idle_ = {};
+  }
 
  private:
   std::mutex mutex_;

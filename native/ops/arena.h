@@ -23,6 +23,7 @@ class Arena {
     if (blocks_.size() > 1) {  // next time in one piece
       size_t total = 0;
       for (auto& block : blocks_) total += block->bytes();
+      block_ = used_ = 0;  // before what can fail
       blocks_.clear();
       blocks_.push_back(backend_.allocate(total));
       allocations_++;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "ops/backend.h"
 
 namespace rolegrad {
@@ -25,7 +26,7 @@ inline HostMemoryUse& host_memory_use() {
 class HostMemory final : public Memory {
  public:
   explicit HostMemory(size_t bytes) : bytes_(bytes) {
-    if (bytes <= SIZE_MAX - kAlign) block_ = std::calloc(bytes + kAlign, 1);
+    if (bytes <= SIZE_MAX - kAlign && !fault_due(Fault::allocation)) block_ = std::calloc(bytes + kAlign, 1);
     if (!block_)
       throw Error("ERR_OUT_OF_MEMORY",
                   "Expected " + std::to_string(bytes) + " bytes of memory but the system refused them");

@@ -102,6 +102,11 @@ std::vector<double> FullParameters::read_gradient(const Entry& e) const {
   return values;
 }
 
+void FullParameters::add_gradients(std::vector<GradTensor>& buffers) const {
+  for (const auto& e : entries_) buffers.push_back(gradient(e));
+  if (model_.config().tied) buffers.push_back(sinks_.head);
+}
+
 void FullParameters::zero_gradients() {
   for (const auto& e : entries_) model_.backend().zero(gradient(e));
   model_.backend().zero(sinks_.head);

@@ -32,6 +32,8 @@ class FullParameters {
   /// With a tied head: embedding and head together, as torch reports it.
   std::vector<double> read_gradient(const Entry& e) const;
   FullGradient& sinks() { return sinks_; }
+  /// All that a backward pass adds to.
+  void add_gradients(std::vector<GradTensor>& buffers) const;
   void zero_gradients();
   /// One AdamW step on everything with a global norm; returns the norm before clipping.
   double apply(const AdamWStep& step, bool decay_vectors);

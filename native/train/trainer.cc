@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
+#include "core/abort.h"
 #include "core/error.h"
 
 namespace rolegrad {
@@ -100,7 +102,7 @@ Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model*
       store_(std::move(store)),
       track_(track),
       reference_(reference),
-      scalar_(model.backend().allocate(sizeof(double))),
+      scalar_(model.backend().allocate(store_->adapters.size() * sizeof(double))),
       arena_(model.backend()) {
   if (reference) reference_arena_ = std::make_unique<Arena>(reference->backend());
   for (const auto& adapter : store_->adapters) {
@@ -168,7 +170,9 @@ std::vector<Trainer::Pass> Trainer::passes(const LossBatch& in, CrossRole cross_
 }
 
 LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
-  return run(in, o, passes(in, o.cross_role));
+  LossResult result = run(in, o, passes(in, o.cross_role));
+  accumulated_ = true;
+  return result;
 }
 
 std::vector<float> Trainer::reference_logprobs(const LossBatch& in, float temperature) {
@@ -247,6 +251,7 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
 
   int64_t rows = int64_t(total), h = model_.config().hidden_size;
   Tensor dnormed = arena_.tensor(int64_t(n), h), draw = arena_.tensor(int64_t(n), h), dh = arena_.tensor(rows, h);
+  Rollback rollback(b, gradient_buffers(passes), gradients_before_, accumulated_ && !o.discard);
   if (full_)
     b.head_backward(dnormed, &full_->sinks().head, head.normed, head.lse, model_.head(), targets.ids, coefficient,
                     o.temperature, targets.group);
@@ -273,7 +278,20 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
                      o.cross_role == CrossRole::stop ? in.roles : std::span<const int8_t>{});
   }
   arena_.reset();
+  check_aborted();
+  rollback.commit();
   return result;
+}
+
+/// Everything that accumulate() adds to.
+std::vector<GradTensor> Trainer::gradient_buffers(const std::vector<Pass>& passes) {
+  std::vector<GradTensor> buffers;
+  std::set<AdapterGradient*> seen;
+  for (const Pass& pass : passes)
+    for (auto* sink : pass.sinks)
+      if (sink && seen.insert(sink).second) buffers.push_back(sink->flat());
+  if (full_) full_->add_gradients(buffers);
+  return buffers;
 }
 
 Tensor Trainer::moments(const Memory& memory, int adapter) const {
@@ -296,23 +314,32 @@ std::vector<double> Trainer::gradient_norms() {
 
 std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
   if (full_) {
-    step.step = ++full_steps;
-    return {full_->apply(step, decay_vectors)};
+    AbortScope whole(nullptr);
+    step.step = full_steps + 1;
+    double norm = full_->apply(step, decay_vectors);
+    full_steps++;
+    return {norm};
   }
   Backend& b = model_.backend();
-  GradTensor scalar{static_cast<double*>(scalar_->data()), 1, 1, 1};
+  auto* sums = static_cast<double*>(scalar_->data());
   std::vector<double> norms;
+  for (size_t v = 0; v < slots_.size(); v++) {
+    b.zero(GradTensor{sums + v, 1, 1, 1});
+    b.sum_of_squares(sums + v, slots_[v].gradient.flat());
+    norms.push_back(std::sqrt(b.read_scalar(sums + v)));
+  }
+  for (auto& adapter : store_->adapters)
+    if (adapter.use_count() > 1)
+      adapter = std::make_shared<Adapter>(*adapter);  // pinned by a rollout: leave it its version
+  // All that can fail is done. From here on the step is taken whole.
+  check_aborted();
+  AbortScope whole(nullptr);
   for (size_t v = 0; v < slots_.size(); v++) {
     Slot& slot = slots_[v];
     auto& adapter = store_->adapters[v];
-    if (adapter.use_count() > 1)
-      adapter = std::make_shared<Adapter>(*adapter);  // pinned by a rollout: leave it its version
-    b.zero(scalar);
-    b.sum_of_squares(scalar.data, slot.gradient.flat());
-    norms.push_back(std::sqrt(b.read_scalar(scalar.data)));
     step.step = ++slot.steps;
     b.adamw(adapter->flat(), slot.gradient.flat(), moments(*slot.first, int(v)), moments(*slot.second, int(v)), step,
-            scalar.data);
+            sums + v);
     adapter->refresh();
   }
   return norms;
@@ -324,6 +351,7 @@ void Trainer::zero_gradients() {
     for (auto& gradient : role)
       if (gradient) model_.backend().zero(gradient->flat());
   if (full_) full_->zero_gradients();
+  accumulated_ = false;
 }
 
 }  // namespace rolegrad

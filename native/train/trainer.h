@@ -6,6 +6,7 @@
 
 #include "model/decoder.h"
 #include "train/full_parameters.h"
+#include "train/rollback.h"
 
 namespace rolegrad {
 
@@ -40,6 +41,7 @@ struct LossOptions {
   double clip_low = 0.2, clip_high = 0.2, beta = 0;
   float temperature = 1;
   CrossRole cross_role = CrossRole::flow;
+  bool discard = false;  // where it fails: the buffers are zeroed, not put back to what they were
 };
 
 struct LossResult {
@@ -73,7 +75,8 @@ class Trainer {
 
   /// Adds the gradient of the batch's loss to the buffers: one forward pass, one backward pass under flow and stop, one
   /// for each adapter that runs a token of the loss under exact, and those that tracking adds. All or nothing: what
-  /// throws leaves them as they were before the backward pass.
+  /// throws (an abort too) leaves them as they were, or zero with `discard`, which spares the copy that this takes where
+  /// something is in them.
   LossResult accumulate(const LossBatch& batch, const LossOptions& options);
   /// The gradients of each role's loss by every adapter, over batches that make up one; no buffer is touched. Their
   /// roles * adapters gradients are held meanwhile.
@@ -111,6 +114,8 @@ class Trainer {
   LossResult run(const LossBatch& batch, const LossOptions& options, const std::vector<Pass>& passes);
   std::vector<float> reference_logprobs(const LossBatch& batch, float temperature);
   AdapterGradient* entry(RoleGradients& gradients, size_t roles, size_t role, size_t adapter);
+  /// What the passes write to.
+  std::vector<GradTensor> gradient_buffers(const std::vector<Pass>& passes);
 
   Model& model_;
   std::shared_ptr<AdapterStore> store_;
@@ -122,6 +127,8 @@ class Trainer {
   std::unique_ptr<Memory> scalar_;
   Arena arena_;
   std::unique_ptr<Arena> reference_arena_;  // of the reference's own backend
+  Rollback::Copy gradients_before_;
+  bool accumulated_ = false;  // something is in the buffers
 };
 
 }  // namespace rolegrad

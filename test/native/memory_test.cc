@@ -1,29 +1,8 @@
 // A step allocates nothing after the first: no block of backend memory, and no other block that grows with the model or
 // the batch.
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
+#include "allocation.h"
 #include "model_cases.h"
 #include "ops/host_memory.h"
-
-namespace {
-
-/// Blocks of at least this size count: lists of a few numbers for each of 200 tokens may come and go.
-constexpr std::size_t kLarge = std::size_t(16) << 10;
-std::atomic<int64_t> large_blocks{0};
-
-}  // namespace
-
-#if !defined(ROLEGRAD_SANITIZE)
-void* operator new(std::size_t bytes) {
-  if (bytes >= kLarge) large_blocks++;
-  if (void* at = std::malloc(bytes ? bytes : 1)) return at;
-  throw std::bad_alloc();
-}
-void operator delete(void* at) noexcept { std::free(at); }
-void operator delete(void* at, std::size_t) noexcept { std::free(at); }
-#endif
 
 using namespace rolegrad;
 using namespace rolegrad::testing;
@@ -31,7 +10,7 @@ using namespace rolegrad::testing;
 namespace {
 
 struct Use {
-  int64_t blocks = host_memory_use().allocations, bytes = host_memory_use().bytes, large = large_blocks;
+  int64_t blocks = host_memory_use().allocations, bytes = host_memory_use().bytes, large = large_blocks();
   bool operator==(const Use&) const = default;
 };
 

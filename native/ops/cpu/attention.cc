@@ -2,6 +2,7 @@
 // backward.
 #include <cstring>
 
+#include "core/abort.h"
 #include "ops/cpu/cpu_backend.h"
 
 namespace rolegrad::cpu {
@@ -112,7 +113,11 @@ void CpuBackend::attention_backward(const Tensor& dq, const Tensor& dk, const Te
     t.roles = roles.empty() ? nullptr : roles.data() + row;
     t.scale = shape.scale;
     t.scratch = scratch(worker, k_.attention_backward_scratch(span.count, d));
+    // A long sequence takes seconds here, so the kernel looks at the flag itself (kernels see nothing of std).
+    static_assert(sizeof(std::atomic<bool>) == sizeof(bool) && std::atomic<bool>::is_always_lock_free);
+    t.stop = reinterpret_cast<const bool*>(abort_flag);
     k_.attention_backward(t);
+    check_aborted();
   });
 }
 

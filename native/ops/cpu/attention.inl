@@ -141,6 +141,7 @@ void attention_backward(const AttentionBackwardTask& t) {
 
   for (int64_t h = 0; h < t.group; h++) {
     for (int64_t i0 = 0; i0 < t.count; i0 += kBlockRows) {
+      if (t.stop && __atomic_load_n(t.stop, __ATOMIC_RELAXED)) return;
       int64_t rows = min64(kBlockRows, t.count - i0);
       const float* dout = t.dout + i0 * t.lddo + h * d;
       for (int64_t i = 0; i < rows; i++) {

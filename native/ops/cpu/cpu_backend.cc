@@ -1,6 +1,7 @@
 #include "ops/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -112,12 +113,16 @@ void CpuBackend::rope(const Tensor& x, int heads, int head_dim, std::span<const 
                       std::span<const double> frequencies, bool inverse) {
   const size_t half = size_t(head_dim) / 2;
   if (!std::equal(frequencies.begin(), frequencies.end(), rope_frequencies_.begin(), rope_frequencies_.end())) {
-    rope_frequencies_.assign(frequencies.begin(), frequencies.end());
     rope_cos_.clear();
     rope_sin_.clear();
+    rope_frequencies_.assign(frequencies.begin(), frequencies.end());
   }
   int32_t last = 0;
   for (int32_t p : positions) last = std::max(last, p);
+  // Room for both first: memory that runs out must not leave one longer than the other.
+  const size_t room = std::bit_ceil(size_t(last) + 1) * half;
+  rope_cos_.reserve(room);
+  rope_sin_.reserve(room);
   for (size_t p = rope_cos_.size() / half; p <= size_t(last); p++)
     for (size_t i = 0; i < half; i++) {
       auto angle = math::sincos(double(p) * frequencies[i]);

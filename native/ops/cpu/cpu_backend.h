@@ -133,13 +133,12 @@ class CpuBackend final : public Backend {
               std::span<const SamplingOptions> options, std::span<const double> draw) override;
 
  private:
-  using Body = std::function<void(int64_t, int)>;
-  void parallel(int64_t tasks, const Body& body) {
+  void parallel(int64_t tasks, Executor::Body body) {
     pool_.parallel_for(tasks, body);
     if (scratch_wanted_.load(std::memory_order_relaxed) > scratch_there_) even_scratch();
   }
   /// Splits [0, rows) into about even ranges of at least `least` rows.
-  void over_rows(int64_t rows, int64_t least, const std::function<void(int64_t, int64_t)>& body);
+  void over_rows(int64_t rows, int64_t least, FunctionRef<void(int64_t, int64_t)> body);
   /// This worker's scratch of at least n floats; kept between calls.
   float* scratch(int worker, int64_t n);
   /// Gives every worker the scratch that one of them has needed: which worker gets a task is chance, and a step must

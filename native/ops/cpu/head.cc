@@ -1,5 +1,7 @@
 // The head in chunks of 1024 vocabulary entries: T x V logits are never made. A row's log-sum-exp is combined from its
 // chunks in increasing order, the same in training and in sampling.
+#include <algorithm>
+
 #include "ops/cpu/chunks.h"
 #include "ops/cpu/cpu_backend.h"
 

@@ -123,6 +123,7 @@ struct AttentionBackwardTask {
   const int8_t* roles;  // of the sequence's positions, or null
   float scale;
   float* scratch;
+  const bool* stop;  // or null; once it is set the call may return with its work undone
 };
 
 struct Kernels {

@@ -1,6 +1,7 @@
 // Memory, panels and pages of the CPU backend.
 #include <cstring>
 
+#include "core/checked.h"
 #include "core/error.h"
 #include "ops/cpu/cpu_backend.h"
 #include "ops/host_memory.h"
@@ -99,8 +100,9 @@ Pages::Pages(int layers, const AttentionShape& shape, int64_t pages)
     : pages_(pages), kv_heads_(shape.kv_heads), head_dim_(shape.head_dim) {
   ldv_ = (shape.head_dim + 15) / 16 * 16;
   block_ = kPage * (shape.head_dim + ldv_);
+  const size_t bytes = checked_bytes({layers, kv_heads_, block_, pages, sizeof(float)});
   page_stride_ = int64_t(layers) * kv_heads_ * block_;
-  memory_ = std::make_unique<HostMemory>(size_t(pages) * size_t(page_stride_) * sizeof(float) + kSlack);
+  memory_ = std::make_unique<HostMemory>(bytes + kSlack);
 }
 
 float* Pages::keys(int layer, int head) const {
@@ -161,7 +163,7 @@ float* CpuBackend::workspace(std::vector<float>& buffer, int64_t n) {
   return buffer.data();
 }
 
-void CpuBackend::over_rows(int64_t rows, int64_t least, const std::function<void(int64_t, int64_t)>& body) {
+void CpuBackend::over_rows(int64_t rows, int64_t least, FunctionRef<void(int64_t, int64_t)> body) {
   int64_t parts = std::max<int64_t>(1, std::min<int64_t>(pool_.threads() * 4, rows / least));
   parallel(parts, [&](int64_t i, int) { body(rows * i / parts, rows * (i + 1) / parts); });
 }

@@ -1,0 +1,44 @@
+// The program's own operator new, so that tests can make memory run out at any place, and count.
+#include "allocation.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+namespace {
+
+constinit std::atomic<int64_t> countdown{0};
+constinit std::atomic<bool> fired{false};
+constinit std::atomic<int64_t> large{0};
+
+void* allocate(std::size_t bytes) {
+  if (countdown.load(std::memory_order_relaxed) > 0 && countdown.fetch_sub(1) == 1) {
+    fired = true;
+    throw std::bad_alloc();
+  }
+  if (bytes >= rolegrad::testing::kLargeBlock) large++;
+  if (void* block = std::malloc(bytes == 0 ? 1 : bytes)) return block;
+  throw std::bad_alloc();
+}
+
+}  // namespace
+
+namespace rolegrad::testing {
+
+void fail_allocation(int64_t n) {
+  fired = false;
+  countdown = n;
+}
+
+bool allocation_failed() { return fired; }
+
+int64_t large_blocks() { return large; }
+
+}  // namespace rolegrad::testing
+
+void* operator new(std::size_t bytes) { return allocate(bytes); }
+void* operator new[](std::size_t bytes) { return allocate(bytes); }
+void operator delete(void* block) noexcept { std::free(block); }
+void operator delete[](void* block) noexcept { std::free(block); }
+void operator delete(void* block, std::size_t) noexcept { std::free(block); }
+void operator delete[](void* block, std::size_t) noexcept { std::free(block); }

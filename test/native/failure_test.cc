@@ -1,0 +1,264 @@
+// What fails in the midst of work: every allocation, every task, an abort at every task. The caller gets the exception,
+// gradients and adapters are what they were, and the next work gives the bits that it always gives.
+
+#include <atomic>
+#include <cstring>
+#include <functional>
+#include <thread>
+
+#include "allocation.h"
+#include "core/abort.h"
+#include "core/checked.h"
+#include "core/executor.h"
+#include "core/fault.h"
+#include "harness.h"
+#include "model/generator.h"
+#include "tiny_model.h"
+
+using namespace rolegrad;
+using namespace rolegrad::testing;
+
+namespace {
+
+/// What training changes: gradients, moments, parameters, as bytes.
+std::string state_of(Trainer& trainer, const Model& model) {
+  std::string bytes;
+  auto add = [&](const auto& values) {
+    bytes.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(values[0]));
+  };
+  auto add_tensor = [&](const Tensor& t) {
+    std::vector<float> values(size_t(t.rows * t.cols));
+    model.backend().read(values.data(), t);
+    add(values);
+  };
+  for (size_t v = 0; v < trainer.store()->adapters.size(); v++) {
+    auto& slot = trainer.slot(int(v));
+    GradTensor flat = slot.gradient.flat();
+    std::vector<double> gradient(size_t(flat.rows * flat.cols));
+    model.backend().read(gradient.data(), flat);
+    add(gradient);
+    add_tensor(trainer.moments(*slot.first, int(v)));
+    add_tensor(trainer.moments(*slot.second, int(v)));
+    add_tensor(trainer.store()->adapters[v]->flat());
+    add(std::vector<uint64_t>{slot.steps});
+  }
+  return bytes;
+}
+
+/// Runs `work` with its n-th allocation (or whatever `arm` arms) failing, for every n until none fails any more. After
+/// every failure `check`. Returns how many there were.
+int64_t fail_everywhere(const std::function<void(int64_t)>& arm, const std::function<bool()>& failed,
+                        const std::function<void()>& work, const std::function<void()>& check) {
+  for (int64_t n = 1;; n++) {
+    bool threw = false;
+    arm(n);
+    try {
+      work();
+    } catch (const std::bad_alloc&) {
+      threw = true;
+    } catch (const Error& error) {
+      threw = true;
+      CHECK(error.code() == "ERR_OUT_OF_MEMORY" || error.code() == "ERR_ABORTED");
+    }
+    const bool hit = failed();
+    arm(0);
+    if (threw) check();
+    CHECK(threw || !hit);
+    if (!threw) return n - 1;
+  }
+}
+
+int64_t fail_allocations(const std::function<void()>& work, const std::function<void()>& check) {
+  return fail_everywhere(fail_allocation, allocation_failed, work, check);
+}
+
+int64_t fail_faults(Fault fault, const std::function<void()>& work, const std::function<void()>& check) {
+  auto failed = [fault] { return fault_countdown[size_t(fault)].load() <= 0; };
+  return fail_everywhere([fault](int64_t n) { arm_fault(fault, n); }, failed, work, check);
+}
+
+const LossOptions kPolicy{ObjectiveKind::policy, 0.2, 0.2, 0.1, 1};
+
+TEST("memory that runs out anywhere in an accumulation leaves the gradients as they were") {
+  TinyModel tiny;
+  TinyBatch batch(tiny.config), before(tiny.config, 2);
+  Trainer want(*tiny.model, tiny.adapters());
+  want.accumulate(before.view(), kPolicy);
+  const std::string first = state_of(want, *tiny.model);
+  want.accumulate(batch.view(), kPolicy);
+
+  // A trainer whose buffers, caches and arena are new each time, so that those allocations fail too.
+  std::atomic<bool> never{false};
+  AbortScope scope(&never);
+  for (bool fresh : {true, false}) {
+    auto model = tiny.load("cpu");
+    std::swap(model, tiny.model);
+    Trainer trainer(*tiny.model, tiny.adapters());
+    trainer.accumulate(before.view(), kPolicy);
+    if (!fresh) {
+      trainer.accumulate(batch.view(), kPolicy);
+      trainer.zero_gradients();
+      trainer.accumulate(before.view(), kPolicy);
+    }
+    auto work = [&] { trainer.accumulate(batch.view(), kPolicy); };
+    auto check = [&] { CHECK(state_of(trainer, *tiny.model) == first); };
+    auto again = [&] {
+      CHECK(state_of(trainer, *tiny.model) == state_of(want, *model));
+      trainer.zero_gradients();
+      trainer.accumulate(before.view(), kPolicy);
+    };
+    CHECK(fail_allocations(work, check) > 50);
+    again();
+    fail_faults(Fault::allocation, work, check);
+    again();
+    CHECK(fail_faults(Fault::task, work, check) > 20);
+    again();
+    std::swap(model, tiny.model);
+  }
+}
+
+TEST("a step is taken whole or not at all, whatever fails in it") {
+  TinyModel tiny;
+  TinyBatch batch(tiny.config);
+  const AdamWStep step{.learning_rate = 0.01, .max_norm = 0.5};
+  Trainer want(*tiny.model, tiny.adapters());
+  want.accumulate(batch.view(), kPolicy);
+  want.apply(step, false);
+  std::atomic<bool> never{false};
+  AbortScope scope(&never);
+  for (bool pinned : {false, true}) {
+    Trainer trainer(*tiny.model, tiny.adapters());
+    trainer.accumulate(batch.view(), kPolicy);
+    const std::string before = state_of(trainer, *tiny.model);
+    AdapterList held;
+    auto work = [&] {
+      if (pinned) held = trainer.store()->list();
+      trainer.apply(step, false);
+    };
+    auto check = [&] { CHECK(state_of(trainer, *tiny.model) == before); };
+    fail_allocations(work, check);
+    CHECK(state_of(trainer, *tiny.model) == state_of(want, *tiny.model));
+  }
+}
+
+TEST("loading, scoring and decoding without memory throw and leave nothing behind") {
+  TinyModel tiny;
+  TinyBatch batch(tiny.config);
+  std::atomic<bool> never{false};
+  AbortScope scope(&never);
+  auto nothing = [] {};
+  std::unique_ptr<Model> model;
+  auto load = [&] { model = tiny.load("cpu"); };
+  CHECK(fail_allocations(load, nothing) > 20);
+  CHECK(fail_faults(Fault::allocation, load, nothing) > 5);
+  fail_faults(Fault::task, load, nothing);
+
+  Arena arena(model->backend());
+  ScoreResult result;
+  auto run = [&] {
+    result = score(*model, arena, batch.ids, batch.cu, std::vector<int32_t>(batch.ids.size(), -1), {}, 1, true);
+  };
+  run();
+  const auto want = result.logprobs;
+  auto check = [&] {
+    run();
+    CHECK(result.logprobs == want);
+  };
+  CHECK(fail_allocations(run, check) > 20);
+  fail_faults(Fault::allocation, run, check);
+  CHECK(fail_faults(Fault::task, run, check) > 10);
+
+  auto decode = [&] {
+    Generator::Options options;
+    options.max_sequences = 2;
+    options.max_length = 24;
+    options.token_bytes.assign(size_t(tiny.config.vocab_size), {97});
+    options.adapter_of_role = {-1};
+    Generator generator(*model, {}, std::move(options));
+    for (int i = 0; i < 3; i++) generator.add({{1, 2, 3 + i}, {}, {1, uint64_t(i)}, 6, {}});
+    std::atomic<bool> interrupt{false};
+    while (generator.runnable() > 0)
+      for (const auto& event : generator.run(64, interrupt)) generator.take(event.id);
+  };
+  CHECK(fail_allocations(decode, nothing) > 50);
+  CHECK(fail_faults(Fault::allocation, decode, nothing) >= 2);
+  fail_faults(Fault::task, decode, nothing);
+}
+
+TEST("an arena that gets no memory begins anew") {
+  auto backend = make_reference_backend();
+  Arena arena(*backend);
+  for (int i = 0; i < 3; i++) arena.tensor(1 << 10, 1 << 11);  // 8 MiB each: several blocks
+  const size_t bytes = arena.bytes();
+  arm_fault(Fault::allocation, 1);
+  CHECK_THROWS("ERR_OUT_OF_MEMORY", arena.reset());
+  CHECK_EQUAL(arena.bytes(), 0u);
+  Tensor t = arena.tensor(1 << 10, 1 << 11);
+  t.data[(1 << 21) - 1] = 1;
+  arm_fault(Fault::allocation, 1);
+  CHECK_THROWS("ERR_OUT_OF_MEMORY", arena.tensor(1 << 10, 1 << 11));
+  arena.tensor(1 << 10, 1 << 11);
+  arena.reset();
+  CHECK(arena.bytes() >= bytes / 2);
+}
+
+TEST("a product of sizes that no memory holds is refused") {
+  CHECK_EQUAL(checked_bytes({3, 4, 5}), 60u);
+  CHECK_EQUAL(checked_bytes({0, int64_t(1) << 62, int64_t(1) << 62}), 0u);
+  CHECK_THROWS("ERR_OUT_OF_MEMORY", checked_bytes({int64_t(1) << 40, int64_t(1) << 40}));
+  CHECK_THROWS("ERR_OUT_OF_MEMORY", checked_bytes({int64_t(1) << 62, 2}));
+  CHECK_THROWS("ERR_OUT_OF_MEMORY", checked_bytes({3, -1}));
+  TinyModel tiny;
+  CHECK_THROWS("ERR_OUT_OF_MEMORY", tiny.model->backend().kv_pages(1 << 12, {1 << 12, 1 << 12, 1 << 12, 1}, 1 << 30));
+}
+
+TEST("an abort between any two tasks ends the work and takes it back") {
+  TinyModel tiny;
+  TinyBatch batch(tiny.config), before(tiny.config, 2);
+  Trainer trainer(*tiny.model, tiny.adapters());
+  trainer.accumulate(before.view(), kPolicy);
+  const std::string first = state_of(trainer, *tiny.model);
+  std::atomic<bool> stop{true};
+  AbortScope scope(&stop);
+  CHECK_THROWS("ERR_ABORTED", trainer.accumulate(batch.view(), kPolicy));
+  CHECK_THROWS("ERR_ABORTED", trainer.apply({}, false));
+  CHECK_THROWS("ERR_ABORTED", Executor::shared().parallel_for(3, [](int64_t, int) { CHECK(false); }));
+  CHECK(state_of(trainer, *tiny.model) == first);
+
+  // Set by a task: those that have not begun are left out, on every thread.
+  stop = false;
+  std::atomic<int64_t> ran{0};
+  CHECK_THROWS("ERR_ABORTED", Executor::shared().parallel_for(100000, [&](int64_t, int) {
+    if (ran++ == 100) stop = true;
+  }));
+  CHECK(ran.load() < 100000);
+  {
+    AbortScope whole(nullptr);
+    ran = 0;
+    Executor::shared().parallel_for(1000, [&](int64_t, int) { ran++; });
+    CHECK_EQUAL(ran.load(), 1000);
+  }
+}
+
+TEST("two threads that call the executor take turns") {
+  std::atomic<int64_t> inside{0}, most{0};
+  auto call = [&](std::atomic<int>& calls) {
+    for (int i = 0; i < 200; i++)
+      Executor::shared().parallel_for(8, [&](int64_t, int) {
+        calls++;
+        int64_t now = ++inside, seen = most.load();
+        while (now > seen && !most.compare_exchange_weak(seen, now)) {
+        }
+        inside--;
+      });
+  };
+  std::atomic<int> a{0}, b{0};
+  std::thread other([&] { call(a); });
+  call(b);
+  other.join();
+  CHECK_EQUAL(a.load(), 1600);
+  CHECK_EQUAL(b.load(), 1600);
+  CHECK(most.load() <= Executor::shared().threads());
+}
+
+}  // namespace
