@@ -125,6 +125,9 @@ export interface NativeModel {
 export interface NativeAdapterSpec {
   name: string;
   rsLora: boolean;
+  dropout: number;
+  /** Soft routing: so many experts share each module's rank; 0: hard routing. */
+  experts: number;
   /** Those that carry a pair. */
   modules: { module: string; rank: number; alpha: number }[];
 }
@@ -133,6 +136,12 @@ export interface NativeAdapters {
   get(adapter: number, module: string): { a: Float32Array; b: Float32Array };
   set(adapter: number, module: string, a: Float32Array, b: Float32Array): void;
   norm(adapter: number): number;
+  /** Rows of trained tokens, [n, H] or with a head of its own [2 n, H], embedding first; null: none. */
+  tokens(): Float32Array | null;
+  setTokens(rows: Float32Array): void;
+  /** Soft routing: [experts, H]; block 0 attention, 1 mlp. */
+  router(layer: number, block: number): Float32Array;
+  setRouter(layer: number, block: number, weight: Float32Array): void;
 }
 
 export interface NativeBatch {
@@ -150,6 +159,8 @@ export interface NativeBatch {
   beta: number;
   temperature: number;
   crossRole: "flow" | "stop" | "exact";
+  /** Of each sequence in this step [B]; null where no adapter has dropout. */
+  dropoutKeys: BigUint64Array | null;
 }
 
 /** Sums over the batch's tokens of weight != 0. */
@@ -186,6 +197,8 @@ export interface NativeTrainer {
     name: string,
     lossRole: number,
   ): { a: Float32Array; b: Float32Array } & { value: Float32Array };
+  tokenGradient(): Float32Array | null;
+  routerGradient(layer: number, block: number): Float32Array;
   norms(): Float64Array;
   parameters(): { name: string; shape: number[] }[];
   parameter(name: string): Float32Array;
@@ -258,8 +271,15 @@ interface EngineNative {
     tensors: { name: string; file: number; dtype: string; shape: number[]; begin: number; end: number }[],
     device: string,
     f32: boolean,
+    added: { fresh: Int32Array; known: number } | null,
   ): NativeJob<NativeModel>;
-  Adapters: new (model: NativeModel, adapters: NativeAdapterSpec[]) => NativeAdapters;
+  /** `tokens`: ids whose rows are trained; they begin as the mean of the first `mean` rows (0: as they are). */
+  Adapters: new (
+    model: NativeModel,
+    adapters: NativeAdapterSpec[],
+    tokens: Int32Array | null,
+    mean: number,
+  ) => NativeAdapters;
   /** Without adapters: full training. */
   Trainer: new (
     model: NativeModel,

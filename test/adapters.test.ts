@@ -285,7 +285,6 @@ t.test("options and pairs that do not fit are refused by field", async (t) => {
   await refused(t, make({ alphaPattern: { q_proj: NaN } }), "ERR_INVALID_ARGUMENT", 'alphaPattern["q_proj"]');
   await refused(t, make({ rankPattern: { "(": 2 } }), "ERR_INVALID_ARGUMENT", "regular expression", "(");
   await refused(t, make({ targets: ["q_proj", "lm_head"] }), "ERR_NO_MODULE", "lm_head");
-  await refused(t, make({ dropout: 0.1 }), "ERR_UNSUPPORTED", "dropout");
   await refused(t, make({ seed: -1 }), "ERR_INVALID_SEED", "-1");
 
   const adapters = randomAdapters(model, { roles, targets: ["q_proj", "up_proj"] });

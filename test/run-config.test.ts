@@ -134,6 +134,8 @@ t.test("a variant says which adapter runs each role and which roles are trained"
   ] as const) {
     t.same(planVariant(variant, roles), { routes, lossRoles }, variant);
   }
+  const routes = { reason: "mixture", tool: "mixture" };
+  t.same(planVariant("mixture", roles), { routes, routing: "soft", lossRoles: "all" });
   t.throws(() => planVariant("dart-act", roles), { code: "ERR_VARIANT" });
 });
 

@@ -6,6 +6,7 @@ import { fail } from "../errors.js";
 import { readSafetensors, writeSafetensors } from "../model/safetensors.js";
 import type { AdapterInfo, LoraPair } from "./adapters.js";
 import { pairSize, patternKey, TARGETS } from "./modules.js";
+import { takeTokens, type SavedTokens, type tokenTensors } from "./tokens.js";
 
 const PREFIX = "base_model.model.";
 
@@ -13,6 +14,7 @@ const schema = z.looseObject({
   peft_type: z.string(),
   r: z.number().int().positive(),
   lora_alpha: z.number(),
+  lora_dropout: z.number().min(0).lt(1).default(0),
   use_rslora: z.boolean().default(false),
   use_dora: z.boolean().default(false),
   lora_bias: z.boolean().default(false),
@@ -21,11 +23,16 @@ const schema = z.looseObject({
   rank_pattern: z.record(z.string(), z.number().int().positive()).nullish(),
   alpha_pattern: z.record(z.string(), z.number()).nullish(),
   modules_to_save: z.array(z.string()).nullish(),
+  trainable_token_indices: z
+    .union([z.array(z.number().int()), z.record(z.string(), z.array(z.number().int()))])
+    .nullish(),
 });
 
 export interface PeftAdapter extends Omit<AdapterInfo, "name"> {
   directory: string;
   pairs: Map<string, LoraPair>;
+  /** Rows of trainable_token_indices. */
+  tokens: SavedTokens | undefined;
 }
 
 /** Reads a PEFT LoRA directory. ERR_ADAPTER_NOT_FOUND, ERR_ADAPTER_INVALID, ERR_ADAPTER_UNSUPPORTED (DoRA, biases ...). */
@@ -71,7 +78,9 @@ export async function readPeft(directory: string): Promise<PeftAdapter> {
   const info = { rank: c.r, alpha: c.lora_alpha, rsLora: c.use_rslora, rankPattern, alphaPattern };
 
   const halves = new Map<string, Partial<LoraPair>>();
-  for (const [name, { shape, data }] of await readSafetensors(weights)) {
+  const tensors = await readSafetensors(weights);
+  const tokens = takeTokens(weights, c.trainable_token_indices, tensors);
+  for (const [name, { shape, data }] of tensors) {
     const match = /^base_model\.model\.(.+)\.lora_([AB])\.(?:default\.)?weight$/.exec(name);
     const [, module, side] = match ?? [];
     if (module === undefined || side === undefined)
@@ -92,7 +101,7 @@ export async function readPeft(directory: string): Promise<PeftAdapter> {
     pairs.set(module, { a, b });
   }
   const ordered = TARGETS.filter((name) => targets.includes(name));
-  return { directory, ...info, targets: ordered, pairs };
+  return { directory, ...info, dropout: c.lora_dropout, experts: 0, targets: ordered, pairs, tokens };
 }
 
 /** Writes a directory that peft's `PeftModel.from_pretrained` and {@link readPeft} read. */
@@ -101,6 +110,7 @@ export async function writePeft(
   info: AdapterInfo,
   baseModel: string,
   modules: (LoraPair & { module: string })[],
+  tokens?: ReturnType<typeof tokenTensors>,
 ): Promise<void> {
   await mkdir(directory, { recursive: true });
   const tensors = modules.flatMap(({ module, a, b }) => {
@@ -111,14 +121,18 @@ export async function writePeft(
       { name: `${name}.lora_B.weight`, dtype: "F32" as const, shape: [b.length / rank, rank], data: b },
     ];
   });
-  await writeSafetensors(path.join(directory, "adapter_model.safetensors"), tensors);
+  await writeSafetensors(
+    path.join(directory, "adapter_model.safetensors"),
+    [...tensors, ...(tokens?.tensors ?? [])],
+    tokens?.metadata,
+  );
   const config = {
     peft_type: "LORA",
     task_type: "CAUSAL_LM",
     base_model_name_or_path: baseModel,
     r: info.rank,
     lora_alpha: info.alpha,
-    lora_dropout: 0,
+    lora_dropout: info.dropout,
     use_rslora: info.rsLora,
     use_dora: false,
     bias: "none",
@@ -129,6 +143,7 @@ export async function writePeft(
     rank_pattern: info.rankPattern,
     alpha_pattern: info.alphaPattern,
     modules_to_save: null,
+    ...(tokens && { trainable_token_indices: tokens.setting }),
   };
   await writeFile(path.join(directory, "adapter_config.json"), `${JSON.stringify(config, null, 2)}\n`);
 }

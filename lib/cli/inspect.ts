@@ -29,7 +29,7 @@ function rowsOf(found: Inspection): Row[] {
       return modelRows(found);
     case "adapter":
       return [
-        ["PEFT adapter", found.directory],
+        [found.experts > 0 ? `mixture of ${found.experts} experts` : "PEFT adapter", found.directory],
         ["rank", `${found.rank}, alpha ${found.alpha}${found.rsLora ? ", rank-stabilised" : ""}`],
         ...patternRows(found),
         ["targets", found.targets.join(", ")],

@@ -41,6 +41,7 @@ export async function writeModel(
   const from = trainer.model.directory;
   const config = JSON.parse(await readFile(path.join(from, "config.json"), "utf8")) as Record<string, unknown>;
   for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = dtype;
+  config["vocab_size"] = trainer.model.config.vocabSize;
   await writeFile(path.join(directory, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
   if (path.resolve(from) !== path.resolve(directory)) {
     for (const file of FILES) {
@@ -48,6 +49,9 @@ export async function writeModel(
         if (error.code !== "ENOENT") throw error;
       });
     }
+  }
+  if (trainer.model.addsTokens) {
+    await writeFile(path.join(directory, "tokenizer.json"), `${JSON.stringify(trainer.model.tokenizer?.json)}\n`);
   }
   await writeSafetensors(path.join(directory, "model.safetensors"), tensors);
 }

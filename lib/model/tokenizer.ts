@@ -1,6 +1,7 @@
 import { Template } from "@huggingface/jinja";
 import * as huggingFace from "@huggingface/tokenizers";
 import { fail } from "../errors.js";
+import { addTokens } from "./added-tokens.js";
 import { tokenBytesOf } from "./token-bytes.js";
 import { readTokenizerFiles, vocabularyOf, type TokenizerFiles } from "./tokenizer-files.js";
 
@@ -101,6 +102,11 @@ export class Tokenizer {
     return known.length === 0 ? "" : this.#encoder.decode(known, { skip_special_tokens: skipSpecialTokens });
   }
 
+  /** tokenizer.json with the tokens that were added. @internal */
+  get json(): object {
+    return this.#files.tokenizer;
+  }
+
   /** Id of a token by its entry in the vocabulary, e.g. `<search>`; undefined where there is none. */
   tokenId(token: string): number | undefined {
     return this.#encoder.token_to_id(token);
@@ -168,12 +174,16 @@ export class Tokenizer {
 
 /**
  * Loads tokenizer.json of a checkpoint directory, with tokenizer_config.json, generation_config.json, config.json and
- * chat_template.jinja where they are there. A file that is missing, cut, or not what it should be -> ERR_TOKENIZER_*.
+ * chat_template.jinja where they are there. A file that is missing, cut, or not what it should be -> ERR_TOKENIZER_*. Each text of `addTokens`
+ * is an atomic token beside those of the file, with the next ids.
  *
  * @example
  * const tokenizer = await loadTokenizer("checkpoints/Qwen2.5-0.5B");
  * tokenizer.decode(tokenizer.encode("Hello")); // "Hello"
  */
-export async function loadTokenizer(directory: string): Promise<Tokenizer> {
-  return new Tokenizer(await readTokenizerFiles(directory));
+export async function loadTokenizer(
+  directory: string,
+  { addTokens: texts = [] }: { addTokens?: readonly string[] } = {},
+): Promise<Tokenizer> {
+  return new Tokenizer(addTokens(await readTokenizerFiles(directory), texts).files);
 }

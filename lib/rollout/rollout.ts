@@ -157,6 +157,7 @@ export class Rollout {
     setMaxListeners(0, stop.signal);
     const waiting = questions[Symbol.iterator]();
     const live = new Map<number, Live>();
+    let stats: RolloutStats = zeroStats();
     const answered: { id: number; ids: Int32Array }[] = [];
     const ended: { id: number; finish: Finish }[] = [];
     let failure: unknown;
@@ -180,6 +181,7 @@ export class Rollout {
         for (const { id, ids } of answered.splice(0)) generator.append(id, ids);
         if (generator.runnable() > 0) {
           const events = await abortable(generator.run(STEPS), signal);
+          stats = generator.stats();
           for (const event of events) {
             const item = live.get(event.id) as Live;
             if (event.kind !== "call") {
@@ -223,8 +225,7 @@ export class Rollout {
     } finally {
       // A consumer that stops early, an abort or a failure: calls that are still out are told to end.
       stop.abort();
-      addStats(this.#stats, generator.stats());
-      generator.close();
+      addStats(this.#stats, stats);
       signal?.removeEventListener("abort", abort);
       generator.close();
     }

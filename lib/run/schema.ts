@@ -119,14 +119,23 @@ export const runSchema = z.strictObject({
   data,
   environment,
   agent: agent.prefault({}),
+  addTokens: z
+    .exactOptional(z.array(text))
+    .describe(
+      "Tags that the checkpoint has not learned. Each becomes a token of its own, whose rows in the embedding and the head are trained with the adapters.",
+    ),
   variant: text
     .default("dart")
     .describe(
       'Which adapter runs each role and which roles are trained: "dart" (an adapter a role), "dart-ROLE" (only that role\'s), ' +
-        '"shared" (one adapter for all roles), "shared-ROLE" (the same, trained on that role\'s tokens only).',
+        '"shared" (one adapter for all roles), "shared-ROLE" (the same, trained on that role\'s tokens only), ' +
+        '"mixture" (soft routing: an expert a role, gated by trained routers).',
     ),
   rank: z.exactOptional(count.max(4096)).describe("Of each adapter. Without it: 8 a role that the adapter serves."),
   alpha: z.exactOptional(z.number().positive()).describe("Adapters are scaled by alpha / rank. Without it: 2 rank."),
+  dropout: z
+    .exactOptional(z.number().min(0).lt(1))
+    .describe("LoRA dropout of the adapters, in training steps alone. Without it: 0."),
   optimizer: optimizer.prefault({}),
   objective: objective.prefault({}),
   crossRole: z

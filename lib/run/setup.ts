@@ -36,10 +36,11 @@ export interface LoadedRun extends RunSetup {
  */
 export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { data, agent, evaluation, variant, rank, alpha } = config;
-  const { routes, lossRoles } = planVariant(variant, agent.roles);
+  const { routes, routing, lossRoles } = planVariant(variant, agent.roles);
   const { questions, evalQuestions } = await readData(config);
   const environment = await loadEnvironment(config.environment);
-  const model = await loadModel(config.model);
+  const { addTokens } = config;
+  const model = await loadModel(config.model, { ...(addTokens && { addTokens }) });
   try {
     const tokenizer = model.tokenizer;
     if (tokenizer === undefined)
@@ -49,7 +50,14 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
       model,
       environment,
       rollout: rolloutParts({ ...agent, maxLength }, environment, tokenizer),
-      adapters: { routes, rank, alpha },
+      adapters: {
+        routes,
+        rank,
+        alpha,
+        ...(routing && { routing }),
+        ...(config.dropout !== undefined && { dropout: config.dropout }),
+        ...(addTokens && { trainableTokens: addTokens }),
+      },
       trainer: {
         optimizer: config.optimizer,
         objective: config.objective,

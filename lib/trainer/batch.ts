@@ -12,11 +12,16 @@ export function nativeBatch(
   batch: TrainingBatch,
   { normalizer, temperature = 1, signal }: AccumulateOptions,
   objective: ResolvedObjective,
-  routing: { adapterOfRole: Int32Array; crossRole: CrossRole; trained: ReadonlySet<number> | undefined },
+  routing: {
+    adapterOfRole: Int32Array;
+    crossRole: CrossRole;
+    trained: ReadonlySet<number> | undefined;
+    dropoutKeys: BigUint64Array | null;
+  },
 ): { input: NativeBatch; normalizer: number } {
   checkBatch(batch, objective.kind);
   checkSignal(signal);
-  const { adapterOfRole, crossRole, trained } = routing;
+  const { adapterOfRole, crossRole, trained, dropoutKeys } = routing;
   const total = batch.inputIds.length;
   const roles = batch.roles ?? new Int8Array(total).fill(-1);
   const own = batchNormalizer(batch, objective);
@@ -42,6 +47,7 @@ export function nativeBatch(
     beta: objective.klCoefficient,
     temperature,
     crossRole,
+    dropoutKeys,
   };
   return { input, normalizer: n };
 }

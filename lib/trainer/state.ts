@@ -22,6 +22,8 @@ const schema = z.object({
   adapters: z.record(z.string(), whole),
   /** Optimizer steps of full training, which has no adapters. */
   full: whole.optional(),
+  /** ... and of the rows of trained tokens, whose values lie in every adapter's directory. */
+  tokens: whole.optional(),
 });
 type State = z.infer<typeof schema>;
 
@@ -36,7 +38,7 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
     await writeModel(trainer, (name) => trainer.native.parameter(name), path.join(directory, "model"), "float32");
   for (const name of adapters?.names ?? []) await adapters?.save(path.join(directory, "adapters", name), name);
   const { steps, first, second } = trainer.native.state();
-  const names = adapters?.names ?? trainer.parameters().map(({ name }) => name);
+  const names = adapters?.groups ?? trainer.parameters().map(({ name }) => name);
   const tensors = names.flatMap((name, i): TensorData[] =>
     [first[i] as Float32Array, second[i] as Float32Array].map((data, k) => ({
       name: `${name}.${k === 0 ? "exp_avg" : "exp_avg_sq"}`,
@@ -54,6 +56,7 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
     routes: { ...adapters?.routes },
     adapters: Object.fromEntries((adapters?.names ?? []).map((name, i) => [name, steps[i] ?? 0])),
     ...(adapters === undefined ? { full: steps[0] ?? 0 } : {}),
+    ...(adapters !== undefined && adapters.trainableTokens.length > 0 && { tokens: steps[adapters.names.length] ?? 0 }),
   };
   const file = path.join(directory, "trainer.json");
   await writeFile(`${file}.partial`, `${JSON.stringify(state, null, 2)}\n`);
@@ -100,7 +103,13 @@ export async function readState(
     fail("ERR_CHECKPOINT", `${file}: Expected routes to ${names.join(", ")} but received ${lost}`);
   const folders = new Map(names.map((name) => [name, path.join(directory, "adapters", name)]));
   const trainer = make(await Adapters.restore(model, state.roles, state.routes, folders));
-  await readMoments(trainer, directory, names, (name) => state.adapters[name] ?? 0);
+  const groups = trainer.adapters?.groups ?? names;
+  await readMoments(
+    trainer,
+    directory,
+    groups,
+    (i) => (i < names.length ? state.adapters[names[i] as string] : state.tokens) ?? 0,
+  );
   return { trainer, steps: state.steps };
 }
 
@@ -108,7 +117,7 @@ async function readMoments(
   trainer: Trainer,
   directory: string,
   names: readonly string[],
-  steps: (name: string) => number,
+  steps: (index: number) => number,
 ): Promise<void> {
   const file = path.join(directory, "optimizer.safetensors");
   const moments = await readSafetensors(file);
@@ -117,7 +126,7 @@ async function readMoments(
     const second = moments.get(`${name}.exp_avg_sq`)?.data;
     if (first === undefined || second === undefined) fail("ERR_CHECKPOINT", `Expected moments of ${name} in ${file}`);
     try {
-      trainer.native.restore(i, steps(name), first, second);
+      trainer.native.restore(i, steps(i), first, second);
     } catch (error) {
       fail("ERR_CHECKPOINT", `${file}: moments of ${name}: ${(error as Error).message}`, error);
     }

@@ -1,7 +1,10 @@
 import type { Adapters, LoraPair } from "../adapters/adapters.js";
+import { blockIndex, type RouterBlock } from "../adapters/mixture.js";
+import { rowOf, type TokenRow } from "../adapters/tokens.js";
 import { abortable, checkInteger, checkSignal, describe } from "../arguments.js";
 import { native, type NativeBatch, type NativeStep, type NativeTrainer } from "../binding.js";
 import { fail } from "../errors.js";
+import { streamOf } from "../random.js";
 import { NO_ADAPTERS, type Model } from "../model/model.js";
 import type { Trajectory } from "../rollout/trajectory.js";
 import { nativeBatch, type ResolvedObjective } from "./batch.js";
@@ -32,7 +35,11 @@ export interface Gradients {
    */
   get(adapter: string, module: string, options?: { lossRole?: string }): LoraPair;
   get(parameter: string): Float32Array;
-  /** Euclidean norm by adapter. */
+  /** The gradient of a trained token's row (see `trainableTokens` of createAdapters). */
+  token(token: number | string): TokenRow;
+  /** Soft routing: the gradient of a router [experts, hiddenSize]. */
+  router(layer: number, block: RouterBlock): Float32Array;
+  /** Euclidean norm by adapter; of the rows of trained tokens under "tokens". */
   norms(): Record<string, number>;
   zero(): void;
 }
@@ -84,6 +91,7 @@ export class Trainer {
     checkOptimizer(optimizer);
     checkObjective(objective);
     checkInteger(options.microBatchTokens ?? 1, "microBatchTokens", 1);
+    checkInteger(options.seed ?? 0, "seed", 0);
     const clipLow = objective.clipLow ?? 0.2;
     this.#objective = {
       kind: "policy",
@@ -106,7 +114,7 @@ export class Trainer {
     this.options = options;
     this.native = new native.Trainer(model.native, adapters?.native ?? null, reference?.native ?? null, trackLossRoles);
     const { native: handle } = this;
-    const names = adapters?.names ?? ["full"];
+    const names = adapters?.groups ?? ["full"];
     this.gradients = {
       get: ((name: string, module?: string, { lossRole }: { lossRole?: string } = {}) => {
         this.#checkIdle();
@@ -122,6 +130,16 @@ export class Trainer {
         const kept = this.#keptAs(adapters, adapter, this.#roleIndex(lossRole));
         return kept === "whole" ? pair : handle.gradient(adapter, module, kept);
       }) as Gradients["get"],
+      token: (token: number | string) => {
+        this.#checkIdle();
+        if (adapters === undefined) fail("ERR_NO_TOKEN", "Expected adapters: in full training every row is trained");
+        const index = adapters.tokenIndex(token);
+        return rowOf(model, handle.tokenGradient() as Float32Array, index);
+      },
+      router: (layer: number, block: RouterBlock) => {
+        this.#checkIdle();
+        return handle.routerGradient(layer, blockIndex(block));
+      },
       norms: () => {
         this.#checkIdle();
         const norms = handle.norms();
@@ -282,7 +300,12 @@ export class Trainer {
     trained: ReadonlySet<number> | undefined,
   ): { input: NativeBatch; normalizer: number } {
     const adapterOfRole = this.adapters?.adapterOfRole ?? NO_ADAPTERS;
-    return nativeBatch(batch, options, this.#objective, { adapterOfRole, crossRole, trained });
+    return nativeBatch(batch, options, this.#objective, {
+      adapterOfRole,
+      crossRole,
+      trained,
+      dropoutKeys: this.#dropoutKeys(batch),
+    });
   }
 
   async #accumulate(batch: TrainingBatch, options: AccumulateOptions, discard = false): Promise<AccumulateResult> {
@@ -307,6 +330,18 @@ export class Trainer {
     };
   }
 
+  /** A key a sequence: the masks of a step are drawn by seed, step and sequence, whatever else is in the batch. */
+  #dropoutKeys({ keys, cuSeqlens }: TrainingBatch): BigUint64Array | null {
+    if (this.adapters?.list.every(({ dropout }) => dropout === 0) ?? true) return null;
+    const sequences = cuSeqlens.length - 1;
+    if (keys !== undefined && keys.length !== sequences)
+      fail("ERR_SHAPE", `Expected keys of length ${sequences} (one a sequence) but received ${keys.length}`);
+    const { seed = 0 } = this.options;
+    return BigUint64Array.from({ length: sequences }, (_, s) =>
+      streamOf(`dropout/${seed}/${this.#steps}/${keys?.[s] ?? s}`),
+    );
+  }
+
   async #apply(learningRate: number): Promise<Record<string, number>> {
     checkAtLeastZero(learningRate, "learningRate");
     const { betas = [0.9, 0.999], epsilon = 1e-8, weightDecay = 0, maxGradNorm = 1 } = this.options.optimizer;
@@ -315,7 +350,7 @@ export class Trainer {
     this.native.zero();
     this.#pending = false;
     this.#steps++;
-    const names = this.adapters?.names ?? ["full"];
+    const names = this.adapters?.groups ?? ["full"];
     return Object.fromEntries(names.map((name, i) => [name, norms[i] ?? 0]));
   }
 

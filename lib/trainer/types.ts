@@ -30,7 +30,7 @@ export interface Optimizer {
   epsilon?: number;
   /** Decoupled. In full training norms and biases are left out. @default 0 */
   weightDecay?: number;
-  /** Bound of the gradient's norm, per adapter (in full training: of everything); 0: no clipping. @default 1 */
+  /** Bound of the gradient's norm, per adapter and of the rows of trained tokens (in full training: of everything); 0: no clipping. @default 1 */
   maxGradNorm?: number;
   /** Steps over which the rate rises linearly to learningRate. @default 0 */
   warmupSteps?: number;
@@ -76,6 +76,8 @@ export interface TrainerOptions {
    * them changes; the parts add up to it to rounding. @default false
    */
   trackLossRoles?: boolean;
+  /** Of the masks of adapters with dropout. @default 0 */
+  seed?: number;
   /** Tokens of one micro-batch of step(). @default 8192 */
   microBatchTokens?: number;
 }
@@ -102,6 +104,11 @@ export interface TrainingBatch {
   advantages?: Float32Array | Float64Array;
   /** [total] log-probabilities under the policy that sampled; needed for "policy". Ignored where masked. */
   oldLogprobs?: Float32Array | Float64Array;
+  /**
+   * [B] names of the sequences, which the masks of dropout are drawn by. step() takes the trajectories' ids. Default: their places in the
+   * batch, so there the order of the batch matters.
+   */
+  keys?: readonly string[];
   /** [total] under the reference; computed where it is absent and klCoefficient > 0. Ignored where masked. */
   refLogprobs?: Float32Array | Float64Array;
 }
@@ -159,7 +166,7 @@ export interface StepMetrics {
   /** Largest distance of a trained token's probability ratio from 1 (0 on policy, exactly). */
   maxRatioDeviation: number;
   learningRate: number;
-  /** By adapter, or { full }. Before clipping. */
+  /** By adapter, of the rows of trained tokens as `tokens`, or { full }. Before clipping. */
   gradNorms: Record<string, number>;
   /** Mean reward, and the share of groups whose rewards differ (others teach nothing). */
   reward: number;

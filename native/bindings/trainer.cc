@@ -163,7 +163,7 @@ Napi::Value TrainerObject::leak(const Napi::CallbackInfo& info) {
 }
 
 /// apply({ learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, decayVectors }) -> gradient norms, one per
-/// adapter (or one)
+/// adapter, then that of token rows where there are any (or one)
 Napi::Value TrainerObject::apply(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -220,6 +220,33 @@ Napi::Value TrainerObject::gradient(const Napi::CallbackInfo& info) {
     out.Set("a", to_typed_array<float>(env, to_float(a)));
     out.Set("b", to_typed_array<float>(env, to_float(b)));
     return out;
+  });
+}
+
+/// tokenGradient() -> of the rows of trained tokens, shaped as NativeAdapters.tokens(); null: none
+Napi::Value TrainerObject::token_gradient(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    idle();
+    TokenTraining* tokens = state_->trainer->tokens();
+    if (!tokens) return info.Env().Null();
+    GradTensor gradient = tokens->gradient();
+    std::vector<double> values(size_t(gradient.rows * gradient.cols));
+    state_->model->model->backend().read(values.data(), gradient);
+    return to_typed_array<float>(info.Env(), to_float(values));
+  });
+}
+
+/// routerGradient(layer, block) -> [experts, H]
+Napi::Value TrainerObject::router_gradient(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    idle();
+    if (!state_->adapters) throw Error("ERR_NO_MODULE", "Expected adapters of soft routing but received full training");
+    const Model& model = *state_->model->model;
+    auto [layer, block] = router_address(*state_->adapters->store, model, info);
+    GradTensor gradient = state_->trainer->slot(0).gradient.router(layer, block);
+    std::vector<double> values(size_t(gradient.rows * gradient.cols));
+    model.backend().read(values.data(), gradient);
+    return to_typed_array<float>(info.Env(), to_float(values));
   });
 }
 
@@ -290,8 +317,8 @@ Napi::Value TrainerObject::set_parameters(const Napi::CallbackInfo& info) {
   });
 }
 
-/// state() -> { steps: number[], first: Float32Array[], second: Float32Array[] }: one entry per adapter, or per
-/// parameter in full training.
+/// state() -> { steps: number[], first: Float32Array[], second: Float32Array[] }: one entry per adapter and one for
+/// token rows where there are any, or one per parameter in full training.
 Napi::Value TrainerObject::state(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -314,6 +341,11 @@ Napi::Value TrainerObject::state(const Napi::CallbackInfo& info) {
         first.Set(i, to_typed_array<float>(env, dense(b, t.moments(*slot.first, int(v)))));
         second.Set(i++, to_typed_array<float>(env, dense(b, t.moments(*slot.second, int(v)))));
       }
+      if (t.tokens()) {
+        steps.Set(i, double(t.tokens()->steps));
+        first.Set(i, to_typed_array<float>(env, dense(b, t.tokens()->first())));
+        second.Set(i++, to_typed_array<float>(env, dense(b, t.tokens()->second())));
+      }
     }
     out.Set("steps", steps);
     out.Set("first", first);
@@ -328,7 +360,8 @@ void TrainerObject::restore(const Napi::CallbackInfo& info) {
     idle();
     Trainer& t = *state_->trainer;
     Backend& b = state_->model->model->backend();
-    size_t count = t.full() ? t.full()->entries().size() : t.store()->adapters.size();
+    size_t adapters = t.full() ? 0 : t.store()->adapters.size();
+    size_t count = t.full() ? t.full()->entries().size() : adapters + (t.tokens() ? 1 : 0);
     auto index = size_t(integer_argument(info[0], "index", 0, int64_t(count) - 1));
     auto steps = uint64_t(integer_argument(info[1], "steps", 0, int64_t(1) << 50));
     auto first = copy_argument<float>(info[2], "first"), second = copy_argument<float>(info[3], "second");
@@ -336,6 +369,8 @@ void TrainerObject::restore(const Napi::CallbackInfo& info) {
     if (t.full()) {
       const auto& e = t.full()->entries()[index];
       m = t.full()->first_moment(e), v = t.full()->second_moment(e);
+    } else if (index == adapters) {
+      m = t.tokens()->first(), v = t.tokens()->second();
     } else {
       m = t.moments(*t.slot(int(index)).first, int(index)), v = t.moments(*t.slot(int(index)).second, int(index));
     }
@@ -343,7 +378,7 @@ void TrainerObject::restore(const Napi::CallbackInfo& info) {
     check_length(second, size_t(v.rows * v.cols), "second");
     b.write(m, first.data());
     b.write(v, second.data());
-    (t.full() ? t.full_steps : t.slot(int(index)).steps) = steps;
+    (t.full() ? t.full_steps : index == adapters ? t.tokens()->steps : t.slot(int(index)).steps) = steps;
   });
 }
 
@@ -361,7 +396,9 @@ Napi::Value TrainerObject::memory(const Napi::CallbackInfo& info) {
 Napi::Function TrainerObject::define(Napi::Env env) {
   return DefineClass(
       env, kName,
-      {InstanceMethod("accumulate", &TrainerObject::accumulate), InstanceMethod("leak", &TrainerObject::leak),
+      {InstanceMethod("tokenGradient", &TrainerObject::token_gradient),
+       InstanceMethod("routerGradient", &TrainerObject::router_gradient),
+       InstanceMethod("accumulate", &TrainerObject::accumulate), InstanceMethod("leak", &TrainerObject::leak),
        InstanceMethod("apply", &TrainerObject::apply), InstanceMethod("setParameters", &TrainerObject::set_parameters),
        InstanceMethod("zero", &TrainerObject::zero), InstanceMethod("gradient", &TrainerObject::gradient),
        InstanceMethod("norms", &TrainerObject::norms), InstanceMethod("parameters", &TrainerObject::parameters),

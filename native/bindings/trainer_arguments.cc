@@ -12,6 +12,7 @@ BatchArguments batch_argument(const Model& model, const Napi::Object& o) {
   b.advantage = copy_argument<double>(o.Get("advantages"), "advantages");
   b.old = copy_argument<float>(o.Get("oldLogprobs"), "oldLogprobs");
   b.reference = optional_copy<float>(o.Get("refLogprobs"), "refLogprobs");
+  b.dropout = optional_copy<uint64_t>(o.Get("dropoutKeys"), "dropoutKeys");
   check_batch(model, b.ids, b.cu, b.roles, b.table.size());
   size_t n = b.ids.size();
   check_length(b.roles, n, "roles");

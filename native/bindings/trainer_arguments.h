@@ -21,10 +21,11 @@ struct BatchArguments {
   std::vector<int8_t> roles;
   std::vector<double> weight, advantage;
   std::vector<float> old, reference;
-  LossBatch view() const { return {ids, cu, roles, table, weight, advantage, old, reference}; }
+  std::vector<uint64_t> dropout;
+  LossBatch view() const { return {ids, cu, roles, table, weight, advantage, old, reference, dropout}; }
 };
 
-/// { inputIds, cuSeqlens, roles, adapterOfRole, weights, advantages, oldLogprobs, refLogprobs }
+/// { inputIds, cuSeqlens, roles, adapterOfRole, weights, advantages, oldLogprobs, refLogprobs, dropoutKeys }
 BatchArguments batch_argument(const Model& model, const Napi::Object& o);
 
 /// { kind, clipLow, clipHigh, beta, temperature, crossRole }

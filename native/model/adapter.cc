@@ -13,7 +13,8 @@ AdapterSpec::AdapterSpec(const Model& model) : layers(size_t(model.config().laye
 
 double AdapterSpec::scale(const Module& module) const {
   if (module.rank == 0) return 0;
-  return rs_lora ? module.alpha / std::sqrt(double(module.rank)) : module.alpha / module.rank;
+  const int own = experts > 0 ? module.rank / experts : module.rank;
+  return rs_lora ? module.alpha / std::sqrt(double(own)) : module.alpha / own;
 }
 
 AdapterLayout::Place AdapterLayout::place(const Model& model, int64_t rows, int64_t cols) {
@@ -33,6 +34,8 @@ AdapterLayout::AdapterLayout(const Model& model, const AdapterSpec& spec) {
       for (size_t m = 0; m < modules.size(); m++)
         bt_.back().push_back(place(model, modules[m].rank, model.module_shape(g, int(m)).second));
     }
+  for (int64_t i = 0; spec.experts > 0 && i < model.config().layers * kBlocks; i++)
+    routers_.push_back(place(model, spec.experts, model.config().hidden_size));
   size_ = (size_ + size_t(kRow) - 1) / size_t(kRow) * size_t(kRow);
 }
 
@@ -71,6 +74,15 @@ void Adapter::build() {
       }
       groups_.push_back(std::move(group));
     }
+  for (int64_t i = 0; spec_.experts > 0 && i < model_.config().layers * kBlocks; i++) {
+    LoraGroup router;
+    router.add(spec_.experts, 1);
+    router.a = tensor(layout_.router(i / kBlocks, int(i % kBlocks)));
+    router.at = room(router.a.cols, router.a.rows);
+    router.bt = {Tensor{}};
+    router.b = {Tensor{}};
+    routers_.push_back(std::move(router));
+  }
   transposes_ = backend.allocate(transposed * sizeof(float));
   auto place = [&](Tensor& t) {
     t.data = static_cast<float*>(transposes_->data()) + reinterpret_cast<uintptr_t>(t.data) / sizeof(float);
@@ -79,6 +91,7 @@ void Adapter::build() {
     place(group.at);
     for (auto& b : group.b) place(b);
   }
+  for (auto& router : routers_) place(router.at);
 }
 
 Tensor Adapter::flat() const {
@@ -88,6 +101,7 @@ Tensor Adapter::flat() const {
 
 void Adapter::refresh() {
   for (const auto& group : groups_) model_.backend().refresh_lora(group);
+  for (const auto& router : routers_) model_.backend().refresh_lora(router);
 }
 
 Tensor Adapter::a(int64_t layer, int group, int m) const {
@@ -106,6 +120,8 @@ AdapterGradient::AdapterGradient(const Model& model, const AdapterSpec& spec) : 
       for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) group.bt.push_back(tensor(layout_.bt(l, g, int(m))));
       groups_.push_back(std::move(group));
     }
+  for (int64_t i = 0; spec.experts > 0 && i < model.config().layers * kBlocks; i++)
+    routers_.push_back(tensor(layout_.router(i / kBlocks, int(i % kBlocks))));
 }
 
 GradTensor AdapterGradient::flat() const {

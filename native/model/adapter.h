@@ -6,8 +6,14 @@
 #include <vector>
 
 #include "model/model.h"
+#include "model/token_rows.h"
 
 namespace rolegrad {
+
+/// Soft routing has a router for each half of a layer, as MixLoRA has one a block: it reads what the half reads (after
+/// the norm) and gates all of its linears.
+enum Block { kAttention = 0, kMlp = 1, kBlocks = 2 };
+inline Block block_of(int group) { return group == kQkv || group == kOut ? kAttention : kMlp; }
 
 struct AdapterSpec {
   struct Module {
@@ -17,9 +23,13 @@ struct AdapterSpec {
   /// By layer, group and module.
   std::vector<std::array<std::vector<Module>, kGroups>> layers;
   bool rs_lora = false;
+  double dropout = 0;  // of x before a, in training
+  /// Soft routing: the pairs of so many experts side by side share each module's rank (the same for all modules), gated
+  /// by routers; 0: hard routing.
+  int experts = 0;
 
   explicit AdapterSpec(const Model& model);
-  /// alpha / r, or alpha / sqrt(r).
+  /// alpha / r, or alpha / sqrt(r); in soft routing r is one expert's.
   double scale(const Module& module) const;
 };
 
@@ -35,6 +45,8 @@ class AdapterLayout {
   };
   const Place& a(int64_t layer, int group) const { return a_[size_t(layer * kGroups + group)]; }
   const Place& bt(int64_t layer, int group, int m) const { return bt_[size_t(layer * kGroups + group)][size_t(m)]; }
+  /// Soft routing: [experts, H].
+  const Place& router(int64_t layer, int block) const { return routers_[size_t(layer * kBlocks + block)]; }
   /// Elements, a multiple of kRow.
   size_t size() const { return size_; }
   static constexpr int64_t kRow = 4096;
@@ -43,6 +55,7 @@ class AdapterLayout {
   Place place(const Model& model, int64_t rows, int64_t cols);
   std::vector<Place> a_;
   std::vector<std::vector<Place>> bt_;
+  std::vector<Place> routers_;
   size_t size_ = 0;
 };
 
@@ -63,6 +76,8 @@ class Adapter {
   /// a [r, K] of a module; bt [r, N]. Without a pair both have no rows.
   Tensor a(int64_t layer, int group, int m) const;
   Tensor bt(int64_t layer, int group, int m) const { return this->group(layer, group).bt[size_t(m)]; }
+  /// Soft routing: a [experts, H] alone.
+  const LoraGroup& router(int64_t layer, int block) const { return routers_[size_t(layer * kBlocks + block)]; }
   size_t bytes() const { return parameters_->bytes() + transposes_->bytes(); }
 
  private:
@@ -71,7 +86,7 @@ class Adapter {
   AdapterSpec spec_;
   AdapterLayout layout_;
   std::unique_ptr<Memory> parameters_, transposes_;
-  std::vector<LoraGroup> groups_;
+  std::vector<LoraGroup> groups_, routers_;
 };
 
 /// Gradient sums of one adapter, f64, in the adapter's own layout.
@@ -85,14 +100,21 @@ class AdapterGradient {
   GradTensor bt(int64_t layer, int group, int m) const {
     return groups_[size_t(layer * kGroups + group)].bt[size_t(m)];
   }
+  const GradTensor& router(int64_t layer, int block) const { return routers_[size_t(layer * kBlocks + block)]; }
 
  private:
   AdapterLayout layout_;
   std::unique_ptr<Memory> memory_;
   std::vector<LoraGradient> groups_;
+  std::vector<GradTensor> routers_;
 };
 
-/// The adapters of a forward pass by adapter index; null: none.
-using AdapterList = std::vector<std::shared_ptr<const Adapter>>;
+/// The adapters of a forward pass by adapter index (null: none), and what is trained beside them.
+struct AdapterList : std::vector<std::shared_ptr<const Adapter>> {
+  using std::vector<std::shared_ptr<const Adapter>>::vector;
+  std::shared_ptr<const TokenRows> tokens;  // null: the model's own rows
+  /// Soft routing: one adapter that holds all experts.
+  bool soft() const { return size() == 1 && front() && front()->spec().experts > 0; }
+};
 
 }  // namespace rolegrad

@@ -50,9 +50,9 @@ Generator::Generator(const Model& model, AdapterList adapters, Options options, 
       adapters_(std::move(adapters)),
       options_(std::move(options)),
       idle_(idle),
+      memory_(idle ? idle->take(model, page_count(options_)) : IdleDecodeMemory().take(model, page_count(options_))),
       pool_(page_count(options_)),
-      tree_(pool_),
-      memory_(idle ? idle->take(model, pool_.pages()) : IdleDecodeMemory().take(model, pool_.pages())) {}
+      tree_(pool_) {}
 
 Generator::~Generator() {
   memory_.touched = std::max(memory_.touched, pool_.peak());

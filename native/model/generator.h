@@ -160,9 +160,9 @@ class Generator {
   AdapterList adapters_;
   Options options_;
   IdleDecodeMemory* idle_;
+  DecodeMemory memory_;
   PagePool pool_;
   PromptTree tree_;
-  DecodeMemory memory_;
   Sequences sequences_;  // by age: the order of a step
   int64_t next_ = 0, admitted_ = 0;
   Stats stats_;

@@ -35,6 +35,7 @@ void Generator::step(std::vector<Event>& events) {
     b.gather_rows(last, hidden, last_rows_);
     b.rmsnorm(normed, last, model_.final_norm(), float(c.rms_norm_eps));
     b.logits(logits, normed, model_.head());
+    if (adapters_.tokens) adapters_.tokens->replace(arena, logits, normed);
     sampling_.clear(), draws_.clear();
     for (const Sequence* s : ready_) {
       sampling_.push_back(s->request.sampling);

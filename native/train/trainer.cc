@@ -36,19 +36,21 @@ Targets targets_of(std::span<const int32_t> ids, std::span<const int32_t> cu_seq
 
 struct HeadRows {
   Tensor raw, normed, logprob, lse;
-  Tensor mean;  // of head_logprobs_mean, where it was asked for
+  Tensor mean;            // of head_logprobs_mean, where it was asked for
+  LogitColumns replaced;  // by trained token rows
 };
 
-/// `taught` [rows]: which rows a gradient may come back to; empty: no mean is made.
+/// `taught` [rows]: which rows a gradient may come back to; empty: no mean is made. `tokens` may be null.
 HeadRows run_head(const Model& model, Arena& arena, const Tensor& hidden, const Targets& targets, float temperature,
-                  std::span<const uint8_t> taught) {
+                  std::span<const uint8_t> taught, const TokenRows* tokens) {
   Backend& b = model.backend();
   int64_t n = int64_t(targets.positions.size()), h = model.config().hidden_size;
-  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1), {}};
+  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1), {}, {}};
   b.gather_rows(rows.raw, hidden, targets.positions);
   b.rmsnorm(rows.normed, rows.raw, model.final_norm(), float(model.config().rms_norm_eps));
+  if (tokens) rows.replaced = tokens->logits(arena, rows.normed);
   if (taught.empty()) {
-    b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature);
+    b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature, rows.replaced);
   } else {
     rows.mean = arena.tensor(n, h);
     b.head_logprobs_mean(rows.logprob, rows.lse, rows.mean, rows.normed, model.head(), targets.ids, temperature,
@@ -62,6 +64,26 @@ std::vector<float> read_column(Backend& b, const Tensor& column) {
   b.read(values.data(), column);
   return values;
 }
+
+/// The dropout of one batch: rates by adapter, keys by row.
+struct DropoutPlan {
+  DropoutPlan(const PackedBatch& packed, const AdapterList& adapters, std::span<const uint64_t> sequence_keys) {
+    for (const auto& adapter : adapters) rates.push_back(adapter ? float(adapter->spec().dropout) : 0.0f);
+    if (std::all_of(rates.begin(), rates.end(), [](float rate) { return rate == 0; })) return;
+    auto cuts = packed.batch.rows.cu_seqlens();
+    if (sequence_keys.size() + 1 != cuts.size()) throw Error("ERR_SHAPE", "Expected a dropout key for every sequence");
+    for (size_t s = 0; s + 1 < cuts.size(); s++)
+      keys.insert(keys.end(), size_t(cuts[s + 1] - cuts[s]), sequence_keys[s]);
+    dropout = {keys, packed.batch.positions, rates, 0};
+  }
+  DropoutPlan(const DropoutPlan&) = delete;
+  const Dropout* get() const { return keys.empty() ? nullptr : &dropout; }
+
+ private:
+  std::vector<float> rates;
+  std::vector<uint64_t> keys;
+  Dropout dropout;
+};
 
 KvPages& pages_for(const Model& model, Arena& arena, int64_t pages) {
   return arena.kv_pages(int(model.config().layers), model.attention_shape(), pages);
@@ -81,7 +103,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   result.logprobs.assign(ids.size(), 0);
   Targets targets = targets_of(ids, cu_seqlens, [&](size_t i) { return wanted.empty() || wanted[i]; });
   if (!targets.ids.empty()) {
-    HeadRows head = run_head(model, arena, hidden, targets, temperature, {});
+    HeadRows head = run_head(model, arena, hidden, targets, temperature, {}, adapters.tokens.get());
     auto values = read_column(b, head.logprob);
     for (size_t i = 0; i < values.size(); i++) result.logprobs[size_t(targets.positions[i]) + 1] = values[i];
   }
@@ -90,6 +112,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
     Tensor normed = arena.tensor(rows, model.config().hidden_size), out = arena.tensor(rows, v);
     b.rmsnorm(normed, hidden, model.final_norm(), float(model.config().rms_norm_eps));
     b.logits(out, normed, model.head());
+    if (adapters.tokens) adapters.tokens->replace(arena, out, normed);
     result.logits.resize(size_t(rows * v));
     b.read(result.logits.data(), out);
   }
@@ -110,6 +133,7 @@ Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model*
     slots_.push_back(
         {AdapterGradient(model, adapter->spec()), model.backend().allocate(bytes), model.backend().allocate(bytes), 0});
   }
+  if (store_->tokens) tokens_ = std::make_unique<TokenTraining>(model, *store_->tokens);
 }
 
 Trainer::Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference)
@@ -141,6 +165,7 @@ std::vector<Trainer::Pass> Trainer::passes(const LossBatch& in, CrossRole cross_
   if (full_ || cross_role != CrossRole::exact) {
     Pass all{std::vector<bool>(roles + 1, true)};
     for (auto& slot : slots_) all.sinks.push_back(&slot.gradient);
+    all.tokens = tokens_ != nullptr;
     list.push_back(std::move(all));
   }
   auto only = [&](size_t adapter, AdapterGradient* sink) {
@@ -148,12 +173,20 @@ std::vector<Trainer::Pass> Trainer::passes(const LossBatch& in, CrossRole cross_
     sinks[adapter] = sink;
     return sinks;
   };
-  if (!full_ && cross_role == CrossRole::exact)
+  if (!full_ && cross_role == CrossRole::exact) {
     for (size_t a = 0; a < slots_.size(); a++) {
-      Pass own{std::vector<bool>(roles + 1, false), only(a, &slots_[a].gradient)};
+      Pass own{std::vector<bool>(roles + 1, false), only(a, &slots_[a].gradient), tokens_ != nullptr};
       for (size_t v = 0; v < roles; v++) own.roles[v + 1] = table[v] == int32_t(a);
       list.push_back(std::move(own));
     }
+    if (tokens_) {
+      // Token rows get the gradient of the whole loss: also of what no adapter runs.
+      Pass rest{std::vector<bool>(roles + 1, false), std::vector<AdapterGradient*>(slots_.size(), nullptr), true};
+      rest.roles[0] = true;
+      for (size_t v = 0; v < roles; v++) rest.roles[v + 1] = table[v] < 0;
+      list.push_back(std::move(rest));
+    }
+  }
   for (size_t v = 0; track_ && v < roles; v++) {
     Pass role{std::vector<bool>(roles + 1, false)};
     role.roles[v + 1] = true;
@@ -208,14 +241,15 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
   KvPages& kv = pages_for(model_, arena_, packed.pages);
   Decoder decoder(model_);
   Saved saved;
-  Tensor hidden = decoder.forward(arena_, packed.batch, adapters, kv, &saved);
+  const DropoutPlan plan(packed, adapters, in.dropout_key);
+  Tensor hidden = decoder.forward(arena_, packed.batch, adapters, kv, &saved, plan.get());
   const size_t n = targets.ids.size();
   // Only adapters are trained: one pass over the vocabulary serves loss and gradient. A target without advantage and KL
-  // has no gradient, whatever its ratio.
-  std::vector<uint8_t> taught(full_ ? 0 : n);
+  // has no gradient, whatever its ratio. Token rows need the gradient of their own logits, so a second pass.
+  std::vector<uint8_t> taught(full_ || tokens_ ? 0 : n);
   for (size_t r = 0; r < taught.size(); r++)
     taught[r] = o.kind == ObjectiveKind::sft || o.beta != 0 || in.advantage[size_t(targets.positions[r]) + 1] != 0;
-  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, taught);
+  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, taught, adapters.tokens.get());
   auto logprob = read_column(b, head.logprob);
 
   std::vector<float> coefficient(n), per_token(n), old(n), ref(reference.empty() ? 0 : n);
@@ -251,16 +285,23 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
 
   int64_t rows = int64_t(total), h = model_.config().hidden_size;
   Tensor dnormed = arena_.tensor(int64_t(n), h), draw = arena_.tensor(int64_t(n), h), dh = arena_.tensor(rows, h);
+  const auto own_passes = std::count_if(passes.begin(), passes.end(), [](const Pass& pass) { return pass.tokens; });
   Rollback rollback(b, gradient_buffers(passes), gradients_before_, accumulated_ && !o.discard);
-  if (full_)
-    b.head_backward(dnormed, &full_->sinks().head, head.normed, head.lse, model_.head(), targets.ids, coefficient,
-                    o.temperature, targets.group);
-  else
+  if (full_ || tokens_) {
+    Tensor dreplaced = tokens_ ? arena_.tensor(int64_t(n), adapters.tokens->count()) : Tensor{};
+    b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,
+                    coefficient, o.temperature, targets.group, head.replaced, dreplaced);
+    if (tokens_) tokens_->head_backward(*adapters.tokens, dnormed, dreplaced);
+    if (own_passes > 0) tokens_->add_head(dreplaced, head.normed, coefficient, targets.group);
+  } else {
     b.head_mean_backward(dnormed, head.mean, model_.head(), targets.ids, coefficient, o.temperature);
+  }
   b.rmsnorm_backward(draw, full_ ? &full_->sinks().final_norm : nullptr, dnormed, head.raw, model_.final_norm(),
                      float(model_.config().rms_norm_eps), targets.group, false);
   // Up to here a row depends on its own target alone: passes differ in the rows that they begin with. What the forward
   // pass saved is left as it was, and every pass works in the memory of the one before.
+  Tensor dembedded = own_passes > 1 ? arena_.tensor(rows, h) : Tensor{};
+  if (own_passes > 1) b.zero(dembedded);
   auto reuse = arena_.mark();
   for (const Pass& pass : passes) {
     std::vector<int32_t> chosen, positions;
@@ -275,11 +316,18 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
     if (chosen.size() < n) b.gather_rows(begin = arena_.tensor(int64_t(chosen.size()), h), draw, chosen);
     b.scatter_rows(dh, begin, positions);
     decoder.backward(arena_, dh, packed.batch, adapters, kv, saved, pass.sinks, full_ ? &full_->sinks() : nullptr,
-                     o.cross_role == CrossRole::stop ? in.roles : std::span<const int8_t>{});
+                     o.cross_role == CrossRole::stop ? in.roles : std::span<const int8_t>{}, plan.get());
+    if (!pass.tokens) continue;
+    // Several passes are summed by row first, so that no bit depends on what else is in the batch.
+    if (own_passes > 1)
+      b.add(dembedded, dh);
+    else
+      tokens_->add_embedding(*adapters.tokens, dh, in.ids, packed.batch.rows.all());
   }
-  arena_.reset();
+  if (own_passes > 1) tokens_->add_embedding(*adapters.tokens, dembedded, in.ids, packed.batch.rows.all());
   check_aborted();
   rollback.commit();
+  arena_.reset();
   return result;
 }
 
@@ -290,6 +338,8 @@ std::vector<GradTensor> Trainer::gradient_buffers(const std::vector<Pass>& passe
   for (const Pass& pass : passes)
     for (auto* sink : pass.sinks)
       if (sink && seen.insert(sink).second) buffers.push_back(sink->flat());
+  if (std::any_of(passes.begin(), passes.end(), [](const Pass& pass) { return pass.tokens; }))
+    buffers.push_back(tokens_->sums());
   if (full_) full_->add_gradients(buffers);
   return buffers;
 }
@@ -309,6 +359,7 @@ std::vector<double> Trainer::gradient_norms() {
     b.sum_of_squares(scalar.data, slot.gradient.flat());
     norms.push_back(std::sqrt(b.read_scalar(scalar.data)));
   }
+  if (tokens_) norms.push_back(tokens_->norm());
   return norms;
 }
 
@@ -331,6 +382,10 @@ std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
   for (auto& adapter : store_->adapters)
     if (adapter.use_count() > 1)
       adapter = std::make_shared<Adapter>(*adapter);  // pinned by a rollout: leave it its version
+  if (tokens_) {
+    norms.push_back(tokens_->norm());
+    if (store_->tokens.use_count() > 1) store_->tokens = std::make_shared<TokenRows>(*store_->tokens);
+  }
   // All that can fail is done. From here on the step is taken whole.
   check_aborted();
   AbortScope whole(nullptr);
@@ -342,6 +397,7 @@ std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
             sums + v);
     adapter->refresh();
   }
+  if (tokens_) tokens_->apply(*store_->tokens, step);
   return norms;
 }
 
@@ -350,6 +406,7 @@ void Trainer::zero_gradients() {
   for (auto& role : kept_)
     for (auto& gradient : role)
       if (gradient) model_.backend().zero(gradient->flat());
+  if (tokens_) tokens_->zero();
   if (full_) full_->zero_gradients();
   accumulated_ = false;
 }

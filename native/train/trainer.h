@@ -7,6 +7,7 @@
 #include "model/decoder.h"
 #include "train/full_parameters.h"
 #include "train/rollback.h"
+#include "train/token_training.h"
 
 namespace rolegrad {
 
@@ -15,7 +16,12 @@ namespace rolegrad {
 struct AdapterStore {
   std::vector<std::string> names;
   std::vector<std::shared_ptr<Adapter>> adapters;
-  AdapterList list() const { return {adapters.begin(), adapters.end()}; }
+  std::shared_ptr<TokenRows> tokens;  // null: none are trained
+  AdapterList list() const {
+    AdapterList list(adapters.begin(), adapters.end());
+    list.tokens = tokens;
+    return list;
+  }
 };
 
 enum class ObjectiveKind { policy, sft };
@@ -34,6 +40,7 @@ struct LossBatch {
   std::span<const double> advantage;
   std::span<const float> old_logprob;
   std::span<const float> reference_logprob;  // empty: none, or computed where beta asks for it
+  std::span<const uint64_t> dropout_key;     // [B]: of each sequence in this step; needed where adapters have dropout
 };
 
 struct LossOptions {
@@ -81,8 +88,8 @@ class Trainer {
   /// The gradients of each role's loss by every adapter, over batches that make up one; no buffer is touched. Their
   /// roles * adapters gradients are held meanwhile.
   LeakResult leak(std::span<const LossBatch> batches, const LossOptions& options);
-  /// Clip and AdamW per adapter (or on everything); returns the gradient norms before clipping. `step.step` is counted
-  /// here.
+  /// Clip and AdamW per adapter, then on token rows (or on everything); returns the gradient norms before clipping.
+  /// `step.step` is counted here.
   std::vector<double> apply(AdamWStep step, bool decay_vectors);
   void zero_gradients();
   std::vector<double> gradient_norms();
@@ -95,6 +102,8 @@ class Trainer {
   Slot& slot(int adapter) { return slots_[size_t(adapter)]; }
   /// What the loss of a role gave an adapter, where it is kept apart from the slot's; null: nothing yet.
   const AdapterGradient* kept(int role, int adapter) const;
+  /// Null: no token rows are trained.
+  TokenTraining* tokens() { return tokens_.get(); }
   FullParameters* full() { return full_.get(); }
   uint64_t full_steps = 0;
   const AdapterStore* store() const { return store_.get(); }
@@ -109,6 +118,7 @@ class Trainer {
   struct Pass {
     std::vector<bool> roles;                // by role + 1
     std::vector<AdapterGradient*> sinks{};  // by adapter; null: not wanted
+    bool tokens = false;                    // this loss is also the trained token rows', which belong to no role
   };
   std::vector<Pass> passes(const LossBatch& batch, CrossRole cross_role);
   LossResult run(const LossBatch& batch, const LossOptions& options, const std::vector<Pass>& passes);
@@ -122,6 +132,7 @@ class Trainer {
   std::vector<Slot> slots_;
   bool track_ = false;
   RoleGradients kept_;
+  std::unique_ptr<TokenTraining> tokens_;
   std::unique_ptr<FullParameters> full_;
   const Model* reference_ = nullptr;
   std::unique_ptr<Memory> scalar_;

@@ -1,4 +1,4 @@
-// The program's own operator new, so that tests can make memory run out at any place, and count.
+// The program's own operator new, so that tests can make memory run out at any place.
 #include "allocation.h"
 
 #include <atomic>
@@ -16,7 +16,7 @@ void* allocate(std::size_t bytes) {
     fired = true;
     throw std::bad_alloc();
   }
-  if (bytes >= rolegrad::testing::kLargeBlock) large++;
+  if (bytes >= std::size_t(16) << 10) large.fetch_add(1, std::memory_order_relaxed);
   if (void* block = std::malloc(bytes == 0 ? 1 : bytes)) return block;
   throw std::bad_alloc();
 }
@@ -32,7 +32,7 @@ void fail_allocation(int64_t n) {
 
 bool allocation_failed() { return fired; }
 
-int64_t large_blocks() { return large; }
+int64_t large_allocations() { return large; }
 
 }  // namespace rolegrad::testing
 

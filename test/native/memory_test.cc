@@ -10,7 +10,7 @@ using namespace rolegrad::testing;
 namespace {
 
 struct Use {
-  int64_t blocks = host_memory_use().allocations, bytes = host_memory_use().bytes, large = large_blocks();
+  int64_t blocks = host_memory_use().allocations, bytes = host_memory_use().bytes, large = large_allocations();
   bool operator==(const Use&) const = default;
 };
 

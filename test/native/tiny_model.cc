@@ -47,7 +47,7 @@ std::unique_ptr<Model> TinyModel::load(const std::string& device) const {
   return std::make_unique<Model>(std::move(backend), config, tensors, true);
 }
 
-std::shared_ptr<AdapterStore> TinyModel::adapters() const {
+std::shared_ptr<AdapterStore> TinyModel::adapters(bool tokens) const {
   auto store = std::make_shared<AdapterStore>();
   for (const char* name : {"reason", "tool"}) {
     AdapterSpec spec(*model);
@@ -71,6 +71,7 @@ std::shared_ptr<AdapterStore> TinyModel::adapters() const {
     store->names.push_back(name);
     store->adapters.push_back(std::move(adapter));
   }
+  if (tokens) store->tokens = std::make_shared<TokenRows>(*model, std::vector<int32_t>{1, 3, 6});
   return store;
 }
 

@@ -13,6 +13,15 @@ constexpr int64_t kHeadRows = 96;
 /// Rows of one task of head_logprobs_mean: their logits of a chunk are 512 KiB.
 constexpr int64_t kMeanRows = 128;
 
+/// The entries of `ids` in [v0, v0 + n): ids[first .. last).
+struct Columns {
+  size_t first = 0, last = 0;
+  Columns(std::span<const int32_t> ids, int64_t v0, int64_t n) {
+    first = size_t(std::lower_bound(ids.begin(), ids.end(), v0) - ids.begin());
+    last = size_t(std::lower_bound(ids.begin(), ids.end(), v0 + n) - ids.begin());
+  }
+};
+
 }  // namespace
 
 void CpuBackend::logits_chunk(float* to, const Tensor& h, const Panels& head, int64_t r0, int64_t r1, int64_t chunk,
@@ -29,7 +38,7 @@ void CpuBackend::logits(const Tensor& logits, const Tensor& h, const PackedWeigh
 }
 
 void CpuBackend::head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& weight,
-                               std::span<const int32_t> targets, float temperature) {
+                               std::span<const int32_t> targets, float temperature, const LogitColumns& replaced) {
   const auto& head = static_cast<const Panels&>(weight);
   int64_t chunks = (head.n() + kVocabularyChunk - 1) / kVocabularyChunk, rows = h.rows;
   float* stats = workspace(stats_, rows * chunks * 2 + rows);
@@ -40,8 +49,11 @@ void CpuBackend::head_logprobs(const Tensor& logprob, const Tensor& lse, const T
     float* block = scratch(worker, kHeadRows * kVocabularyChunk + k_.block * k_.nr);
     logits_chunk(block, h, head, r0, r1, chunk, block + kHeadRows * kVocabularyChunk);
     int64_t v0 = chunk * kVocabularyChunk, n = std::min(kVocabularyChunk, head.n() - v0);
+    const Columns own_logits(replaced.ids, v0, n);
     for (int64_t r = r0; r < r1; r++) {
-      const float* row = block + (r - r0) * kVocabularyChunk;
+      float* row = block + (r - r0) * kVocabularyChunk;
+      for (size_t j = own_logits.first; j < own_logits.last; j++)
+        row[replaced.ids[j] - v0] = replaced.logits.data[r * replaced.logits.ld + int64_t(j)];
       float* s = stats + (r * chunks + chunk) * 2;
       k_.chunk_stats(row, n, temperature, s, s + 1);
       int64_t target = targets[size_t(r)] - v0;
@@ -150,7 +162,8 @@ void CpuBackend::head_rows_product(const Tensor& to, const float* dl, const Pane
 
 void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                                const PackedWeight& weight, std::span<const int32_t> targets,
-                               std::span<const float> coefficient, float temperature, const Rows::Group& group) {
+                               std::span<const float> coefficient, float temperature, const Rows::Group& group,
+                               const LogitColumns& replaced, const Tensor& dlogits) {
   const auto& head = static_cast<const Panels&>(weight);
   int64_t chunks = (head.n() + kVocabularyChunk - 1) / kVocabularyChunk, rows = h.rows;
   float* dl = workspace(chunk_, rows * kVocabularyChunk);
@@ -164,6 +177,7 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
   }
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
     int64_t v0 = chunk * kVocabularyChunk, n = std::min(kVocabularyChunk, head.n() - v0);
+    const Columns own_logits(replaced.ids, v0, n);
     parallel(row_parts, [&](int64_t task, int worker) {
       int64_t r0 = task * kHeadRows, r1 = std::min(r0 + kHeadRows, rows);
       float* block = dl + r0 * kVocabularyChunk;
@@ -174,11 +188,19 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
         float c = coefficient[size_t(r)];
         if (c == 0) {  // masked: selected away, whatever its logits are
           std::fill(row, row + n, 0.0f);
+          for (size_t j = own_logits.first; j < own_logits.last; j++) dlogits.data[r * dlogits.ld + int64_t(j)] = 0;
           continue;
         }
+        for (size_t j = own_logits.first; j < own_logits.last; j++)
+          row[replaced.ids[j] - v0] = replaced.logits.data[r * replaced.logits.ld + int64_t(j)];
         k_.chunk_gradient(row, n, temperature, lse.data[r * lse.ld], c);
         int64_t target = targets[size_t(r)] - v0;
         if (target >= 0 && target < n) row[target] -= c / temperature;
+        for (size_t j = own_logits.first; j < own_logits.last; j++) {
+          float& own = row[replaced.ids[j] - v0];
+          dlogits.data[r * dlogits.ld + int64_t(j)] = own;
+          own = 0;
+        }
       }
       head_rows_product(dh.row_range(r0, r1 - r0), block, head, chunk, chunk > 0, room);
     });

@@ -156,6 +156,9 @@ struct Kernels {
   void (*swiglu)(float* y, const float* gate, const float* up, int64_t n);
   void (*swiglu_backward)(float* dgate, float* dup, const float* dy, const float* gate, const float* up, int64_t n);
   void (*add)(float* y, const float* x, int64_t n);
+  /// y = x * keep, or 0 where the draw of the column is below `threshold`; see ops/dropout.h.
+  void (*dropout)(float* y, const float* x, int64_t n, const uint32_t* counter, const uint32_t* key, uint32_t threshold,
+                  float keep);
   void (*rope)(float* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim, float sign);
   /// Over one chunk of logits / temperature: the maximum and the sum of exp(l - max).
   void (*chunk_stats)(const float* logits, int64_t n, float temperature, float* max, float* sum);

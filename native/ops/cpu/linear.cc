@@ -89,9 +89,13 @@ void CpuBackend::project(const Tensor& out, int64_t out_column, const Tensor& x,
 
 void CpuBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& weight, LoraSet lora,
                         const Rows& rows) {
-  const Panels& w = panels_of(weight);
-  bool routed = any_adapter(lora, rows);
-  for (int v = 0; routed && v < int(lora.size()); v++) {
+  lora_u(u, x, lora, rows);
+  linear_from_u(y, u, x, weight, lora, rows);
+}
+
+void CpuBackend::lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) {
+  if (!any_adapter(lora, rows)) return;
+  for (int v = 0; v < int(lora.size()); v++) {
     if (!lora[size_t(v)]) continue;
     // Modules of one scale, mostly all of them, are one product.
     const auto& modules = lora[size_t(v)]->modules;
@@ -104,6 +108,12 @@ void CpuBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const
                 rows.of(v).rows);
     }
   }
+}
+
+void CpuBackend::linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& weight,
+                               LoraSet lora, const Rows& rows) {
+  const Panels& w = panels_of(weight);
+  bool routed = any_adapter(lora, rows);
 
   struct Part {
     int m;
@@ -143,11 +153,16 @@ void CpuBackend::lora_du(const Tensor& du, const Tensor& dy, const PackedWeight&
 
 void CpuBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& weight,
                                  LoraSet lora, const Rows& rows, bool accumulate) {
+  if (any_adapter(lora, rows)) lora_du(du, dy, weight, lora, rows);
+  linear_backward_from_du(dx, du, dy, weight, lora, rows, accumulate);
+}
+
+void CpuBackend::linear_backward_from_du(const Tensor& dx, const Tensor& du, const Tensor& dy,
+                                         const PackedWeight& weight, LoraSet lora, const Rows& rows, bool accumulate) {
   const Panels& w = panels_of(weight);
   bool routed = any_adapter(lora, rows);
   std::vector<LowRank> low_rank(lora.size());
   if (routed) {
-    lora_du(du, dy, w, lora, rows);
     for (size_t v = 0; v < lora.size(); v++)
       if (lora[v]) low_rank[v] = {lora[v]->a.data, lora[v]->a.ld, lora[v]->a.rows, 0};
   }

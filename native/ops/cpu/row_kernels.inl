@@ -271,3 +271,33 @@ void read_memory(const float* x, int64_t n, float* sink) {
   for (int i = 0; i < 8; i++) s += acc[i][0];
   *sink = s;
 }
+
+/// See ops/dropout.h: 16 counters side by side, 64 columns.
+void dropout(float* y, const float* x, int64_t n, const uint32_t* counter, const uint32_t* key, uint32_t threshold,
+             float keep) {
+  for (int64_t c = 0; c < n; c += 64) {
+    uint32_t a[4][16];
+    for (int i = 0; i < 16; i++) {
+      a[0][i] = uint32_t(c / 64 * 16 + i);
+      a[1][i] = counter[0];
+      a[2][i] = counter[1];
+      a[3][i] = counter[2];
+    }
+    uint32_t k0 = key[0], k1 = key[1];
+    for (int round = 0; round < 10; round++) {
+      for (int i = 0; i < 16; i++) {
+        uint64_t p0 = uint64_t(0xD2511F53u) * a[0][i], p1 = uint64_t(0xCD9E8D57u) * a[2][i];
+        uint32_t b0 = uint32_t(p1 >> 32) ^ a[1][i] ^ k0, b2 = uint32_t(p0 >> 32) ^ a[3][i] ^ k1;
+        a[1][i] = uint32_t(p1);
+        a[3][i] = uint32_t(p0);
+        a[0][i] = b0;
+        a[2][i] = b2;
+      }
+      k0 += 0x9E3779B9u;
+      k1 += 0xBB67AE85u;
+    }
+    int64_t m = min64(64, n - c);
+    const uint32_t* draw = &a[0][0];
+    for (int64_t j = 0; j < m; j++) y[c + j] = draw[j] < threshold ? 0.0f : x[c + j] * keep;
+  }
+}

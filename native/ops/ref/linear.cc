@@ -16,6 +16,24 @@ const LoraGroup* pairs_of(LoraSet lora, const Rows& rows, int64_t t) {
 // y = x w^T + bias + u bt, u = scale x a^T
 void RefBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
                         const Rows& rows) {
+  lora_u(u, x, lora, rows);
+  linear_from_u(y, u, x, w, lora, rows);
+}
+
+// u = scale x a^T
+void RefBackend::lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) {
+  for (int64_t t = 0; t < x.rows; t++)
+    if (const LoraGroup* pairs = pairs_of(lora, rows, t))
+      for (const auto& [rank, scale, column] : pairs->modules)
+        for (int64_t i = column; i < column + rank; i++) {
+          double xa = 0;
+          for (int64_t k = 0; k < x.cols; k++) xa += double(at(x, t, k)) * at(pairs->a, i, k);
+          at(u, t, i) = float(scale * xa);
+        }
+}
+
+void RefBackend::linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
+                               const Rows& rows) {
   const auto& weight = static_cast<const Weight&>(w);
   for (int64_t t = 0; t < x.rows; t++) {
     std::vector<double> sum(weight.bias.begin(), weight.bias.end());
@@ -25,13 +43,9 @@ void RefBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const
     if (const LoraGroup* pairs = pairs_of(lora, rows, t))
       for (int m = 0; m < w.modules(); m++) {
         const auto [rank, scale, column] = pairs->modules[size_t(m)];
-        for (int64_t i = 0; i < rank; i++) {
-          double xa = 0;
-          for (int64_t k = 0; k < w.k(); k++) xa += double(at(x, t, k)) * at(pairs->a, column + i, k);
-          double ui = scale * xa;
-          at(u, t, column + i) = float(ui);
-          for (int64_t n = 0; n < w.n(m); n++) sum[size_t(w.column(m) + n)] += ui * at(pairs->bt[size_t(m)], i, n);
-        }
+        for (int64_t i = 0; i < rank; i++)
+          for (int64_t n = 0; n < w.n(m); n++)
+            sum[size_t(w.column(m) + n)] += double(at(u, t, column + i)) * at(pairs->bt[size_t(m)], i, n);
       }
     for (int64_t n = 0; n < w.n(); n++) at(y, t, n) = float(sum[size_t(n)]);
   }
@@ -56,13 +70,30 @@ void RefBackend::lora_du(const Tensor& du, const Tensor& dy, const PackedWeight&
 // dx = dy w + du a
 void RefBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
                                  LoraSet lora, const Rows& rows, bool accumulate) {
-  const auto& weight = static_cast<const Weight&>(w);
   lora_du(du, dy, w, lora, rows);
+  linear_backward_from_du(dx, du, dy, w, lora, rows, accumulate);
+}
+
+void RefBackend::linear_backward_from_du(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
+                                         LoraSet lora, const Rows& rows, bool accumulate) {
+  const auto& weight = static_cast<const Weight&>(w);
   for (int64_t t = 0; t < dy.rows; t++) {
     const LoraGroup* pairs = pairs_of(lora, rows, t);
     for (int64_t k = 0; k < w.k(); k++) {
       double sum = accumulate ? at(dx, t, k) : 0.0;
       for (int64_t n = 0; n < w.n(); n++) sum += double(at(dy, t, n)) * weight.at(n, k);
+      for (int64_t i = 0; pairs && i < pairs->columns(); i++) sum += double(at(du, t, i)) * at(pairs->a, i, k);
+      at(dx, t, k) = float(sum);
+    }
+  }
+}
+
+// dx = du a
+void RefBackend::lora_dx(const Tensor& dx, const Tensor& du, LoraSet lora, const Rows& rows) {
+  for (int64_t t = 0; t < dx.rows; t++) {
+    const LoraGroup* pairs = pairs_of(lora, rows, t);
+    for (int64_t k = 0; k < dx.cols; k++) {
+      double sum = 0;
       for (int64_t i = 0; pairs && i < pairs->columns(); i++) sum += double(at(du, t, i)) * at(pairs->a, i, k);
       at(dx, t, k) = float(sum);
     }

@@ -84,6 +84,18 @@ class RefBackend final : public Backend {
               const Rows& rows) override;
   void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora,
                        const Rows& rows, bool accumulate) override;
+  void lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) override;
+  void linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
+                     const Rows& rows) override;
+  void dropout(const Tensor& y, const Tensor& x, const Dropout& dropout, const Rows& rows) override;
+  void softmax_rows(const Tensor& y, const Tensor& x) override;
+  void softmax_rows_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) override;
+  void gate(const Tensor& out, const Tensor& u, const Tensor& gates, int modules, const Rows& rows) override;
+  void linear_backward_from_du(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
+                               LoraSet lora, const Rows& rows, bool accumulate) override;
+  void lora_dx(const Tensor& dx, const Tensor& du, LoraSet lora, const Rows& rows) override;
+  void gate_gradient(const Tensor& dgates, const Tensor& u, const Tensor& du, float scale, int modules,
+                     const Rows& rows, bool accumulate) override;
   void lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) override;
   void lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x, const Tensor& dy,
                      const PackedWeight& w, LoraSet lora, const Rows& rows) override;
@@ -111,13 +123,14 @@ class RefBackend final : public Backend {
 
   void logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) override;
   void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
-                     std::span<const int32_t> targets, float temperature) override;
+                     std::span<const int32_t> targets, float temperature, const LogitColumns& replaced) override;
   void head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
                           const PackedWeight& head, std::span<const int32_t> targets, float temperature,
                           std::span<const uint8_t> wanted) override;
   void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                      const PackedWeight& head, std::span<const int32_t> targets, std::span<const float> coefficient,
-                     float temperature, const Rows::Group& group) override;
+                     float temperature, const Rows::Group& group, const LogitColumns& replaced,
+                     const Tensor& dlogits) override;
   void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
                           std::span<const int32_t> targets, std::span<const float> coefficient,
                           float temperature) override;
