@@ -325,9 +325,9 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
       tokens_->add_embedding(*adapters.tokens, dh, in.ids, packed.batch.rows.all());
   }
   if (own_passes > 1) tokens_->add_embedding(*adapters.tokens, dembedded, in.ids, packed.batch.rows.all());
+  arena_.reset();  // may ask for memory, so before there is no way back
   check_aborted();
   rollback.commit();
-  arena_.reset();
   return result;
 }
 

@@ -165,7 +165,9 @@ std::vector<Case> copy_cases() {
              PlacedPages pages(place, data.shape(), {100, 64, 40}, 3);
              Numbers numbers(6);
              auto write = [&](size_t s, int64_t start, int64_t count, int layer) {
-               pages.write(s, start, count, numbers.matrix(count, columns), numbers.matrix(count, columns), 0, layer);
+               // Not as arguments: their order is the compiler's choice.
+               const Mat k = numbers.matrix(count, columns), v = numbers.matrix(count, columns);
+               pages.write(s, start, count, k, v, 0, layer);
              };
              for (int layer = 0; layer < 3; layer++) write(0, 0, 100, layer), write(1, 0, 64, layer);
              // Sequence 2 goes on from the second page of sequence 0, which then changes.
