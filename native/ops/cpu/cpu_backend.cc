@@ -180,9 +180,8 @@ void CpuBackend::embed_gradient(const GradTensor& dtable, const Tensor& dx, std:
   std::vector<int32_t> order;
   for (size_t s = 0; s + 1 < group.cuts.size(); s++) {
     order.assign(group.rows.begin() + group.cuts[s], group.rows.begin() + group.cuts[s + 1]);
-    std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-      return std::pair(ids[size_t(a)], a) < std::pair(ids[size_t(b)], b);
-    });
+    std::sort(order.begin(), order.end(),
+              [&](int32_t a, int32_t b) { return std::pair(ids[size_t(a)], a) < std::pair(ids[size_t(b)], b); });
     for (size_t i = 0; i < order.size();) {
       int32_t id = ids[size_t(order[i])];
       std::fill(sum.begin(), sum.end(), 0.0f);
