@@ -80,7 +80,8 @@ void CpuBackend::head_logprobs_mean(const Tensor& logprob, const Tensor& lse, co
     const int64_t r0 = rows * part / parts, r1 = rows * (part + 1) / parts, n = r1 - r0;
     bool any = false;
     for (int64_t r = r0; r < r1; r++) any |= wanted[size_t(r)] != 0;
-    float* block = scratch(worker, n * (kVocabularyChunk + 2 + 2 * chunks) + (k_.block + k_.lanes) * k_.nr);
+    // For as many rows as there can be: fewer rows in all may give a task more of them.
+    float* block = scratch(worker, kMeanRows * (kVocabularyChunk + 2 + 2 * chunks) + (k_.block + k_.lanes) * k_.nr);
     float* room = block + n * kVocabularyChunk;
     float* own = room + (k_.block + k_.lanes) * k_.nr;  // the target's logit / temperature
     float* top = own + n;    // the largest logit so far: what the mean's terms are relative to
