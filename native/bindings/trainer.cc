@@ -46,8 +46,8 @@ std::vector<float> to_float(std::span<const double> x) { return {x.begin(), x.en
 
 }  // namespace
 
-/// new NativeTrainer(model, adapters | null, reference | null, trackLossRoles, gradientCheckpointing): without adapters,
-/// full training.
+/// new NativeTrainer(model, adapters | null, reference | null, trackLossRoles, gradientCheckpointing): without
+/// adapters, full training.
 TrainerObject::TrainerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrainerObject>(info) {
   guard(info.Env(), [&] {
     state_ = std::make_shared<State>();

@@ -76,8 +76,7 @@ Tensor Decoder::rotate(const Tensor& normed, const Tensor& x, const Tensor& w, i
 }
 
 void Decoder::layer_forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, int64_t l,
-                            SavedLayer& s, const Tensor& hidden, const Scratch& scratch,
-                            const Dropout* dropout) const {
+                            SavedLayer& s, const Tensor& hidden, const Scratch& scratch, const Dropout* dropout) const {
   Backend& b = model_.backend();
   const ModelConfig& c = model_.config();
   const AttentionShape shape = model_.attention_shape();
@@ -162,9 +161,9 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
   return stream.back();
 }
 
-void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters,
-                       KvPages& kv, const Saved& saved, const std::vector<AdapterGradient*>& gradients,
-                       FullGradient* full, std::span<const int8_t> roles, const Dropout* dropout) const {
+void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters, KvPages& kv,
+                       const Saved& saved, const std::vector<AdapterGradient*>& gradients, FullGradient* full,
+                       std::span<const int8_t> roles, const Dropout* dropout) const {
   Backend& b = model_.backend();
   const ModelConfig& c = model_.config();
   const AttentionShape shape = model_.attention_shape();
@@ -248,7 +247,8 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
     Tensor saved_q = s.qkv.col_range(0, q_columns), saved_k = s.qkv.col_range(q_columns, kv_columns);
     // Where q is normed its linear's output was saved: the norm and rope are made again, to the same bits.
     Tensor q = c.qk_norm ? rotate(normed_q, saved_q, layer.q_norm, shape.heads, batch) : saved_q;
-    b.attention_backward(dq, dk, dv, dattention, q, s.attention_out, s.lse, kv, kv_layer(kv, l), shape, batch.spans, roles);
+    b.attention_backward(dq, dk, dv, dattention, q, s.attention_out, s.lse, kv, kv_layer(kv, l), shape, batch.spans,
+                         roles);
     b.rope(dq, shape.heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
     b.rope(dk, shape.kv_heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
     if (c.qk_norm) {

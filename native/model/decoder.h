@@ -80,9 +80,9 @@ class Decoder {
   struct Scratch {
     Tensor normed, out, act, normed_q, normed_k;
   };
-  /// One layer: from s.input by way of s.middle (both [T, H]; it may be the input itself) to `hidden` (may be s.middle).
-  /// The rest of `s` is taken from the arena. Without `hidden` only what backward() reads is made: the last product,
-  /// which the residual stream alone needs, is left out.
+  /// One layer: from s.input by way of s.middle (both [T, H]; it may be the input itself) to `hidden` (may be
+  /// s.middle). The rest of `s` is taken from the arena. Without `hidden` only what backward() reads is made: the last
+  /// product, which the residual stream alone needs, is left out.
   void layer_forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, int64_t l,
                      SavedLayer& s, const Tensor& hidden, const Scratch& scratch, const Dropout* dropout) const;
   std::vector<const LoraGroup*> lora(const AdapterList& adapters, int64_t layer, int group) const;

@@ -84,8 +84,8 @@ FullParameters::FullParameters(Model& model, const std::map<std::string, StoredT
   }
 
   if (c.tied)
-    block_ = b.allocate(size_t(std::min(kBlockRows, c.vocab_size) * b.leading_dimension(c.hidden_size)) *
-                        sizeof(double));
+    block_ =
+        b.allocate(size_t(std::min(kBlockRows, c.vocab_size) * b.leading_dimension(c.hidden_size)) * sizeof(double));
   add_place(model.embedding(), 0, "model.embed_tokens", false);
   if (!c.tied) add_place(model.head(), 0, "lm_head", false);
   add_place(model.final_norm(), "model.norm.weight");
@@ -198,7 +198,7 @@ void FullParameters::publish() {
 }
 
 size_t FullParameters::bytes() const {
-  return values_->bytes() + gradients_->bytes() + first_->bytes() + second_->bytes();
+  return values_->bytes() + gradients_->bytes() + first_->bytes() + second_->bytes() + (block_ ? block_->bytes() : 0);
 }
 
 }  // namespace rolegrad

@@ -121,8 +121,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   return result;
 }
 
-Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model* reference,
-                 TrainerOptions options)
+Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model* reference, TrainerOptions options)
     : model_(model),
       store_(std::move(store)),
       options_(options),
@@ -138,8 +137,7 @@ Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model*
   if (store_->tokens) tokens_ = std::make_unique<TokenTraining>(model, *store_->tokens);
 }
 
-Trainer::Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference,
-                 TrainerOptions options)
+Trainer::Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference, TrainerOptions options)
     : model_(model),
       options_(options),
       full_(std::move(full)),

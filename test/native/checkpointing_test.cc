@@ -1,5 +1,5 @@
-// Activation checkpointing keeps each layer's input and makes the rest again: not a bit changes, and the memory of a pass
-// no longer grows with what a layer saves.
+// Activation checkpointing keeps each layer's input and makes the rest again: not a bit changes, and the memory of a
+// pass no longer grows with what a layer saves.
 #include "model_cases.h"
 #include "ops/host_memory.h"
 
@@ -43,7 +43,8 @@ const Way kWays[] = {
 };
 
 /// All that two steps on `s` leave, in one number.
-std::string trained(Backend& backend, const ModelData& data, const SequenceData& s, const Way& way, bool checkpointing) {
+std::string trained(Backend& backend, const ModelData& data, const SequenceData& s, const Way& way,
+                    bool checkpointing) {
   auto model = data.model(another(backend));
   auto store = data.adapters(*model);
   Trainer trainer(*model, store, nullptr, {.track = way.track, .checkpointing = checkpointing});
@@ -162,10 +163,10 @@ PassBytes pass_bytes(Backend& backend, int64_t layers, bool checkpointing, bool 
   auto model = data.model(another(backend), whole);
   std::shared_ptr<Memory> masters;
   const TrainerOptions options{.track = false, .checkpointing = checkpointing};
-  auto trainer =
-      whole ? std::make_unique<Trainer>(
-                  *model, std::make_unique<FullParameters>(*model, data.tensors(), masters), nullptr, options)
-            : std::make_unique<Trainer>(*model, data.adapters(*model), nullptr, options);
+  auto trainer = whole
+                     ? std::make_unique<Trainer>(
+                           *model, std::make_unique<FullParameters>(*model, data.tensors(), masters), nullptr, options)
+                     : std::make_unique<Trainer>(*model, data.adapters(*model), nullptr, options);
   SequenceData s(shape, {1000, 700, kTokens - 1700});
   if (whole) s.roles.assign(s.roles.size(), -1);
   const int64_t before = host_memory_use().bytes;

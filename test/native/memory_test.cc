@@ -101,4 +101,14 @@ BACKEND_TEST("scoring allocates no backend memory after the first call of its si
   check_same("score", before);
 }
 
+BACKEND_TEST("scoring holds the keys and values of one layer, not of all") {
+  const ModelData data(shape_of(DType::f32, false));
+  auto model = data.model(another(backend));
+  Arena arena(model->backend());
+  const SequenceData s(data.shape(), {120, 7, 70});
+  score(*model, arena, s.ids, s.cu, std::vector<int32_t>(s.ids.size(), -1), {}, 1, false);
+  const int64_t pages = 2 + 1 + 2;  // and a quarter
+  CHECK_EQUAL(arena.kv_bytes(), backend.kv_pages(1, model->attention_shape(), pages + pages / 4)->bytes());
+}
+
 }  // namespace

@@ -243,8 +243,9 @@ BACKEND_TEST("the gradient by way of the mean row is that of head_backward, and 
   }
 }
 
-/// A head whose logits are the same for all entries of a chunk of the vocabulary (1024, in the fast backends), by chunk;
-/// -INFINITY: so far below 0 that f32 has no number for it. Column 1 of w, which no logit reads, counts the chunks from 1.
+/// A head whose logits are the same for all entries of a chunk of the vocabulary (1024, in the fast backends), by
+/// chunk; -INFINITY: so far below 0 that f32 has no number for it. Column 1 of w, which no logit reads, counts the
+/// chunks from 1.
 HeadData chunks_of(const std::vector<float>& logits) {
   constexpr int64_t kChunk = 1024;
   HeadData data({"chunks of one logit", {0, 5}, 3, int64_t(logits.size()) * kChunk - 100});
@@ -260,11 +261,8 @@ HeadData chunks_of(const std::vector<float>& logits) {
 
 void check_empty_chunks(Backend& backend) {
   const float none = -INFINITY;
-  for (const std::vector<float>& logits : {std::vector<float>{none, 1},
-                                           {none, none, 1},
-                                           {none, none, none, 2, 1},
-                                           {1, none, 2},
-                                           {0.5, 1, none, none}}) {
+  for (const std::vector<float>& logits :
+       {std::vector<float>{none, 1}, {none, none, 1}, {none, none, none, 2, 1}, {1, none, 2}, {0.5, 1, none, none}}) {
     HeadData data = chunks_of(logits);
     std::vector<double> mass(logits.size());
     for (int64_t v = 0; v < data.shape.vocabulary; v++)
@@ -295,12 +293,8 @@ void check_nan_logits(Backend& backend) {
     for (int64_t k = 0; k < got.mean.cols; k++) CHECK(std::isnan(got.mean(r, k)));
   };
   // In some chunks, and wherever the target lies: every row of that head.
-  for (const std::vector<float>& logits : {std::vector<float>{NAN},
-                                           {NAN, 1, 2},
-                                           {1, NAN, 0},
-                                           {2, 1, NAN},
-                                           {-INFINITY, NAN, 1},
-                                           {NAN, NAN, NAN}})
+  for (const std::vector<float>& logits :
+       {std::vector<float>{NAN}, {NAN, 1, 2}, {1, NAN, 0}, {2, 1, NAN}, {-INFINITY, NAN, 1}, {NAN, NAN, NAN}})
     for (bool whole : {true, false}) {
       HeadData data = chunks_of(logits);
       // Not whole: one entry of the chunk alone.
