@@ -75,13 +75,14 @@ export class Trainer {
 
   constructor(model: Model, options: TrainerOptions) {
     const { adapters, full, reference, objective = {}, optimizer, crossRole = "flow", lossRoles = "all" } = options;
-    const { trackLossRoles = false, roles } = options;
+    const { trackLossRoles = false, gradientCheckpointing = false, roles } = options;
     if ((adapters === undefined) === (full === undefined)) {
       fail("ERR_INVALID_ARGUMENT", "Expected either adapters or full: true");
     }
     checkChoice(crossRole, CROSS_ROLES, "crossRole");
-    if (typeof trackLossRoles !== "boolean")
-      fail("ERR_INVALID_ARGUMENT", `Expected a boolean trackLossRoles but received ${describe(trackLossRoles)}`);
+    for (const [name, value] of Object.entries({ trackLossRoles, gradientCheckpointing }))
+      if (typeof value !== "boolean")
+        fail("ERR_INVALID_ARGUMENT", `Expected a boolean ${name} but received ${describe(value)}`);
     if (adapters === undefined && (crossRole === "exact" || trackLossRoles)) {
       const what = trackLossRoles ? "trackLossRoles" : 'crossRole "exact"';
       fail("ERR_INVALID_ARGUMENT", `Expected adapters for ${what}: in full training all roles share every parameter`);
@@ -112,7 +113,13 @@ export class Trainer {
     this.model = model;
     this.adapters = adapters;
     this.options = options;
-    this.native = new native.Trainer(model.native, adapters?.native ?? null, reference?.native ?? null, trackLossRoles);
+    this.native = new native.Trainer(
+      model.native,
+      adapters?.native ?? null,
+      reference?.native ?? null,
+      trackLossRoles,
+      gradientCheckpointing,
+    );
     const { native: handle } = this;
     const names = adapters?.groups ?? ["full"];
     this.gradients = {
