@@ -79,5 +79,6 @@ export function describe(value: unknown): string {
   if (value === null || value === undefined || typeof value === "number" || typeof value === "boolean")
     return String(value);
   if (typeof value === "string") return JSON.stringify(value);
-  return value.constructor?.name ?? typeof value;
+  const { constructor } = value as { constructor?: unknown };
+  return typeof constructor === "function" && constructor.name !== "" ? constructor.name : typeof value;
 }

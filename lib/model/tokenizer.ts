@@ -71,8 +71,13 @@ export class Tokenizer {
   encode(text: string, { addSpecialTokens = false }: { addSpecialTokens?: boolean } = {}): number[] {
     if (typeof text !== "string")
       fail("ERR_INVALID_ARGUMENT", `Expected a string for text but received ${typeof text}`);
-    const { ids, tokens } = this.#encoder.encode(text, { add_special_tokens: addSpecialTokens });
-    const lost = ids.indexOf(undefined);
+    const { ids, tokens } = this.#run("encode a text", () =>
+      this.#encoder.encode(text, { add_special_tokens: addSpecialTokens }),
+    );
+    // The encoder takes ids such as that of the unknown token from the file as they are.
+    const lost = ids.findIndex(
+      (id) => !Number.isInteger(id) || (id as number) < 0 || (id as number) >= this.vocabularySize,
+    );
     if (lost >= 0) {
       const token = JSON.stringify(tokens[lost]);
       fail("ERR_TOKENIZER_INVALID", `Expected a token for ${token} in ${this.file}, which has no unknown token either`);
@@ -86,7 +91,17 @@ export class Tokenizer {
    */
   decode(ids: ArrayLike<number>, { skipSpecialTokens = false }: { skipSpecialTokens?: boolean } = {}): string {
     const known = Array.from(ids).filter((id) => this.#encoder.id_to_token(id) !== undefined);
-    return known.length === 0 ? "" : this.#encoder.decode(known, { skip_special_tokens: skipSpecialTokens });
+    if (known.length === 0) return "";
+    return this.#run("decode ids", () => this.#encoder.decode(known, { skip_special_tokens: skipSpecialTokens }));
+  }
+
+  /** What the encoder throws on a file that it took, but cannot work with. */
+  #run<T>(what: string, work: () => T): T {
+    try {
+      return work();
+    } catch (cause) {
+      return fail("ERR_TOKENIZER_INVALID", `${this.file} cannot ${what}: ${(cause as Error).message}`, cause);
+    }
   }
 
   /** Id of a token by its entry in the vocabulary, e.g. `<search>`; undefined where there is none. */

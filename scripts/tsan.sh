@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Builds the native tests with the thread sanitizer, in a tree of its own, and runs them, with more threads than the
+# machine may have: scripts/tsan.sh [TEXT ...] (of claims; none: all). The last line is "N passed, N failed".
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+node native/build.mjs --out build/tsan/build -D ROLEGRAD_SANITIZE=thread --target rolegrad_tests || exit 1
+export TSAN_OPTIONS="${TSAN_OPTIONS:-halt_on_error=1 second_deadlock_stack=1}"
+export ROLEGRAD_THREADS="${ROLEGRAD_THREADS:-4}"
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+build/tsan/build/Release/rolegrad_tests "$@" >"$output"
+status=$?
+grep -v '^ok ' "$output"
+passed=$(grep -c '^ok ' "$output")
+failed=$(grep -c '^not ok ' "$output")
+if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then failed=1; fi # a race, or a crash
+printf '%d passed, %d failed\n' "$passed" "$failed"
+exit "$status"
