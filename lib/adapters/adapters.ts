@@ -1,5 +1,5 @@
 import { native, type NativeAdapters, type NativeAdapterSpec } from "../binding.js";
-import { checkArray, checkInteger, describe } from "../arguments.js";
+import { checkArray, checkInteger, checkModel, checkObject, checkStrings, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import { Random } from "../random.js";
@@ -129,7 +129,9 @@ export class Adapters {
   }
 
   /** Replaces a module's pair. Non-finite values -> ERR_NOT_FINITE (isolation rests on finite adapters). */
-  set(adapter: string, module: string, { a, b }: LoraPair): void {
+  set(adapter: string, module: string, pair: LoraPair): void {
+    checkObject(pair, "pair");
+    const { a, b } = pair;
     checkArray(a, Float32Array, "a");
     checkArray(b, Float32Array, "b");
     this.checkIdle("any");
@@ -153,6 +155,7 @@ export class Adapters {
 
   /** The same weights under another map, e.g. `{ reason: "reason", tool: null }`. Roles that are left out keep their route. */
   withRoutes(routes: Routes): Adapters {
+    checkObject(routes, "routes");
     return new Adapters(this.model, this.roles, { ...this.routes, ...routes }, this.list, this.native);
   }
 
@@ -173,6 +176,8 @@ export class Adapters {
    * The same directory under two roles is one shared adapter.
    */
   static async load(model: Model, directories: Record<string, string | null>): Promise<Adapters> {
+    checkModel(model, "model");
+    checkObject(directories, "directories");
     const roles = Object.keys(directories);
     const routes: Routes = {};
     const owner = new Map<string, string>();
@@ -245,9 +250,12 @@ function checkRoutes(roles: readonly string[], routes: Routes, list: readonly Ad
  */
 export function createAdapters(model: Model, options: CreateAdaptersOptions): Adapters {
   const { roles, alpha, rsLora = false, targets = [...TARGETS], dropout = 0, seed = 0 } = options;
-  if (!Array.isArray(roles) || roles.length === 0) {
-    fail("ERR_INVALID_ARGUMENT", `Expected at least one role but received ${describe(roles)}`);
-  }
+  checkModel(model, "model");
+  checkStrings(roles, "roles");
+  if (roles.length === 0) fail("ERR_INVALID_ARGUMENT", "Expected at least one role but received none");
+  if (options.routes !== undefined) checkObject(options.routes, "routes");
+  if (typeof options.rank !== "number") checkObject(options.rank, "rank");
+  checkStrings(targets, "targets");
   if (dropout !== 0) {
     fail("ERR_UNSUPPORTED", `Expected dropout 0 in this version but received ${describe(dropout)}`);
   }

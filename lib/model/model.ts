@@ -1,7 +1,15 @@
 import path from "node:path";
 import type { Adapters } from "../adapters/adapters.js";
 import { native, type NativeModel } from "../binding.js";
-import { abortable, checkArray, checkSignal, describe } from "../arguments.js";
+import {
+  abortable,
+  checkAdapters,
+  checkArray,
+  checkObject,
+  checkPositive,
+  checkSignal,
+  describe,
+} from "../arguments.js";
 import { fail } from "../errors.js";
 import { readCheckpoint } from "./checkpoint.js";
 import { parseModelConfig, type ModelConfig } from "./config.js";
@@ -85,13 +93,13 @@ export class Model {
   async forward(input: PackedInput, options: ForwardOptions = {}): Promise<ForwardResult> {
     const { adapters, temperature = 1, logits = false, signal } = options;
     this.checkOpen();
-    if (!(temperature > 0 && temperature < Infinity)) {
-      fail("ERR_INVALID_ARGUMENT", `Expected a positive temperature but received ${describe(temperature)}`);
-    }
+    checkPositive(temperature, "temperature");
+    checkObject(input, "input");
     checkArray(input.inputIds, Int32Array, "inputIds");
     checkArray(input.cuSeqlens, Int32Array, "cuSeqlens");
     if (input.roles !== undefined) checkArray(input.roles, Int8Array, "roles");
     checkSignal(signal);
+    if (adapters !== undefined) checkAdapters(adapters, "adapters");
     adapters?.checkIdle("write");
     const table = adapters?.adapterOfRole ?? NO_ADAPTERS;
     return abortable(
@@ -161,9 +169,9 @@ export class Model {
 export async function loadModel(directory: string, options: LoadModelOptions = {}): Promise<Model> {
   const { device = "cpu", dtype = "auto", signal } = options;
   if (typeof directory !== "string")
-    fail("ERR_INVALID_ARGUMENT", `Expected a directory but received ${typeof directory}`);
+    fail("ERR_INVALID_ARGUMENT", `Expected a directory but received ${describe(directory)}`);
   if (dtype !== "auto" && dtype !== "float32") {
-    fail("ERR_INVALID_ARGUMENT", `Expected dtype "auto" or "float32" but received ${String(dtype)}`);
+    fail("ERR_INVALID_ARGUMENT", `Expected dtype "auto" or "float32" but received ${describe(dtype)}`);
   }
   checkSignal(signal);
   const checkpoint = readCheckpoint(directory);

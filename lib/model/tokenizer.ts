@@ -1,5 +1,6 @@
 import { Template } from "@huggingface/jinja";
 import * as huggingFace from "@huggingface/tokenizers";
+import { checkNumbers } from "../arguments.js";
 import { fail } from "../errors.js";
 import { tokenBytesOf } from "./token-bytes.js";
 import { readTokenizerFiles, vocabularyOf, type TokenizerFiles } from "./tokenizer-files.js";
@@ -90,6 +91,7 @@ export class Tokenizer {
    * `skipSpecialTokens` (default false) leaves special tokens out.
    */
   decode(ids: ArrayLike<number>, { skipSpecialTokens = false }: { skipSpecialTokens?: boolean } = {}): string {
+    checkNumbers(ids, "ids");
     const known = Array.from(ids).filter((id) => this.#encoder.id_to_token(id) !== undefined);
     if (known.length === 0) return "";
     return this.#run("decode ids", () => this.#encoder.decode(known, { skip_special_tokens: skipSpecialTokens }));

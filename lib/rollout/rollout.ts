@@ -1,6 +1,16 @@
 import { setMaxListeners } from "node:events";
 import type { Adapters } from "../adapters/adapters.js";
-import { abortable, checkInteger, checkSignal, describe } from "../arguments.js";
+import {
+  abortable,
+  checkAdapters,
+  checkInstance,
+  checkInteger,
+  checkModel,
+  checkNumbers,
+  checkObject,
+  checkSignal,
+  describe,
+} from "../arguments.js";
 import { native, type NativeGenerator, type NativeGeneratorEvent } from "../binding.js";
 import type { Environment, Question } from "../environments/types.js";
 import { fail } from "../errors.js";
@@ -89,19 +99,25 @@ export class Rollout {
   readonly #tokenizer: Tokenizer;
 
   constructor(model: Model, options: RolloutOptions) {
+    checkModel(model, "model");
+    checkObject(options, "options");
     const tokenizer = options.tokenizer ?? model.tokenizer;
     if (tokenizer === undefined)
       fail("ERR_TOKENIZER_NOT_FOUND", `Expected a tokenizer in ${model.directory} or in options.tokenizer`);
     const { group = 8, concurrency = 64, seed = 0, actionBudget = 4, sampling = {}, adapters, router } = options;
-    checkInteger(group, "group", 1);
+    if (adapters !== undefined) checkAdapters(adapters, "adapters");
+    checkInstance(router, ["annotate"], "a RoleRouter", "router");
+    checkObject(sampling, "sampling");
+    checkInteger(group, "group", 1, 1 << 20);
     checkInteger(concurrency, "concurrency", 1, 1 << 16);
     checkInteger(seed, "seed", 0);
     checkInteger(actionBudget, "actionBudget", 0);
     const { temperature = 1, topP = 1 } = sampling;
-    if (!(temperature >= 0 && Number.isFinite(temperature))) {
+    if (options.stopIds !== undefined) checkNumbers(options.stopIds, "stopIds");
+    if (!(Number.isFinite(temperature) && temperature >= 0)) {
       fail("ERR_INVALID_ARGUMENT", `Expected a temperature of at least 0 but received ${describe(temperature)}`);
     }
-    if (!(topP > 0 && topP <= 1))
+    if (!(typeof topP === "number" && topP > 0 && topP <= 1))
       fail("ERR_INVALID_ARGUMENT", `Expected topP above 0 and up to 1 but received ${describe(topP)}`);
     if (adapters !== undefined && adapters.roles.join() !== router.roles.join()) {
       fail(
@@ -121,6 +137,7 @@ export class Rollout {
     checkSignal(signal);
     const maxLength = this.options.maxLength ?? Math.min(4096, this.model.config.maxPositions);
     checkInteger(maxLength, "maxLength", 2, this.model.config.maxPositions);
+    adapters?.checkIdle("write");
     const generator = new native.Generator(this.model.native, adapters?.native ?? null, {
       maxSequences: concurrency,
       maxLength,

@@ -1,5 +1,14 @@
 import type { Adapters, LoraPair } from "../adapters/adapters.js";
-import { abortable, checkInteger, checkSignal, describe } from "../arguments.js";
+import {
+  abortable,
+  checkAdapters,
+  checkInteger,
+  checkModel,
+  checkPositive,
+  checkSignal,
+  checkStrings,
+  describe,
+} from "../arguments.js";
 import { native, type NativeStep, type NativeTrainer } from "../binding.js";
 import { fail } from "../errors.js";
 import { NO_ADAPTERS, type Model } from "../model/model.js";
@@ -60,6 +69,9 @@ export class Trainer {
 
   constructor(model: Model, options: TrainerOptions) {
     const { adapters, full, reference, objective = {}, optimizer, crossRole = "flow", lossRoles = "all" } = options;
+    checkModel(model, "model");
+    if (adapters !== undefined) checkAdapters(adapters, "adapters");
+    if (reference !== undefined) checkModel(reference, "reference");
     if ((adapters === undefined) === (full === undefined)) {
       fail("ERR_INVALID_ARGUMENT", "Expected either adapters or full: true");
     }
@@ -84,6 +96,7 @@ export class Trainer {
       clipHigh: objective.clipHigh ?? clipLow,
     };
     if (lossRoles !== "all") {
+      checkStrings(lossRoles, "lossRoles");
       if (adapters === undefined) fail("ERR_INVALID_ARGUMENT", "Expected adapters where lossRoles names roles");
       this.#trained = new Set(lossRoles.map((role) => adapters.roleIndex(role)));
     }
@@ -216,12 +229,8 @@ export class Trainer {
     const roles = batch.roles ?? new Int8Array(total).fill(-1);
     const own = batchNormalizer(batch, objective);
     const n = normalizer ?? own;
-    if (normalizer !== undefined && !(n < Infinity && (n > 0 || (n === 0 && own === 0)))) {
-      fail("ERR_INVALID_ARGUMENT", `Expected a positive normalizer but received ${describe(normalizer)}`);
-    }
-    if (!(temperature > 0 && temperature < Infinity)) {
-      fail("ERR_INVALID_ARGUMENT", `Expected a positive temperature but received ${describe(temperature)}`);
-    }
+    if (normalizer !== undefined && !(n === 0 && own === 0)) checkPositive(normalizer, "normalizer");
+    checkPositive(temperature, "temperature");
     const weights = tokenWeights(batch, roles, objective, Math.max(n, Number.MIN_VALUE), this.#trained);
     const sums = await abortable(
       this.native.accumulate({

@@ -26,16 +26,17 @@ ModuleAddress module_address(const Model& model, const std::string& name) {
 /// new NativeAdapters(model, [{ name, rank, alpha, rsLora, targets: string[] }])
 AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<AdaptersObject>(info) {
   guard(info.Env(), [&] {
+    info.This().As<Napi::Object>().TypeTag(&kTag);
     adapters_ = std::make_shared<SharedAdapters>();
     adapters_->model = ModelObject::of(info[0]);
-    auto list = info[1].As<Napi::Array>();
+    auto list = array_argument(info[1], "adapters");
     for (uint32_t i = 0; i < list.Length(); i++) {
       auto o = object_argument(list.Get(i), "adapters");
       AdapterSpec spec;
       spec.rank = int(integer_argument(o.Get("rank"), "rank", 1, 4096));
       spec.alpha = number_argument(o.Get("alpha"), "alpha");
       spec.rs_lora = boolean_argument(o.Get("rsLora"), "rsLora");
-      auto targets = o.Get("targets").As<Napi::Array>();
+      auto targets = array_argument(o.Get("targets"), "targets");
       for (auto& group : spec.targets) group.assign(group.size(), false);
       for (uint32_t t = 0; t < targets.Length(); t++) {
         std::string wanted = string_argument(targets.Get(t), "targets");
@@ -59,7 +60,9 @@ AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWra
 }
 
 const std::shared_ptr<SharedAdapters>& AdaptersObject::of(const Napi::Value& value) {
-  return Unwrap(object_argument(value, "adapters"))->adapters_;
+  const Napi::Object object = object_argument(value, "adapters");
+  if (!object.CheckTypeTag(&kTag)) expected("adapters", "adapters", value);
+  return Unwrap(object)->adapters_;
 }
 
 namespace {
