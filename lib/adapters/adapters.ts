@@ -254,7 +254,6 @@ export function createAdapters(model: Model, options: CreateAdaptersOptions): Ad
   checkStrings(roles, "roles");
   if (roles.length === 0) fail("ERR_INVALID_ARGUMENT", "Expected at least one role but received none");
   if (options.routes !== undefined) checkObject(options.routes, "routes");
-  if (typeof options.rank !== "number") checkObject(options.rank, "rank");
   checkStrings(targets, "targets");
   if (dropout !== 0) {
     fail("ERR_UNSUPPORTED", `Expected dropout 0 in this version but received ${describe(dropout)}`);
@@ -270,7 +269,8 @@ export function createAdapters(model: Model, options: CreateAdaptersOptions): Ad
   if (typeof alpha !== "number" || !Number.isFinite(alpha))
     fail("ERR_INVALID_ARGUMENT", `Expected a finite alpha but received ${describe(alpha)}`);
   const list = names.map((name): NativeAdapterSpec => {
-    const rank = typeof options.rank === "number" ? options.rank : options.rank[name];
+    const ranks: unknown = options.rank;
+    const rank = typeof ranks === "object" && ranks !== null ? (ranks as Record<string, unknown>)[name] : ranks;
     checkInteger(rank, `rank of adapter ${name}`, 1, 4096);
     return { name, rank: rank as number, alpha, rsLora, targets };
   });

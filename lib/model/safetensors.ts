@@ -79,9 +79,8 @@ export function readSafetensorsHeader(file: string): { tensors: TensorPlace[]; m
     for (const [name, value] of Object.entries(header as Record<string, unknown>)) {
       if (name === "__metadata__") {
         for (const [key, entry] of Object.entries(value ?? {})) {
-          if (typeof entry !== "string")
-            bad(`Expected strings in __metadata__ but ${JSON.stringify(key)} is ${describe(entry)}`);
-          metadata[key] = entry as string;
+          // The format says strings; what writers put there besides stays readable.
+          metadata[key] = typeof entry === "string" ? entry : JSON.stringify(entry);
         }
         continue;
       }
