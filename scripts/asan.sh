@@ -16,6 +16,6 @@ node native/build.mjs --out build/asan/build --target rolegrad_tests
 
 export ROLEGRAD_PREBUILD="$PWD/build/asan" # node-gyp-build looks in <folder>/build/Release
 export ROLEGRAD_NATIVE_TESTS="$PWD/build/asan/build/Release/rolegrad_tests"
-export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1}" UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
+export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}" UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
 export LSAN_OPTIONS="suppressions=$PWD/scripts/lsan.txt:print_suppressions=0"
 LD_PRELOAD="$("${CXX:-g++}" -print-file-name=libasan.so)" node node_modules/.bin/tap "${tests[@]}"

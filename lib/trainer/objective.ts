@@ -29,9 +29,10 @@ export function checkObjective(objective: Objective): void {
 
 /** The same for the optimizer. */
 export function checkOptimizer(optimizer: Optimizer): void {
-  checkObject(optimizer, "optimizer");
-  const { learningRate, betas = [0.9, 0.999], epsilon = 1e-8, weightDecay = 0, maxGradNorm = 1 } = optimizer;
-  const { warmupSteps = 0, totalSteps = 1, finalRatio = 0 } = optimizer;
+  const given = optimizer ?? {};
+  checkObject(given, "optimizer");
+  const { learningRate, betas = [0.9, 0.999], epsilon = 1e-8, weightDecay = 0, maxGradNorm = 1 } = given;
+  const { warmupSteps = 0, totalSteps = 1, finalRatio = 0 } = given;
   for (const [name, value] of Object.entries({ learningRate, epsilon, weightDecay, maxGradNorm, finalRatio })) {
     checkAtLeastZero(value, `optimizer.${name}`);
   }
