@@ -89,6 +89,12 @@ export function checkObject(value: unknown, name: string): void {
     fail("ERR_INVALID_ARGUMENT", `Expected an object for ${name} but received ${describe(value)}`);
 }
 
+/** ERR_INVALID_ARGUMENT unless `value` is a string that names a file or folder. */
+export function checkPath(value: unknown, name: string): void {
+  if (typeof value !== "string" || value === "" || value.includes("\0"))
+    fail("ERR_INVALID_ARGUMENT", `Expected a path for ${name} but received ${describe(value)}`);
+}
+
 /** ERR_INVALID_ARGUMENT unless `value` is a list of strings. */
 export function checkStrings(value: unknown, name: string): void {
   if (!Array.isArray(value) || !value.every((item) => typeof item === "string"))

@@ -22,6 +22,8 @@ export interface CpuInfo {
   instructionSets: string[];
   /** The kernels in use: "avx512", "avx2", "neon"; "" where none of them, or not the one that ROLEGRAD_ISA names, can run. */
   kernels: string;
+  /** Of the addon's results; see lib/numerics.ts. */
+  numericsVersion: number;
   /** Threads that the engine computes with: affinity and the cgroup's quota are taken into account. */
   threads: number;
 }
@@ -122,16 +124,24 @@ export interface NativeModel {
 
 export interface NativeAdapterSpec {
   name: string;
-  rank: number;
-  alpha: number;
   rsLora: boolean;
-  targets: string[];
+  dropout: number;
+  /** Soft routing: so many experts share each module's rank; 0: hard routing. */
+  experts: number;
+  /** Those that carry a pair. */
+  modules: { module: string; rank: number; alpha: number }[];
 }
 
 export interface NativeAdapters {
   get(adapter: number, module: string): { a: Float32Array; b: Float32Array };
   set(adapter: number, module: string, a: Float32Array, b: Float32Array): void;
   norm(adapter: number): number;
+  /** Rows of trained tokens, [n, H] or with a head of its own [2 n, H], embedding first; null: none. */
+  tokens(): Float32Array | null;
+  setTokens(rows: Float32Array): void;
+  /** Soft routing: [experts, H]; block 0 attention, 1 mlp. */
+  router(layer: number, block: number): Float32Array;
+  setRouter(layer: number, block: number, weight: Float32Array): void;
 }
 
 export interface NativeBatch {
@@ -148,9 +158,9 @@ export interface NativeBatch {
   clipHigh: number;
   beta: number;
   temperature: number;
-  stop: boolean;
-  /** Where it fails: the buffers are zeroed, not put back to what they were. */
-  discard: boolean;
+  crossRole: "flow" | "stop" | "exact";
+  /** Of each sequence in this step [B]; null where no adapter has dropout. */
+  dropoutKeys: BigUint64Array | null;
 }
 
 /** Sums over the batch's tokens of weight != 0. */
@@ -173,13 +183,26 @@ export interface NativeStep {
 }
 
 export interface NativeTrainer {
-  accumulate(batch: NativeBatch): NativeJob<NativeLoss>;
+  /** `discard`: where it fails the buffers are zeroed, not put back to what they were. */
+  accumulate(batch: NativeBatch & { discard: boolean }): NativeJob<NativeLoss>;
+  /** The batches together are one. norm, ownDot [roles, adapters]; own [adapters]; tokens [roles]. */
+  leak(
+    batches: NativeBatch[],
+  ): NativeJob<{ norm: Float64Array; ownDot: Float64Array; own: Float64Array; tokens: Int32Array }>;
   apply(step: NativeStep & { decayVectors: boolean }): NativeJob<Float64Array>;
   zero(): void;
-  gradient(adapter: number, name: string): { a: Float32Array; b: Float32Array } & { value: Float32Array };
+  /** lossRole -1: of the whole loss; else what is kept of that role's, zero where nothing is. */
+  gradient(
+    adapter: number,
+    name: string,
+    lossRole: number,
+  ): { a: Float32Array; b: Float32Array } & { value: Float32Array };
+  tokenGradient(): Float32Array | null;
+  routerGradient(layer: number, block: number): Float32Array;
   norms(): Float64Array;
   parameters(): { name: string; shape: number[] }[];
   parameter(name: string): Float32Array;
+  setParameters(values: Record<string, Float32Array>): NativeJob<void>;
   state(): { steps: number[]; first: Float32Array[]; second: Float32Array[] };
   restore(index: number, steps: number, first: Float32Array, second: Float32Array): void;
   memory(): { arenaBytes: number; arenaAllocations: number };
@@ -195,6 +218,17 @@ export interface NativeGeneratorEvent {
   kind: "call" | "stop" | "length";
   span: number;
   text: Uint8Array;
+}
+
+export interface NativeGeneratorStats {
+  steps: number;
+  sampledTokens: number;
+  computedTokens: number;
+  sharedTokens: number;
+  recomputedTokens: number;
+  preemptions: number;
+  peakCacheTokens: number;
+  cacheTokens: number;
 }
 
 export interface NativeGenerator {
@@ -215,6 +249,7 @@ export interface NativeGenerator {
   interrupt(): void;
   take(id: number): { ids: Int32Array; roles: Int8Array; sampled: Uint8Array; logprobs: Float32Array };
   runnable(): number;
+  stats(): NativeGeneratorStats;
   /** Gives the cache back, once a run that is under way has ended. */
   close(): void;
 }
@@ -236,16 +271,31 @@ interface EngineNative {
     tensors: { name: string; file: number; dtype: string; shape: number[]; begin: number; end: number }[],
     device: string,
     f32: boolean,
+    added: { fresh: Int32Array; known: number } | null,
   ): NativeJob<NativeModel>;
-  Adapters: new (model: NativeModel, adapters: NativeAdapterSpec[]) => NativeAdapters;
-  /** Without adapters: full training, `reference` for its KL. */
-  Trainer: new (model: NativeModel, adapters: NativeAdapters | null, reference: NativeModel | null) => NativeTrainer;
+  /** `tokens`: ids whose rows are trained; they begin as the mean of the first `mean` rows (0: as they are). */
+  Adapters: new (
+    model: NativeModel,
+    adapters: NativeAdapterSpec[],
+    tokens: Int32Array | null,
+    mean: number,
+  ) => NativeAdapters;
+  /** Without adapters: full training. */
+  Trainer: new (
+    model: NativeModel,
+    adapters: NativeAdapters | null,
+    reference: NativeModel | null,
+    trackLossRoles: boolean,
+  ) => NativeTrainer;
   Generator: new (
     model: NativeModel,
     adapters: NativeAdapters | null,
     options: {
       maxSequences: number;
       maxLength: number;
+      /** Default: (maxSequences + 1) * maxLength. */
+      cacheTokens?: number;
+      chunk?: number;
       tokenBytes: readonly Uint8Array[];
       router: NativeRouter;
       adapterOfRole: Int32Array;
@@ -295,6 +345,8 @@ interface MeasureNative {
   measureFma(): NativeJob<{ isa: string; threads: number; gflops: number }>;
   /** GB/s of reading a buffer of this size again and again. */
   measureRead(bytes: number): NativeJob<number>;
+  /** Blocks of backend memory asked for since the process began, and the bytes held now. */
+  memoryUse(): { allocations: number; bytes: number };
   /** Gives memory that the allocator keeps back to the system. */
   trimMemory(): void;
   LinearMeasurement: new (options: LinearMeasurementOptions) => NativeLinearMeasurement;

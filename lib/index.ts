@@ -5,6 +5,7 @@ export * from "./environments/index.js";
 export { RolegradError, type RolegradErrorOptions } from "./errors.js";
 export { loraLinear, type LoraLinearInput } from "./kernels.js";
 export * from "./model/index.js";
+export { numericsVersion } from "./numerics.js";
 export { Random } from "./random.js";
 export * from "./report/index.js";
 export * from "./rewards/index.js";

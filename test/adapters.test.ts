@@ -61,6 +61,70 @@ t.test("the scale is alpha / r, or alpha / sqrt(r) with rsLora", async (t) => {
   t.not(await at({ alpha: 8, rsLora: true }), plain);
 });
 
+t.test("patterns give modules a rank and an alpha of their own, by peft's rule", async (t) => {
+  const options = {
+    roles,
+    rank: { reason: 4, tool: 3 },
+    alpha: { reason: 8, tool: 3 },
+    rankPattern: { "layers.1.mlp.up_proj": 7, "(q|v)_proj": 2, q_proj: 5, proj: 9 },
+    alphaPattern: { ".*layers.0.*": 6, o_proj: 1 },
+  };
+  const adapters = createAdapters(model, { ...options, seed: 1 });
+  const want: [string, number, number][] = [
+    ["model.layers.0.self_attn.q_proj", 2, 6], // the first key that matches counts
+    ["model.layers.1.self_attn.v_proj", 2, 8],
+    ["model.layers.0.mlp.up_proj", 4, 6],
+    ["model.layers.1.mlp.up_proj", 7, 8],
+    ["model.layers.1.self_attn.o_proj", 4, 1],
+    ["model.layers.1.mlp.gate_proj", 4, 8], // "proj" is no name after a dot
+  ];
+  for (const [module, rank] of want) {
+    const columns = /o_proj|self_attn|up|gate/.test(module) ? 32 : 44;
+    t.equal(adapters.get("reason", module).a.length, rank * columns, module);
+  }
+  const count = modulesOf(model).reduce((sum, module) => {
+    const { a, b } = adapters.get("tool", module);
+    return sum + a.length + b.length;
+  }, 0);
+  t.equal(adapters.parameterCount("tool"), count);
+
+  // The same as pairs of one rank, padded with zeros, with the scale in B: every module's own scale is a power of two here.
+  const scaled = { roles, rankPattern: { q_proj: 2, up_proj: 8 }, alphaPattern: { q_proj: 1, down_proj: 16 } };
+  const mixed = createAdapters(model, { ...scaled, rank: 4, alpha: 8 });
+  const padded = createAdapters(model, { roles, rank: 8, alpha: 8 });
+  const scaleOf = (module: string) =>
+    /q_proj/.test(module) ? 0.5 : /down/.test(module) ? 4 : /up/.test(module) ? 1 : 2;
+  const random = randomAdapters(model, { roles, rank: 8 });
+  for (const name of roles)
+    for (const module of modulesOf(model)) {
+      const own = random.get(name, module);
+      const rank = /q_proj/.test(module) ? 2 : /up/.test(module) ? 8 : 4;
+      const columns = own.a.length / 8;
+      const a = own.a.slice(0, rank * columns);
+      const b = own.b.filter((_, i) => i % 8 < rank);
+      mixed.set(name, module, { a, b });
+      padded.set(name, module, {
+        a: own.a.map((x, i) => (i < rank * columns ? x : 0)),
+        b: own.b.map((x, i) => (i % 8 < rank ? x * scaleOf(module) : 0)),
+      });
+    }
+  const run = async (own: Adapters) => bits((await model.forward(input, { adapters: own })).logprobs);
+  t.equal(await run(mixed), await run(padded));
+
+  const directory = t.testdir();
+  await adapters.save(directory, "reason");
+  t.match(JSON.parse(readFileSync(path.join(directory, "adapter_config.json"), "utf8")), {
+    r: 4,
+    lora_alpha: 8,
+    rank_pattern: options.rankPattern,
+    alpha_pattern: options.alphaPattern,
+  });
+  const loaded = await Adapters.load(model, { reason: directory });
+  t.strictSame(loaded.list, [adapters.list[0]]);
+  const bitsOf = (own: Adapters) => bits(...modulesOf(model).flatMap((m) => Object.values(own.get("reason", m))));
+  t.equal(bitsOf(loaded), bitsOf(adapters));
+});
+
 t.test("get gives a copy, and set takes one", async (t) => {
   const adapters = randomAdapters(model, { roles });
   const pair = adapters.get("tool", up);
@@ -162,8 +226,10 @@ t.test("an adapter directory that is none, or another model's, is refused by fil
     ["ERR_ADAPTER_UNSUPPORTED", "IA3", { peft_type: "IA3" }],
     ["ERR_ADAPTER_UNSUPPORTED", "use_dora", { use_dora: true }],
     ["ERR_ADAPTER_UNSUPPORTED", "bias", { bias: "all" }],
-    ["ERR_ADAPTER_UNSUPPORTED", "rank_pattern", { rank_pattern: { q_proj: 2 } }],
-    ["ERR_ADAPTER_UNSUPPORTED", "alpha_pattern", { alpha_pattern: { q_proj: 2 } }],
+    ["ERR_ADAPTER_INVALID", "rank 2", { rank_pattern: { q_proj: 2 } }],
+    ["ERR_ADAPTER_INVALID", "rank_pattern.q_proj", { rank_pattern: { q_proj: 0 } }],
+    ["ERR_ADAPTER_INVALID", "alpha_pattern.q_proj", { alpha_pattern: { q_proj: "2" } }],
+    ["ERR_ADAPTER_UNSUPPORTED", "(?P<x>q)_proj", { alpha_pattern: { "(?P<x>q)_proj": 2 } }],
     ["ERR_ADAPTER_UNSUPPORTED", "modules_to_save", { modules_to_save: ["lm_head"] }],
     ["ERR_ADAPTER_UNSUPPORTED", "regular expression", { target_modules: ".*_proj" }],
     ["ERR_ADAPTER_UNSUPPORTED", "lm_head", { target_modules: ["q_proj", "lm_head"] }],
@@ -213,8 +279,12 @@ t.test("options and pairs that do not fit are refused by field", async (t) => {
   }
   for (const alpha of [NaN, Infinity, "16", undefined])
     await refused(t, make({ alpha }), "ERR_INVALID_ARGUMENT", "alpha");
+  await refused(t, make({ alpha: { reason: 2 } }), "ERR_INVALID_ARGUMENT", "alpha of adapter tool");
+  await refused(t, make({ rank: { reason: 2, tool: 2, critic: 2 } }), "ERR_NO_ADAPTER", "critic");
+  await refused(t, make({ rankPattern: { q_proj: 0 } }), "ERR_INVALID_ARGUMENT", 'rankPattern["q_proj"]');
+  await refused(t, make({ alphaPattern: { q_proj: NaN } }), "ERR_INVALID_ARGUMENT", 'alphaPattern["q_proj"]');
+  await refused(t, make({ rankPattern: { "(": 2 } }), "ERR_INVALID_ARGUMENT", "regular expression", "(");
   await refused(t, make({ targets: ["q_proj", "lm_head"] }), "ERR_NO_MODULE", "lm_head");
-  await refused(t, make({ dropout: 0.1 }), "ERR_UNSUPPORTED", "dropout");
   await refused(t, make({ seed: -1 }), "ERR_INVALID_SEED", "-1");
 
   const adapters = randomAdapters(model, { roles, targets: ["q_proj", "up_proj"] });
@@ -246,6 +316,7 @@ t.test("options and pairs that do not fit are refused by field", async (t) => {
     await refused(t, set({ a, b }, "tool", module), "ERR_NO_MODULE", module);
   }
   await refused(t, set({ a, b }, "tool", "model.layers.1.self_attn.k_proj"), "ERR_NO_MODULE", "k_proj");
+  await refused(t, () => adapters.get("tool", "model.layers.1.self_attn.k_proj"), "ERR_NO_MODULE", "k_proj");
   await refused(t, () => adapters.get("think", up), "ERR_NO_ADAPTER", "think");
   await refused(t, () => adapters.roleIndex("think"), "ERR_NO_ROLE", "think");
   await refused(t, () => adapters.withRoutes({ think: null }), "ERR_NO_ROLE", "think");

@@ -2,7 +2,7 @@
 import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
-import { loadModel } from "rolegrad";
+import { loadModel, type Model } from "rolegrad";
 import { changeHeader, copyCheckpoint, safetensorsBytes, splitSafetensors, type Header } from "./helpers/checkpoint.js";
 import { checkpoints } from "./helpers/engine.js";
 import { refusals } from "./helpers/refused.js";
@@ -98,22 +98,92 @@ t.test("an index of shards must name files of its own folder that are there", as
 
 // ---- config.json
 
+const llama3 = {
+  rope_type: "llama3",
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 32,
+};
+
 t.test("an architecture that would run wrongly is refused by name", async (t) => {
   const cases: [string, Record<string, unknown>][] = [
-    ["llama", { model_type: "llama" }],
-    ["qwen3", { model_type: "qwen3" }],
+    ["mistral", { model_type: "mistral" }],
+    ["qwen3_moe", { model_type: "qwen3_moe" }],
+    ["constructor", { model_type: "constructor" }],
+    ["Qwen2ForSequenceClassification", { architectures: ["Qwen2ForSequenceClassification"] }],
     ["gelu", { hidden_act: "gelu" }],
-    ["sliding window", { use_sliding_window: true }],
-    ["sliding window", { layer_types: ["full_attention", "sliding_attention"] }],
-    ["yarn", { rope_parameters: { rope_type: "yarn", rope_theta: 1e6, factor: 4 } }],
-    ["linear", { rope_scaling: { type: "linear", factor: 2 }, rope_parameters: undefined }],
+    ["sliding window", { use_sliding_window: true, sliding_window: 4096, max_window_layers: 1, layer_types: null }],
+    ["sliding_attention", { layer_types: ["full_attention", "sliding_attention"] }],
+    ["linear_attention", { layer_types: ["full_attention", "linear_attention"] }],
+    ["sliding window", { model_type: "llama", architectures: null, sliding_window: 4096, layer_types: null }],
+    ["num_experts 8", { num_experts: 8 }],
+    ["num_local_experts 8", { num_local_experts: 8 }],
+    ["partial_rotary_factor 0.5", { partial_rotary_factor: 0.5 }],
+    ["partial_rotary_factor 0.5", { rope_parameters: { rope_type: "default", partial_rotary_factor: 0.5 } }],
+    ["rope_interleaved", { rope_interleaved: true }],
+    ["use_mrope", { use_mrope: true }],
+    ["is_causal", { is_causal: false }],
+    ...["yarn", "linear", "dynamic", "longrope", "mrope", "constructor"].flatMap((type) => [
+      [type, { rope_parameters: { rope_type: type, rope_theta: 1e6, factor: 4 } }] as [string, Record<string, unknown>],
+      [type, { rope_scaling: { type, factor: 2 }, rope_parameters: undefined }] as [string, Record<string, unknown>],
+    ]),
+    ["rope_parameters.factor", { rope_parameters: { factor: 4 } }],
+    ["rope_parameters.mrope_section", { rope_parameters: { rope_type: "default", mrope_section: [16, 24, 24] } }],
+    ["rope_parameters.full_attention", { rope_parameters: { full_attention: { rope_type: "default" } } }],
+    ["rope_scaling.beta_fast", { rope_scaling: { ...llama3, beta_fast: 32 } }],
     ["quantization_config", { quantization_config: { quant_method: "awq", bits: 4 } }],
+    ["compression_config", { compression_config: { format: "pack-quantized" } }],
   ];
   const directory = t.testdir();
   for (const [word, config] of cases) {
     copyCheckpoint(directory, config);
     await refused(t, loadModel(directory), "ERR_MODEL_UNSUPPORTED", path.join(directory, "config.json"), word, "Qwen2");
   }
+});
+
+t.test("settings that change nothing are no reason to refuse", async (t) => {
+  const directory = t.testdir();
+  const want = (await loadConfig(copyCheckpoint(directory))).config;
+  const cases: Record<string, unknown>[] = [
+    { hidden_act: "swish" }, // silu's other name
+    { use_sliding_window: false, sliding_window: 131072, max_window_layers: 0 },
+    { use_sliding_window: true, sliding_window: 4096, max_window_layers: 2, layer_types: null },
+    { use_sliding_window: true, sliding_window: null, layer_types: null },
+    { layer_types: ["full_attention", "full_attention"] },
+    { attention_dropout: 0.1, pretraining_tp: 2, use_cache: false, initializer_range: 1 },
+    { use_mrope: false, num_experts: 0, partial_rotary_factor: 1, quantization_config: null, rope_scaling: {} },
+    { architectures: ["Qwen2ForCausalLM"] },
+    { architectures: [] },
+    { attention_bias: false }, // Qwen2's are there whatever it says
+  ];
+  for (const config of cases) {
+    t.strictSame((await loadConfig(copyCheckpoint(directory, config))).config, want, JSON.stringify(config));
+  }
+});
+
+async function loadConfig(directory: string): Promise<Model> {
+  const model = await loadModel(directory);
+  model.close();
+  return model;
+}
+
+t.test("a rope scaling that is none is refused by field", async (t) => {
+  const directory = t.testdir();
+  const cases: [string, Record<string, unknown>][] = [
+    ["rope_parameters.factor", { rope_parameters: { rope_type: "llama3" } }],
+    ["rope_scaling.factor", { rope_scaling: { ...llama3, factor: 0 } }],
+    ["rope_scaling.low_freq_factor", { rope_scaling: { ...llama3, low_freq_factor: "one" } }],
+    ["rope_scaling.high_freq_factor", { rope_scaling: { ...llama3, high_freq_factor: 1 } }],
+    ["rope_scaling.original_max", { rope_scaling: { ...llama3, original_max_position_embeddings: -1 } }],
+  ];
+  for (const [word, config] of cases) {
+    copyCheckpoint(directory, config);
+    await refused(t, loadModel(directory), "ERR_MODEL_CONFIG", path.join(directory, "config.json"), word);
+  }
+  copyCheckpoint(directory, { rope_scaling: { ...llama3, original_max_position_embeddings: undefined } });
+  const { config } = await loadConfig(directory);
+  t.equal(config.ropeScaling?.originalMaxPositions, config.maxPositions, "the original context is the context");
 });
 
 t.test("a config.json that is none is refused by file and field", async (t) => {

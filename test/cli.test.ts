@@ -68,7 +68,7 @@ t.test("doctor prints what a bug report needs", async (t) => {
   const { status, stdout, stderr } = await rolegrad(["doctor"]);
   t.equal(stderr, "");
   for (const part of [manifest.version, process.versions.node, process.platform, ".node"]) t.match(stdout, part);
-  for (const name of ["binary", "cpu", "found", "kernels", "threads", "memory", "limits"])
+  for (const name of ["numerics", "binary", "cpu", "found", "kernels", "threads", "memory", "limits"])
     t.match(stdout, new RegExp(`^${name} +\\S`, "m"));
   const report = JSON.parse((await rolegrad(["doctor", "--json"])).stdout) as {
     binary: { kind: string; file: string };

@@ -1,8 +1,10 @@
 // Gradients and steps through the public API, bit for bit: isolation, sums that do not depend on how a batch is cut, masks, aborts, resumes.
+import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
-import { loadModel, Random, Trainer } from "rolegrad";
+import { loadModel, numericsVersion, Random, Trainer } from "rolegrad";
 import type { Model } from "rolegrad";
+import { native } from "../lib/binding.js";
 import {
   adapterBits,
   bits,
@@ -196,14 +198,37 @@ t.test("saved and resumed, in a model of its own, is the run that never stopped"
   }
 });
 
-t.test("a second step of the same shape allocates nothing", async (t) => {
+t.test("what another numerics version saved is continued only where other bits will do", async (t) => {
+  const folder = t.testdir();
+  const options = { optimizer: { learningRate: 0.01 } };
+  const trainer = new Trainer(tied, { adapters: randomAdapters(tied, { roles }), ...options });
+  await trainer.step(trajectoriesOf({ lengths: [20, 30], seed: 6 }, tied));
+  await trainer.save(folder);
+  const file = path.join(folder, "trainer.json");
+  const state = JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>;
+  t.equal(state["numericsVersion"], numericsVersion);
+  writeFileSync(file, JSON.stringify({ ...state, numericsVersion: 7000 }));
+  await t.rejects(Trainer.resume(folder, tied, options), {
+    code: "ERR_NUMERICS_VERSION",
+    message: /trainer\.json of numerics version \d+ but received 7000/,
+  });
+  const resumed = await Trainer.resume(folder, tied, { ...options, allowOtherNumerics: true });
+  t.equal(resumed.steps, 1);
+  t.equal(adapterBits(resumed.adapters!), adapterBits(trainer.adapters!));
+});
+
+t.test("a second step of the same shape, or of a smaller one, allocates no backend memory", async (t) => {
   const adapters = randomAdapters(tied, { roles });
   const trainer = new Trainer(tied, { adapters, objective: { klCoefficient: 0.1 }, optimizer: { learningRate: 0.01 } });
   const batch = trajectoriesOf({ lengths: [40, 70, 3, 90], seed: 4 }, tied);
   await trainer.step(batch);
-  await trainer.step(batch); // brings a first pass's blocks together
-  const before = trainer.native.memory();
-  for (let i = 0; i < 3; i++) await trainer.step(batch);
-  t.strictSame(trainer.native.memory(), before);
+  const before = { ...trainer.native.memory(), blocks: native.memoryUse().allocations };
+  for (const lengths of [
+    [40, 70, 3, 90],
+    [5, 90],
+    [40, 70, 3, 90],
+  ])
+    await trainer.step(trajectoriesOf({ lengths, seed: 5 }, tied));
+  t.strictSame({ ...trainer.native.memory(), blocks: native.memoryUse().allocations }, before);
   t.ok(before.arenaBytes > 0);
 });

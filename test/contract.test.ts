@@ -17,7 +17,7 @@ const untied = models["untied"] as Model;
 const toyDirectory = t.testdir();
 await writeToyModel(toyDirectory);
 const toy = await loadModel(toyDirectory);
-t.teardown(() => [tied, untied, toy].forEach((model) => model.close()));
+t.teardown(() => [...Object.values(models), toy].forEach((model) => model.close()));
 
 // ---- a row is a row
 

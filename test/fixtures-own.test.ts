@@ -4,7 +4,7 @@ import t from "tap";
 import { checkForward, checkRouted, checkSupervised, devices } from "./helpers/reference.js";
 import { root } from "./helpers/shared.js";
 
-for (const name of ["tied", "untied"]) {
+for (const name of ["tied", "untied", "qwen3", "llama3"]) {
   const directory = path.join(root, "test/fixtures/engine", name);
   for (const device of devices) {
     t.test(`${name}, ${device}: logits and log-probabilities`, (t) => checkForward(t, directory, device));

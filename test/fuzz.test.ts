@@ -52,7 +52,7 @@ t.test("what a parser must not throw, or return, is a finding", async (t) => {
     });
     await t.rejects(runInput(config, throws, t.testdir(), input), wrong);
   }
-  const odd = { ...lib, config: { parseModelConfig: () => ({ vocabSize: NaN }) } };
+  const odd = { ...lib, config: { parseModelConfig: () => ({ modelType: "llama", vocabSize: NaN }) } };
   await t.rejects(runInput(config, odd, t.testdir(), input), /vocabSize is NaN/);
   const safetensors = targets["safetensors"] as Target;
   const outside = { tensors: [{ name: "x", dtype: "F32", shape: [1], begin: 400, end: 404 }] };

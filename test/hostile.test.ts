@@ -1,6 +1,7 @@
 // Arguments as no caller should give them, for every public function that takes numbers, arrays or objects: each is refused
 // with a RolegradError of a code, or worked with; never a crash, a hang, a TypeError or a RangeError, and never a trace left.
 import { setTimeout as sleep } from "node:timers/promises";
+import path from "node:path";
 import t from "tap";
 import * as rolegrad from "rolegrad";
 import { native } from "../lib/binding.js";
@@ -16,14 +17,24 @@ import {
   randomTrajectory,
 } from "./helpers/engine.js";
 import { trainingBatch } from "./helpers/engine.js";
-import { environment, questions, reward, roles, router, writeToyModel } from "./helpers/toy.js";
+import { environment, questions, reward, roles, router, worldTokenizer, writeToyModel } from "./helpers/toy.js";
 
 const { AdamW, createAdapters, loadModel, loraLinear, Random, RolegradError, RoleRouter, Rollout } = rolegrad;
 
 let model: Model;
 let toy: Model;
+/** Loaded with float32, for full training. */
+let wide: Model;
 let adapters: Adapters;
+/** With dropout, trained tokens and the gradients of each role's loss. */
+let many: Adapters;
+let mixture: Adapters;
 let trainer: Trainer;
+let manyTrainer: Trainer;
+let mixtureTrainer: Trainer;
+let fullTrainer: Trainer;
+/** Of the calls that write; its subfolders: an adapter, a mixture, a checkpoint. */
+let folder: string;
 let trajectories: Trajectory[];
 const optimizer = { learningRate: 0.01 };
 const row = { inputIds: Int32Array.of(1, 2, 3), cuSeqlens: Int32Array.of(0, 3) };
@@ -33,14 +44,26 @@ t.before(async () => {
   const directory = t.testdir();
   await writeToyModel(directory);
   toy = await loadModel(directory);
+  wide = await loadModel(checkpoints.untied, { dtype: "float32" });
   adapters = randomAdapters(model, { roles });
   trainer = new rolegrad.Trainer(model, { adapters, optimizer });
+  const base = { roles, rank: 2, alpha: 4 };
+  many = createAdapters(toy, { ...base, dropout: 0.1, trainableTokens: ["<search>", 5] });
+  mixture = createAdapters(toy, { ...base, routing: "soft" });
+  manyTrainer = new rolegrad.Trainer(toy, { adapters: many, optimizer, trackLossRoles: true });
+  mixtureTrainer = new rolegrad.Trainer(toy, { adapters: mixture, optimizer });
+  fullTrainer = new rolegrad.Trainer(wide, { full: true, optimizer, roles });
+  folder = path.join(directory, "written");
+  await many.save(path.join(folder, "tool"), "tool");
+  await mixture.save(path.join(folder, "mixture"), "mixture");
+  await manyTrainer.save(path.join(folder, "checkpoint"));
   const random = new Random(1, "hostile");
   trajectories = [8, 9].map((length, i) => randomTrajectory(random, `q#${i}`, "q", randomRow(random, 60, length, 2)));
 });
 t.teardown(() => {
   model.close();
   toy.close();
+  wide.close();
 });
 
 function detached<T extends ArrayBufferView>(array: T): T {
@@ -108,6 +131,7 @@ function arrays(good: Int32Array | Int8Array | Uint8Array | Float32Array | Float
 }
 
 interface Case {
+  /** Begins with the function, the class or one's own name for them. */
   name: string;
   /** Every field in turn is replaced by every hostile value. */
   good: Record<string, unknown>;
@@ -141,6 +165,14 @@ const cases = (): Case[] => [
     },
   },
   {
+    name: "loadModel's addTokens",
+    good: { addTokens: ["<call>"], options: {} },
+    call: async ({ addTokens, options }) => {
+      const loaded = await loadModel(toy.directory, isOptions(options) ? { ...options, addTokens } : options);
+      loaded.close();
+    },
+  },
+  {
     name: "model.forward",
     good: { ...row, roles: Int8Array.of(0, 1, -1), adapters, temperature: 1, logits: false, signal: undefined },
     call: ({ inputIds, cuSeqlens, roles: own, ...options }) =>
@@ -157,9 +189,30 @@ const cases = (): Case[] => [
       rsLora: false,
       targets: ["q_proj"],
       seed: 1,
+      dropout: 0.1,
+      rankPattern: { q_proj: 3 },
+      alphaPattern: { q_proj: 3 },
+      trainableTokens: [1],
+      tokenInit: "model",
+      routing: "hard",
+      experts: undefined,
     },
     call: (options) => createAdapters(model, options),
     free: ["rsLora"],
+  },
+  {
+    name: "createAdapters, soft",
+    good: { model: toy, roles, routing: "soft", experts: 2, rank: 2, alpha: 4, targets: ["q_proj"] },
+    call: ({ model: on, ...options }) => createAdapters(on, options),
+  },
+  {
+    name: "createAdapters' patterns, by key",
+    good: { key: "q_proj", rank: 2, alpha: 2, options: { roles, rank: 2, alpha: 2 } },
+    call: ({ key, rank, alpha, options }) => {
+      const patterns = { rankPattern: { [key]: rank }, alphaPattern: { [String(key)]: alpha } };
+      createAdapters(model, isOptions(options) ? { ...options, ...patterns } : options);
+    },
+    free: ["key"],
   },
   {
     name: "adapters.set",
@@ -181,6 +234,64 @@ const cases = (): Case[] => [
     },
   },
   {
+    name: "adapters.getToken, setToken",
+    good: { token: "<search>", row: many.getToken(5), embedding: many.getToken(5).embedding },
+    call: ({ token, row: own, embedding }) => {
+      many.getToken(token);
+      many.setToken(token, own);
+      many.setToken(token, { embedding });
+    },
+  },
+  {
+    name: "adapters.getRouter, setRouter",
+    good: { layer: 0, block: "mlp", weight: mixture.getRouter(0, "mlp") },
+    call: ({ layer, block, weight }) => {
+      mixture.getRouter(layer, block);
+      mixture.setRouter(layer, block, weight);
+    },
+  },
+  {
+    name: "adapters.save",
+    good: { directory: "saved", adapter: "tool" },
+    call: ({ directory, adapter }) => many.save(inFolder(directory), adapter),
+  },
+  {
+    name: "Adapters.load",
+    good: { directories: { tool: path.join(folder, "tool"), reason: null }, directory: path.join(folder, "mixture") },
+    call: async ({ directories, directory }) => {
+      await rolegrad.Adapters.load(toy, directories);
+      await rolegrad.Adapters.load(toy, { tool: directory });
+    },
+  },
+  {
+    name: "Trainer.save",
+    good: { directory: "checkpoint" },
+    call: async ({ directory }) => {
+      await manyTrainer.save(inFolder(directory));
+    },
+  },
+  {
+    name: "Trainer.resume",
+    good: { directory: path.join(folder, "checkpoint"), model: toy, options: { optimizer }, optimizer },
+    call: async ({ directory, model: on, options, optimizer: own }) => {
+      await rolegrad.Trainer.resume(directory, on, options);
+      await rolegrad.Trainer.resume(directory, on, { optimizer: own });
+    },
+  },
+  {
+    name: "saveModel",
+    good: { trainer: fullTrainer, directory: "model", options: {}, dtype: "float32" },
+    call: async ({ trainer: own, directory, options, dtype }) => {
+      await rolegrad.saveModel(own, inFolder(directory), options);
+      await rolegrad.saveModel(own, inFolder(directory), { dtype });
+    },
+  },
+  {
+    name: "new Trainer in full",
+    good: { model: wide, full: true, optimizer, roles, lossRoles: ["tool"], reference: undefined, adapters: undefined },
+    call: ({ model: on, ...options }) => new rolegrad.Trainer(on, options),
+  },
+  {
     name: "new Trainer",
     good: {
       adapters,
@@ -190,8 +301,24 @@ const cases = (): Case[] => [
       lossRoles: "all",
       microBatchTokens: 100,
       reference: undefined,
+      trackLossRoles: true,
+      seed: 1,
+      roles: undefined,
     },
     call: (options) => new rolegrad.Trainer(model, options),
+  },
+  {
+    name: "trainer calls' options",
+    good: { options: {} },
+    call: async ({ options }) => {
+      new rolegrad.Trainer(model, isOptions(options) ? { ...options, adapters, optimizer } : options);
+      await trainer.accumulate(batch(), options);
+      await trainer.leakMatrix(trajectories, options);
+      await new rolegrad.Trainer(model, { adapters: randomAdapters(model, { roles }), optimizer }).step(
+        trajectories,
+        options,
+      );
+    },
   },
   {
     name: "the objective of a trainer",
@@ -216,6 +343,61 @@ const cases = (): Case[] => [
     name: "trainer.accumulate",
     good: { ...batch(), refLogprobs: new Float32Array(17), normalizer: 3, temperature: 1, signal: undefined },
     call: ({ normalizer, temperature, signal, ...own }) => trainer.accumulate(own, { normalizer, temperature, signal }),
+  },
+  {
+    name: "trainer.accumulate with dropout",
+    good: { ...batch(), keys: ["a", "b"], lossWeights: new Float32Array(17).fill(1) },
+    call: (own) => manyTrainer.accumulate(own),
+  },
+  {
+    name: "trainer.accumulate's batch",
+    good: { batch: batch() },
+    call: async ({ batch: own }) => {
+      await trainer.accumulate(own);
+      await manyTrainer.accumulate(own);
+    },
+  },
+  {
+    name: "trainer.leakMatrix",
+    good: {
+      batch: trajectories,
+      crossRole: "stop",
+      normalizer: 3,
+      temperature: 1,
+      allowTruncated: false,
+      signal: undefined,
+    },
+    call: ({ batch: own, ...options }) => trainer.leakMatrix(own, options),
+    free: ["allowTruncated"],
+  },
+  {
+    name: "trainer.leakMatrix of a batch",
+    good: { ...batch() },
+    call: (own) => trainer.leakMatrix(own),
+  },
+  {
+    name: "trainer.gradients",
+    good: {
+      adapter: "tool",
+      module: "model.layers.0.mlp.up_proj",
+      lossRole: "reason",
+      token: 5,
+      layer: 0,
+      block: "mlp",
+    },
+    call: ({ adapter, module, lossRole, token, layer, block }) => {
+      manyTrainer.gradients.get(adapter, module, { lossRole });
+      manyTrainer.gradients.token(token);
+      mixtureTrainer.gradients.router(layer, block);
+    },
+  },
+  {
+    name: "trainer.parameter, gradients of full training",
+    good: { name: "model.norm.weight" },
+    call: ({ name }) => {
+      fullTrainer.parameter(name);
+      fullTrainer.gradients.get(name);
+    },
   },
   {
     name: "trainer.step",
@@ -271,9 +453,82 @@ const cases = (): Case[] => [
       maxLength: 60,
       stopIds: [1],
       toolTimeout: 1000,
+      cacheTokens: 1000,
+      chunk: 16,
+      adapters: many,
+      addBos: true,
+      onToolError: "observe",
+      tokenizer: undefined,
+      output: { open: "<information>", close: "</information>" },
+      answer: { open: "<answer>", close: "</answer>" },
     },
-    call: (options) => new Rollout(toy, options).collect(questions.slice(0, 1)),
-    free: ["environment", "reward", "toolTimeout"],
+    call: async (options) => {
+      const rollout = new Rollout(toy, options);
+      await rollout.collect(questions.slice(0, 1));
+      if (!(rollout.stats.steps > 0)) throw new TypeError("no stats");
+    },
+    free: ["environment", "reward", "toolTimeout", "addBos"],
+  },
+  {
+    name: "rollout.run, collect",
+    good: {
+      questions: questions.slice(0, 1),
+      question: questions[0],
+      options: {},
+      purpose: "eval",
+      variant: "dart",
+      step: 1,
+      signal: undefined,
+    },
+    call: async ({ questions: list, question, options, ...run }) => {
+      const rollout = new Rollout(toy, { router, environment, reward, group: 1, maxLength: 60 });
+      await rollout.collect(list, options);
+      await rollout.collect([question], run);
+      for await (const trajectory of rollout.run(list, run)) if (trajectory.id === "") throw new TypeError("no id");
+      for await (const trajectory of rollout.run([question], options))
+        if (trajectory.id === "") throw new TypeError("no id");
+    },
+  },
+  {
+    name: "groupAdvantages",
+    good: { rewards: [1, 0], options: {} },
+    call: ({ rewards, options }) => rolegrad.groupAdvantages(rewards, options),
+  },
+  {
+    name: "parseTrajectory, segments",
+    good: { ...(JSON.parse(rolegrad.serializeTrajectory(trajectories[0] as Trajectory)) as Record<string, unknown>) },
+    call: (fields) => {
+      let line: string;
+      try {
+        line = JSON.stringify(fields);
+      } catch {
+        return; // no JSON, so no line
+      }
+      rolegrad.segments(rolegrad.parseTrajectory(line));
+    },
+    free: ["policyVersion", "response", "answer", "calls", "question"],
+  },
+  { name: "parseTrajectory's line", good: { line: "{}" }, call: ({ line }) => rolegrad.parseTrajectory(line) },
+  {
+    name: "signTest",
+    good: { negative: 3, positive: 1 },
+    call: ({ negative, positive }) => rolegrad.signTest(negative, positive),
+  },
+  {
+    name: "wilcoxonTest",
+    good: { x: [1, 2, -0.5], options: {}, method: "auto", zeroMethod: "pratt", correction: true },
+    call: ({ x, options, ...own }) => {
+      rolegrad.wilcoxonTest(x, options);
+      rolegrad.wilcoxonTest(x, own);
+    },
+  },
+  {
+    name: "fitEffects",
+    good: { variants: ["a", "b"], columns: ["c"], x: [[1], [2]], z: [1, 2], options: {}, tolerance: 1e-9 },
+    call: ({ z, options, tolerance, ...design }) => {
+      rolegrad.fitEffects(design, z, options);
+      rolegrad.fitEffects(design, z, { tolerance });
+    },
   },
   {
     name: "the sampling of a rollout",
@@ -303,10 +558,16 @@ const cases = (): Case[] => [
     call: (table) => rolegrad.computeInterferenceSync(table),
   },
   {
+    name: "loadTokenizer",
+    good: { directory: worldTokenizer, addTokens: ["<call>"] },
+    call: ({ directory, ...options }) => rolegrad.loadTokenizer(directory, options),
+  },
+  {
     name: "the tokenizer",
     good: { text: "Where is it?", ids: [1, 2, 3], token: "<eos>", messages: [{ role: "user", content: "x" }] },
     call: ({ text, ids, token, messages }) => {
       toy.tokenizer?.encode(text);
+      toy.tokenizer?.encodePrompt(text);
       toy.tokenizer?.decode(ids);
       toy.tokenizer?.tokenId(token);
       try {
@@ -318,9 +579,18 @@ const cases = (): Case[] => [
   },
 ];
 
+const isOptions = (x: unknown): boolean =>
+  x === undefined || (typeof x === "object" && x !== null && !Array.isArray(x));
+
+/** What names a place is put below the test's own folder. */
+const inFolder = <T>(x: T): T => (typeof x === "string" && x !== "" ? (path.join(folder, x) as T) : x);
+
 function pair() {
   return adapters.get("tool", "model.layers.0.mlp.up_proj");
 }
+
+/** They take nothing. */
+const getters = ["name", "info", "names", "groups", "steps", "learningRate", "stats", "parameters"];
 
 type Numbers = Int32Array | Int8Array | Uint8Array | Float32Array | Float64Array;
 const isNumbers = (x: unknown): x is Numbers => ArrayBuffer.isView(x) && !(x instanceof DataView) && "fill" in x;
@@ -369,6 +639,32 @@ t.test("whatever is given, a call works or is refused with a code", async (t) =>
   t.equal(await forward(), want, "and the model as well");
 });
 
+t.test("every public function and class is in the table", (t) => {
+  // But for what works on texts, files and whole runs.
+  const elsewhere =
+    "RolegradError RankDeficientError SearchEnvironment World RunDirectory Random annotate demonstration demonstrationStream evaluate " +
+    "exactMatch exactMatchReward exampleOf explainReward inspectDirectory loadRun loadTrainedAdapters " +
+    "numberedPassages packDemonstrations pickExample planVariant readPassages readQuestions readRunConfig resolveRunConfig " +
+    "runJsonSchema serializeTrajectory summary trainBase trainRun wilson words writeExamples writeReport";
+  const table = cases()
+    .map(({ name, call }) => `${name} ${String(call)}`)
+    .join(" ");
+  for (const [name, value] of Object.entries(rolegrad)) {
+    if (typeof value === "function" && !elsewhere.split(" ").includes(name)) t.ok(table.includes(name), name);
+  }
+  const noun = (object: object) => Object.getOwnPropertyNames(Object.getPrototypeOf(object));
+  const internal = ["constructor", "checkIdle", "checkOpen", "lease", "indexOf", "tokenIndex", "close"];
+  for (const name of [
+    noun(model),
+    noun(adapters),
+    noun(trainer),
+    noun(new Rollout(toy, { router, environment, reward })),
+  ].flat()) {
+    if (!internal.includes(name)) t.ok(table.includes(name) || getters.includes(name), name);
+  }
+  t.end();
+});
+
 t.test("typed arrays on shared, resizable and detached buffers are refused by name", async (t) => {
   const check = async (name: string, good: Numbers, call: (bad: never) => unknown): Promise<void> => {
     for (const [i, what] of ["shared", "resizable", "detached"].entries()) {
@@ -403,15 +699,15 @@ t.test("a native object of another class is not taken for one's own", async (t) 
   const wrong = { name: "RolegradError", code: "ERR_INVALID_ARGUMENT" };
   const { native: handle } = model;
   for (const other of [{}, adapters.native, trainer.native, Object.create(handle)] as never[]) {
-    t.throws(() => new native.Trainer(other, null, null), wrong);
-    t.throws(() => new native.Adapters(other, []), wrong);
+    t.throws(() => new native.Trainer(other, null, null, false), wrong);
+    t.throws(() => new native.Adapters(other, [], null, 0), wrong);
   }
   for (const other of [{}, handle, trainer.native] as never[]) {
-    t.throws(() => new native.Trainer(handle, other, null), wrong);
+    t.throws(() => new native.Trainer(handle, other, null, false), wrong);
     t.throws(() => handle.forward(row.inputIds, row.cuSeqlens, null, other, Int32Array.of(), 1, false, null), wrong);
   }
-  t.throws(() => native.loadModel({}, null as never, [], "cpu", false), wrong);
-  t.throws(() => new native.Adapters(handle, null as never), wrong);
+  t.throws(() => native.loadModel({}, null as never, [], "cpu", false, null), wrong);
+  t.throws(() => new native.Adapters(handle, null as never, null, 0), wrong);
 });
 
 t.test("what is given is copied at the call", async (t) => {
@@ -424,19 +720,23 @@ t.test("what is given is copied at the call", async (t) => {
 });
 
 t.test("whatever reads or writes while a step runs is ERR_BUSY", async (t) => {
-  const own = randomAdapters(toy, { roles });
+  const own = createAdapters(toy, { roles, rank: 3, alpha: 6, trainableTokens: [5] });
   const random = new Random(2, "busy");
   const long = [300, 300].map((length, i) => randomTrajectory(random, `q#${i}`, "q", randomRow(random, 60, length, 2)));
   const busyTrainer = new rolegrad.Trainer(toy, { adapters: own, optimizer });
   const second = new rolegrad.Trainer(toy, { adapters: own, optimizer });
   const module = "model.layers.0.mlp.up_proj";
   const value = own.get("tool", module);
+  const token = own.getToken(5);
   const calls: [string, () => unknown][] = [
     ["trainer.step", () => busyTrainer.step(long)],
     ["trainer.accumulate", () => busyTrainer.accumulate(trainingBatch(long))],
     ["trainer.apply", () => busyTrainer.apply()],
+    ["trainer.leakMatrix", () => busyTrainer.leakMatrix(long)],
     ["trainer.save", () => busyTrainer.save(t.testdir())],
     ["trainer.gradients.get", () => busyTrainer.gradients.get("tool", module)],
+    ["trainer.gradients.token", () => busyTrainer.gradients.token(5)],
+    ["trainer.gradients.router", () => busyTrainer.gradients.router(0, "mlp")],
     ["trainer.gradients.norms", () => busyTrainer.gradients.norms()],
     ["trainer.gradients.zero", () => busyTrainer.gradients.zero()],
     ["trainer.parameter", () => busyTrainer.parameter("model.norm.weight")],
@@ -444,6 +744,10 @@ t.test("whatever reads or writes while a step runs is ERR_BUSY", async (t) => {
     ["another trainer's apply", () => second.apply()],
     ["adapters.get", () => own.get("tool", module)],
     ["adapters.set", () => own.set("tool", module, value)],
+    ["adapters.getToken", () => own.getToken(5)],
+    ["adapters.setToken", () => own.setToken(5, token)],
+    ["adapters.getRouter", () => own.getRouter(0, "mlp")],
+    ["adapters.setRouter", () => own.setRouter(0, "mlp", new Float32Array(1))],
     ["adapters.norm", () => own.norm("tool")],
     ["adapters.save", () => own.save(t.testdir(), "tool")],
     ["adapters under other routes", () => own.withRoutes({ tool: null }).get("reason", module)],
@@ -456,7 +760,16 @@ t.test("whatever reads or writes while a step runs is ERR_BUSY", async (t) => {
     );
   const known = {
     trainer: ["constructor", "parameters"],
-    adapters: ["constructor", "roleIndex", "indexOf", "checkIdle", "lease", "parameterCount", "withRoutes"],
+    adapters: [
+      "constructor",
+      "roleIndex",
+      "indexOf",
+      "tokenIndex",
+      "checkIdle",
+      "lease",
+      "parameterCount",
+      "withRoutes",
+    ],
   };
   for (const [noun, object] of [
     ["trainer", busyTrainer],
@@ -474,7 +787,7 @@ t.test("whatever reads or writes while a step runs is ERR_BUSY", async (t) => {
   t.equal((await running).step, 1);
   await sleep(0);
   for (const [what, call] of calls) {
-    if (what === "trainer.parameter") continue; // of full training
+    if (/parameter|outer$/.test(what)) continue; // of full training, and of soft routing
     await t.resolves(async () => call(), `${what} afterwards`);
   }
 });

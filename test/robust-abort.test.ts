@@ -149,7 +149,7 @@ t.test("forward passes, rollouts and long computations stop as well", async (t) 
 
   const bytes = Array.from({ length: 2000 }, (_, id) => Uint8Array.of(97 + (id % 26)));
   const tokenizer = {
-    encode: (text: string) => Array.from({ length: 3000 }, (_, i) => (i * 7 + text.length) % 2000),
+    encodePrompt: (text: string) => Array.from({ length: 3000 }, (_, i) => (i * 7 + text.length) % 2000),
     decode: () => "",
     tokenBytes: () => bytes,
     eosTokenIds: [],

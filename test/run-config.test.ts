@@ -87,7 +87,7 @@ t.test("each thing that is wrong in a run.json is an ERR_CONFIG that names file 
     [{ optimizer: { betas: [0.9, 1] } }, /optimizer\.betas\[1\]: Expected a number below 1 but received 1/],
     [{ environment: { kind: "sql", passages: "p" } }, /environment\.kind: Expected "search" but received "sql"/],
     [{ environment: { ...smallest.environment, topK: 0 } }, /environment\.topK: Expected at least 1 but received 0/],
-    [{ crossRole: "exact" }, /crossRole: Expected one of "flow", "stop" but received "exact"/],
+    [{ crossRole: "none" }, /crossRole: Expected one of "flow", "stop", "exact" but received "none"/],
     [{ agent: { prompt: "Answer!" } }, /agent\.prompt: Expected a text with \{question\} in it/],
     [{ agent: { roles: ["a", "a"], base: "a" } }, /agent\.roles: Expected distinct roles but received "a" twice/],
     [{ agent: { base: "think" } }, /agent\.base: Expected one of agent\.roles \(reason, tool\) but received "think"/],
@@ -134,6 +134,8 @@ t.test("a variant says which adapter runs each role and which roles are trained"
   ] as const) {
     t.same(planVariant(variant, roles), { routes, lossRoles }, variant);
   }
+  const routes = { reason: "mixture", tool: "mixture" };
+  t.same(planVariant("mixture", roles), { routes, routing: "soft", lossRoles: "all" });
   t.throws(() => planVariant("dart-act", roles), { code: "ERR_VARIANT" });
 });
 

@@ -124,6 +124,11 @@ t.test("a run that is finished is left as it is, and another run never goes into
   const full = temporary();
   writeFileSync(path.join(full, "notes.txt"), "mine");
   await t.rejects(trainRun(worldSetup(model, full)), { code: "ERR_RUN_EXISTS", message: /holds other files/ });
+  const file = path.join(directory, "config.json");
+  const config = JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>;
+  writeFileSync(file, JSON.stringify({ ...config, numericsVersion: 7000 }));
+  const old = trainRun(worldSetup(model, directory, { steps: 2 }));
+  await t.rejects(old, { code: "ERR_NUMERICS_VERSION", message: /began with 7000/ });
   await t.rejects(trainRun(worldSetup(model, temporary(), { resume: true })), { code: "ERR_RUN_NOT_FOUND" });
 });
 
@@ -160,6 +165,7 @@ t.test("a run directory holds what its contract says", async (t) => {
     name: "test",
     seed: 1,
     package: "rolegrad",
+    numericsVersion: 1,
     node: process.versions.node,
     instructionSet: String,
     command: ["rolegrad", "train", "run.json"],

@@ -213,6 +213,7 @@ for (const name of ["qwen2-tiny", "qwen3-tiny", "llama3-tiny", "tokenizer-atomic
     for (const [i, { text, ids, ids_with_special, decoded, decoded_skip_special }] of reference.encode.entries()) {
       t.strictSame(tokenizer.encode(text), ids, `text ${i}`);
       t.strictSame(tokenizer.encode(text, { addSpecialTokens: true }), ids_with_special);
+      t.strictSame(tokenizer.encodePrompt(text), ids_with_special, "which here only put BOS first");
       t.equal(tokenizer.decode(ids), decoded);
       t.equal(tokenizer.decode(ids, { skipSpecialTokens: true }), decoded_skip_special);
       t.equal(bytesOf(tokenizer, ids).toString(), decoded);

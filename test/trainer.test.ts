@@ -202,7 +202,14 @@ t.test("options that make no sense are refused by field", async (t) => {
   const cases: [string, string | RegExp, object][] = [
     ["ERR_INVALID_ARGUMENT", "either adapters or full", { full: true }],
     ["ERR_INVALID_ARGUMENT", "either adapters or full", { adapters: undefined }],
-    ["ERR_UNSUPPORTED", "exact", { crossRole: "exact" }],
+    ["ERR_INVALID_ARGUMENT", "crossRole", { crossRole: "none" }],
+    ["ERR_INVALID_ARGUMENT", "exact", { adapters: undefined, full: true, crossRole: "exact" }],
+    ["ERR_INVALID_ARGUMENT", "trackLossRoles", { adapters: undefined, full: true, trackLossRoles: true }],
+    ["ERR_INVALID_ARGUMENT", "trackLossRoles", { trackLossRoles: 1 }],
+    ["ERR_INVALID_ARGUMENT", "roles", { roles }],
+    ["ERR_INVALID_ARGUMENT", "roles", { adapters: undefined, full: true, lossRoles: ["tool"] }],
+    ["ERR_INVALID_ARGUMENT", "distinct", { adapters: undefined, full: true, roles: ["a", "a"] }],
+    ["ERR_NO_ROLE", "think", { adapters: undefined, full: true, roles, lossRoles: ["think"] }],
     ["ERR_NO_ROLE", "think", { lossRoles: ["think"] }],
     ["ERR_INVALID_ARGUMENT", "microBatchTokens", { microBatchTokens: 0 }],
     ["ERR_INVALID_ARGUMENT", "optimizer.learningRate", { optimizer: undefined }],
@@ -356,10 +363,8 @@ t.test("a checkpoint that is not whole is refused by file", async (t) => {
     spoil();
     await refused(t, resume, code, bad, word);
   }
-  const own = await loadModel(checkpoints.tied, { dtype: "float32" });
-  const full = new Trainer(own, { full: true, optimizer });
-  await refused(t, full.save(bad), "ERR_UNSUPPORTED", "saveModel");
-  own.close();
+  const full = () => Trainer.resume(good, model, { optimizer, full: true });
+  await refused(t, full, "ERR_CHECKPOINT", "full training", good);
 });
 
 t.test("a trainer of a closed model says so", async (t) => {

@@ -1,10 +1,24 @@
-import { native, type NativeAdapters, type NativeAdapterSpec } from "../binding.js";
-import { checkArray, checkInteger, checkModel, checkObject, checkStrings, describe } from "../arguments.js";
+import { native, type NativeAdapters } from "../binding.js";
+import { checkArray, checkInteger, checkModel, checkObject, checkPath, checkStrings, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import { Random } from "../random.js";
-import { TARGETS, modulesOf, moduleShape } from "./modules.js";
+import {
+  MIXTURE,
+  blockIndex,
+  initialRouter,
+  isMixture,
+  joinExperts,
+  nativeSpec,
+  readMixture,
+  routersOf,
+  wholeRank,
+  writeMixture,
+  type RouterBlock,
+} from "./mixture.js";
+import { TARGETS, modulesOf, moduleShape, pairSize, patternKey, type ModulePattern } from "./modules.js";
 import { readPeft, writePeft } from "./peft.js";
+import { checkTokens, commonTokens, rowOf, setRow, tokenId, tokenIds, tokenTensors, type TokenRow } from "./tokens.js";
 
 /** Which adapter runs each role; null: the backbone alone. */
 export type Routes = Record<string, string | null>;
@@ -16,15 +30,42 @@ export interface CreateAdaptersOptions {
   routes?: Routes;
   /** Rank of all adapters, or of each. */
   rank: number | Record<string, number>;
-  /** Scale = alpha / rank (alpha / sqrt(rank) with `rsLora`). */
-  alpha: number;
+  /** Of all adapters, or of each. Scale = alpha / rank (alpha / sqrt(rank) with `rsLora`). */
+  alpha: number | Record<string, number>;
   rsLora?: boolean;
+  /**
+   * Other ranks and alphas of some modules, in every adapter, as peft's `rank_pattern` and `alpha_pattern`: keys are regular expressions
+   * for a module's name or its end, and the first that matches counts.
+   *
+   * @example
+   * { rankPattern: { "layers.0.mlp.down_proj": 16, q_proj: 4 } }
+   */
+  rankPattern?: Record<string, number>;
+  alphaPattern?: Record<string, number>;
   /** Linears that carry a pair, by their last name. Default: all seven. */
   targets?: string[];
-  /** Only 0 in this version (else ERR_UNSUPPORTED). @default 0 */
+  /**
+   * LoRA dropout, in [0, 1): in training steps alone A reads x with so large a share of its entries dropped and the others scaled up. The mask
+   * is drawn by position in the trajectory, so batches and threads change nothing. q, k and v share theirs, and so do gate and up. @default 0
+   */
   dropout?: number;
   /** Of the initial A. @default 0 */
   seed?: number;
+  /**
+   * "hard" (default): a position runs the adapter of its role. "soft": every position runs a mixture of experts whose gates routers compute from
+   * what it reads (MixLoRA, see {@link RouterBlock}); roles then only say what a token is. One adapter, "mixture", holds the experts' pairs side by
+   * side: `get` gives a [experts * rank, d_in] and b [d_out, experts * rank].
+   */
+  routing?: "hard" | "soft";
+  /** Experts of soft routing. @default one a role */
+  experts?: number;
+  /**
+   * Tokens (ids, or entries of the tokenizer) whose rows of the embedding and of the head are trained too, for tags that the checkpoint has
+   * not learned (see `addTokens` of loadModel). One row a token, shared by all roles. PEFT's trainable_token_indices. @default none
+   */
+  trainableTokens?: (number | string)[];
+  /** What these rows begin as: the model's own, or the mean of the rows of all tokens that the tokenizer knows. @default "model" */
+  tokenInit?: "model" | "mean";
 }
 
 export interface LoraPair {
@@ -36,14 +77,24 @@ export interface LoraPair {
 
 export interface AdapterInfo {
   name: string;
+  /** Of modules that no pattern names. */
   rank: number;
   alpha: number;
   rsLora: boolean;
+  dropout: number;
+  /** Soft routing: this adapter is a mixture of so many experts, each of `rank`. 0: hard routing. */
+  experts: number;
   targets: string[];
+  /** As in {@link CreateAdaptersOptions}. */
+  rankPattern: Record<string, number>;
+  alphaPattern: Record<string, number>;
 }
 
 /** What trainers are doing with a set of weights, however it is routed. */
 const leases = new WeakMap<NativeAdapters, { users: number; writers: number }>();
+
+/** The group of trained token rows, where adapters are listed by name. */
+const TOKENS = "tokens";
 
 /** A set of LoRA adapters on a model, and the map from roles to them. */
 export class Adapters {
@@ -52,6 +103,8 @@ export class Adapters {
   readonly routes: Readonly<Routes>;
   /** By adapter index. */
   readonly list: readonly AdapterInfo[];
+  /** Ids of the tokens whose rows are trained too, increasing. */
+  readonly trainableTokens: readonly number[];
   /** role -> adapter index or -1 @internal */
   readonly adapterOfRole: Int32Array;
   /** @internal */
@@ -64,12 +117,14 @@ export class Adapters {
     routes: Routes,
     list: readonly AdapterInfo[],
     handle: NativeAdapters,
+    trainableTokens: readonly number[] = [],
   ) {
     this.model = model;
     this.roles = roles;
     this.routes = checkRoutes(roles, routes, list);
     this.list = list;
     this.native = handle;
+    this.trainableTokens = trainableTokens;
     this.adapterOfRole = Int32Array.from(roles, (role) => {
       const name = routes[role];
       return name === null || name === undefined ? -1 : list.findIndex((adapter) => adapter.name === name);
@@ -93,6 +148,18 @@ export class Adapters {
     const index = this.list.findIndex(({ name }) => name === adapter);
     if (index < 0)
       fail("ERR_NO_ADAPTER", `Expected an adapter among ${this.names.join(", ")} but received ${describe(adapter)}`);
+    return index;
+  }
+
+  /** What has moments and a clip of its own: every adapter, then the rows of trained tokens ("tokens"). @internal */
+  get groups(): string[] {
+    return this.trainableTokens.length > 0 ? [...this.names, TOKENS] : this.names;
+  }
+
+  /** Index of a trained token among {@link trainableTokens}; ERR_NO_TOKEN. @internal */
+  tokenIndex(token: number | string): number {
+    const index = this.trainableTokens.indexOf(tokenId(this.model, token));
+    if (index < 0) fail("ERR_NO_TOKEN", `Expected one of trainableTokens but received ${describe(token)}`);
     return index;
   }
 
@@ -122,7 +189,7 @@ export class Adapters {
     };
   }
 
-  /** A copy of a module's pair. ERR_BUSY while a training step runs, ERR_MODEL_CLOSED after `model.close()`. */
+  /** A copy of a module's pair. ERR_BUSY while a training step runs, ERR_NO_MODULE for one that carries none, ERR_MODEL_CLOSED after `model.close()`. */
   get(adapter: string, module: string): LoraPair {
     this.checkIdle("any");
     return this.native.get(this.indexOf(adapter), module);
@@ -138,6 +205,35 @@ export class Adapters {
     this.native.set(this.indexOf(adapter), module, a, b);
   }
 
+  /** Soft routing: a copy of a router [experts, hiddenSize]. ERR_NO_MODULE where there is none. */
+  getRouter(layer: number, block: RouterBlock): Float32Array {
+    this.checkIdle("any");
+    return this.native.router(layer, blockIndex(block));
+  }
+
+  /** Replaces a router. Non-finite values -> ERR_NOT_FINITE. */
+  setRouter(layer: number, block: RouterBlock, weight: Float32Array): void {
+    checkArray(weight, Float32Array, "weight");
+    this.checkIdle("any");
+    this.native.setRouter(layer, blockIndex(block), weight);
+  }
+
+  /** A copy of a trained token's row. ERR_NO_TOKEN where it is not one of {@link trainableTokens}. */
+  getToken(token: number | string): TokenRow {
+    const index = this.tokenIndex(token);
+    this.checkIdle("any");
+    return rowOf(this.model, this.native.tokens() as Float32Array, index);
+  }
+
+  /** Replaces a trained token's row. Non-finite values -> ERR_NOT_FINITE. */
+  setToken(token: number | string, row: TokenRow): void {
+    const index = this.tokenIndex(token);
+    this.checkIdle("any");
+    const rows = this.native.tokens() as Float32Array;
+    setRow(this.model, rows, index, row);
+    this.native.setTokens(rows);
+  }
+
   /** Euclidean norm of all A and B of an adapter. */
   norm(adapter: string): number {
     this.checkIdle("any");
@@ -146,28 +242,39 @@ export class Adapters {
 
   /** Parameters of an adapter. */
   parameterCount(adapter: string): number {
-    const { rank, targets } = this.list[this.indexOf(adapter)] as AdapterInfo;
-    return modulesOf(this.model.config, targets).reduce((sum, module) => {
-      const [rows, columns] = moduleShape(this.model.config, module);
-      return sum + rank * (rows + columns);
-    }, 0);
+    const { config } = this.model;
+    const info = this.list[this.indexOf(adapter)] as AdapterInfo;
+    const routers = 2 * config.layers * info.experts * config.hiddenSize;
+    return modulesOf(config, info.targets).reduce((sum, module) => {
+      const [rows, columns] = moduleShape(config, module);
+      return sum + wholeRank(info, module) * (rows + columns);
+    }, routers);
   }
 
   /** The same weights under another map, e.g. `{ reason: "reason", tool: null }`. Roles that are left out keep their route. */
   withRoutes(routes: Routes): Adapters {
     checkObject(routes, "routes");
-    return new Adapters(this.model, this.roles, { ...this.routes, ...routes }, this.list, this.native);
+    const { model, roles, list, native: handle, trainableTokens } = this;
+    return new Adapters(model, roles, { ...this.routes, ...routes }, list, handle, trainableTokens);
   }
 
-  /** Writes an adapter as a PEFT directory (adapter_config.json, adapter_model.safetensors f32). */
+  /**
+   * Writes an adapter as a PEFT directory (adapter_config.json, adapter_model.safetensors f32). The rows of trained tokens, which all adapters
+   * share, go into each. A mixture, which PEFT has no format for, is mixture.json and mixture.safetensors.
+   */
   async save(directory: string, adapter: string): Promise<void> {
+    checkPath(directory, "directory");
     const info = this.list[this.indexOf(adapter)] as AdapterInfo;
+    if (info.experts > 0) return writeMixture(directory, this, info);
     const modules = modulesOf(this.model.config, info.targets);
     await writePeft(
       directory,
       info,
       this.model.name,
       modules.map((module) => ({ module, ...this.get(adapter, module) })),
+      this.trainableTokens.length === 0
+        ? undefined
+        : tokenTensors(this.model, this.trainableTokens, this.native.tokens() as Float32Array),
     );
   }
 
@@ -183,6 +290,7 @@ export class Adapters {
     const owner = new Map<string, string>();
     for (const role of roles) {
       const directory = directories[role] ?? null;
+      if (directory !== null) checkPath(directory, `directories.${role}`);
       if (directory !== null && !owner.has(directory)) owner.set(directory, role);
       routes[role] = directory === null ? null : (owner.get(directory) as string);
     }
@@ -196,11 +304,26 @@ export class Adapters {
     routes: Routes,
     directories: ReadonlyMap<string, string>,
   ): Promise<Adapters> {
+    const mixture = [...directories].find(([, directory]) => isMixture(directory));
+    if (mixture !== undefined) return restoreMixture(model, roles, routes, mixture, directories.size);
     const loaded = await Promise.all(
       [...directories].map(async ([name, directory]) => ({ name, ...(await readPeft(directory)) })),
     );
-    const specs = loaded.map(({ name, rank, alpha, rsLora, targets }) => ({ name, rank, alpha, rsLora, targets }));
-    const adapters = new Adapters(model, roles, routes, specs, new native.Adapters(model.native, specs));
+    const list = loaded.map(({ pairs: _pairs, directory: _directory, tokens: _tokens, ...info }): AdapterInfo => info);
+    for (const { directory, tokens } of loaded) if (tokens !== undefined) checkTokens(model, directory, tokens);
+    const tokens = commonTokens(loaded);
+    const ids = tokenIds(model, tokens?.ids ?? []);
+    const adapters = new Adapters(model, roles, routes, list, allocate(model, list, ids), ids);
+    tokens?.ids.forEach((id, i) => {
+      // Without rows of a head of its own (PEFT trains them where lm_head is named) the model's stay.
+      const head = tokens.head ?? adapters.getToken(id).head;
+      const { hiddenSize } = model.config;
+      const own = (rows: Float32Array, at: number): Float32Array => rows.slice(at * hiddenSize, (at + 1) * hiddenSize);
+      adapters.setToken(id, {
+        embedding: own(tokens.embedding, i),
+        ...(!model.config.tied && head && { head: tokens.head === undefined ? head : own(head, i) }),
+      });
+    });
     for (const { name, targets, pairs, directory } of loaded) {
       const wanted = modulesOf(model.config, targets);
       for (const module of wanted) {
@@ -221,6 +344,38 @@ export class Adapters {
     }
     return adapters;
   }
+}
+
+/** Zero pairs for every module of every adapter, and the rows of `tokens` as the model's, or the mean of its first `known`. */
+function allocate(
+  model: Model,
+  list: readonly AdapterInfo[],
+  tokens: readonly number[] = [],
+  known = 0,
+): NativeAdapters {
+  const specs = list.map((info) => nativeSpec(model.config, info));
+  return new native.Adapters(model.native, specs, Int32Array.from(tokens), known);
+}
+
+async function restoreMixture(
+  model: Model,
+  roles: readonly string[],
+  routes: Routes,
+  [name, directory]: [string, string],
+  directories: number,
+): Promise<Adapters> {
+  if (directories > 1)
+    fail("ERR_ADAPTER_UNSUPPORTED", `Expected the mixture in ${directory} alone: it runs every position by itself`);
+  const { info, fill } = await readMixture(directory);
+  const list = [{ name, ...info }];
+  const adapters = new Adapters(model, roles, routes, list, allocate(model, list));
+  try {
+    fill(adapters);
+  } catch (error) {
+    const { code, message } = error as { code?: string; message: string };
+    fail(code ?? "ERR_INTERNAL", message.includes(directory) ? message : `${directory}: ${message}`, error);
+  }
+  return adapters;
 }
 
 function checkRoutes(roles: readonly string[], routes: Routes, list: readonly AdapterInfo[]): Routes {
@@ -247,42 +402,109 @@ function checkRoutes(roles: readonly string[], routes: Routes, list: readonly Ad
  * @example
  * createAdapters(model, { roles: ["reason", "tool"], rank: 8, alpha: 16 }); // DART
  * createAdapters(model, { roles: ["reason", "tool"], routes: { reason: "shared", tool: "shared" }, rank: 16, alpha: 32 }); // one LoRA
+ * createAdapters(model, { roles: ["reason", "tool"], routing: "soft", rank: 8, alpha: 16 }); // MixLoRA
  */
 export function createAdapters(model: Model, options: CreateAdaptersOptions): Adapters {
-  const { roles, alpha, rsLora = false, targets = [...TARGETS], dropout = 0, seed = 0 } = options;
   checkModel(model, "model");
+  checkObject(options, "options");
+  const { roles, rsLora = false, targets = [...TARGETS], dropout = 0, seed = 0 } = options;
+  const { rankPattern = {}, alphaPattern = {} } = options;
   checkStrings(roles, "roles");
   if (roles.length === 0) fail("ERR_INVALID_ARGUMENT", "Expected at least one role but received none");
   if (options.routes !== undefined) checkObject(options.routes, "routes");
   checkStrings(targets, "targets");
-  if (dropout !== 0) {
-    fail("ERR_UNSUPPORTED", `Expected dropout 0 in this version but received ${describe(dropout)}`);
+  if (typeof dropout !== "number" || !(dropout >= 0 && dropout < 1)) {
+    fail("ERR_INVALID_ARGUMENT", `Expected dropout from 0 to below 1 but received ${describe(dropout)}`);
   }
+  const { routing = "hard" } = options;
+  if (routing !== "hard" && routing !== "soft")
+    fail("ERR_INVALID_ARGUMENT", `Expected routing "hard" or "soft" but received ${describe(routing)}`);
+  const experts = routing === "soft" ? (options.experts ?? roles.length) : 0;
+  if (routing === "soft") checkInteger(experts, "experts", 1, 256);
+  else if (options.experts !== undefined) fail("ERR_INVALID_ARGUMENT", 'Expected no experts but with routing: "soft"');
+  const routeOf = (role: string): string => (routing === "soft" ? MIXTURE : role);
   const routes: Routes = Object.fromEntries(
-    roles.map((role) => [role, options.routes === undefined ? role : (options.routes[role] ?? null)]),
+    roles.map((role) => [role, options.routes === undefined ? routeOf(role) : (options.routes[role] ?? null)]),
   );
   for (const role of Object.keys(options.routes ?? {})) {
     if (!roles.includes(role))
       fail("ERR_NO_ROLE", `Expected routes of roles among ${roles.join(", ")} but received ${role}`);
   }
   const names = [...new Set(Object.values(routes).filter((name) => name !== null))];
-  if (typeof alpha !== "number" || !Number.isFinite(alpha))
-    fail("ERR_INVALID_ARGUMENT", `Expected a finite alpha but received ${describe(alpha)}`);
-  const list = names.map((name): NativeAdapterSpec => {
-    const ranks: unknown = options.rank;
-    const rank = typeof ranks === "object" && ranks !== null ? (ranks as Record<string, unknown>)[name] : ranks;
+  if (routing === "soft") {
+    if (names.length !== 1)
+      fail("ERR_INVALID_ARGUMENT", `Expected routes to one adapter, the mixture, but received ${names.join(", ")}`);
+    if ((options.trainableTokens ?? []).length > 0)
+      fail("ERR_UNSUPPORTED", 'Expected no trainableTokens with routing: "soft" in this version');
+    if (Object.keys({ ...rankPattern, ...alphaPattern }).length > 0)
+      fail("ERR_UNSUPPORTED", 'Expected no rankPattern and no alphaPattern with routing: "soft" in this version');
+  }
+  const unknown = targets.find((name) => !(TARGETS as readonly string[]).includes(name));
+  if (unknown !== undefined)
+    fail("ERR_NO_MODULE", `Expected targets among ${TARGETS.join(", ")} but received ${describe(unknown)}`);
+  checkPattern(rankPattern, "rankPattern", (rank, key) => checkInteger(rank, key, 1, 4096));
+  checkPattern(alphaPattern, "alphaPattern", checkAlpha);
+  for (const [field, value] of Object.entries({ rank: options.rank, alpha: options.alpha })) {
+    if (typeof value !== "object" || value === null) continue;
+    const other = Object.keys(value).find((name) => !names.includes(name));
+    if (other !== undefined)
+      fail("ERR_NO_ADAPTER", `Expected ${field} by adapter among ${names.join(", ")} but received ${other}`);
+  }
+  const list = names.map((name): AdapterInfo => {
+    const own = <T>(value: T | Record<string, T>): T =>
+      typeof value === "object" && value !== null ? ((value as Record<string, T>)[name] as T) : value;
+    const [rank, alpha] = [own(options.rank), own(options.alpha)];
     checkInteger(rank, `rank of adapter ${name}`, 1, 4096);
-    return { name, rank: rank as number, alpha, rsLora, targets };
+    checkAlpha(alpha, `alpha of adapter ${name}`);
+    return { name, rank, alpha, rsLora, dropout, experts, targets, rankPattern, alphaPattern };
   });
-  const adapters = new Adapters(model, roles, routes, list, new native.Adapters(model.native, list));
-  for (const { name, rank } of list) {
+  const tokens = tokenIds(model, options.trainableTokens ?? []);
+  if (tokens.length > 0 && names.includes(TOKENS))
+    fail(
+      "ERR_INVALID_ARGUMENT",
+      `Expected no adapter named "${TOKENS}" beside trainableTokens: that is what their rows are called`,
+    );
+  const { tokenInit = "model" } = options;
+  if (tokenInit !== "model" && tokenInit !== "mean")
+    fail("ERR_INVALID_ARGUMENT", `Expected tokenInit "model" or "mean" but received ${describe(tokenInit)}`);
+  const { vocabSize } = model.config;
+  const known = tokenInit === "mean" ? Math.min(vocabSize, model.tokenizer?.vocabularySize ?? vocabSize) : 0;
+  const adapters = new Adapters(model, roles, routes, list, allocate(model, list, tokens, known), tokens);
+  for (const info of list) {
+    const { name } = info;
     for (const module of modulesOf(model.config, targets)) {
+      const { rank } = pairSize(info, module);
       const [rows, columns] = moduleShape(model.config, module);
-      const random = new Random(seed, `adapter/${name}/${module}`);
-      const bound = 1 / Math.sqrt(columns);
-      const a = Float32Array.from({ length: rank * columns }, () => (2 * random.next() - 1) * bound);
-      adapters.set(name, module, { a, b: new Float32Array(rows * rank) });
+      const pair = (of: string): LoraPair => {
+        const random = new Random(seed, `adapter/${of}/${module}`);
+        const bound = 1 / Math.sqrt(columns);
+        const a = Float32Array.from({ length: rank * columns }, () => (2 * random.next() - 1) * bound);
+        return { a, b: new Float32Array(rows * rank) };
+      };
+      const each = Array.from({ length: experts }, (_, v) => pair(`${name}.${v}`));
+      adapters.set(name, module, experts > 0 ? joinExperts(each, rank) : pair(name));
     }
   }
+  for (const { layer, block } of experts > 0 ? routersOf(model.config) : []) {
+    const random = new Random(seed, `router/${layer}/${block}`);
+    adapters.setRouter(layer, block, initialRouter(model.config, experts, random));
+  }
   return adapters;
+}
+
+function checkAlpha(alpha: unknown, name: string): void {
+  if (typeof alpha !== "number" || !Number.isFinite(alpha))
+    fail("ERR_INVALID_ARGUMENT", `Expected a finite ${name} but received ${describe(alpha)}`);
+}
+
+function checkPattern(pattern: ModulePattern, name: string, check: (value: number, key: string) => void): void {
+  checkObject(pattern, name);
+  for (const [key, value] of Object.entries(pattern)) {
+    check(value, `${name}[${JSON.stringify(key)}]`);
+    try {
+      patternKey(key);
+    } catch (cause) {
+      fail("ERR_INVALID_ARGUMENT", `Expected a regular expression in ${name} but received ${key}`, cause);
+    }
+  }
 }

@@ -6,3 +6,5 @@ export {
   type LoraPair,
   type Routes,
 } from "./adapters.js";
+export type { RouterBlock } from "./mixture.js";
+export type { TokenRow } from "./tokens.js";

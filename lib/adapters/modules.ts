@@ -12,6 +12,27 @@ export function modulesOf(config: ModelConfig, targets: readonly string[]): stri
   ).flat();
 }
 
+/** Numbers for the modules that a key matches. */
+export type ModulePattern = Record<string, number>;
+
+/**
+ * Rank and alpha of a module, by peft's rule: a pattern's keys are regular expressions, and of each pattern the first key counts that
+ * matches the module's name whole, or its end after a dot.
+ */
+export function pairSize(
+  info: { rank: number; alpha: number; rankPattern: ModulePattern; alphaPattern: ModulePattern },
+  module: string,
+): { rank: number; alpha: number } {
+  const find = (pattern: ModulePattern): number | undefined =>
+    Object.entries(pattern).find(([key]) => patternKey(key).test(module))?.[1];
+  return { rank: find(info.rankPattern) ?? info.rank, alpha: find(info.alphaPattern) ?? info.alpha };
+}
+
+/** A SyntaxError where the key is no regular expression. */
+export function patternKey(key: string): RegExp {
+  return new RegExp(`^(.*\\.)?(${key})$`);
+}
+
 /** [d_out, d_in] of a module. */
 export function moduleShape(c: ModelConfig, module: string): [number, number] {
   switch (module.slice(module.lastIndexOf(".") + 1)) {

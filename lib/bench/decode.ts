@@ -82,6 +82,7 @@ async function decode(context: BenchContext, d: Decoding, results?: Decoded[]): 
       }
     }
   }
+  generator.close();
   return sampled;
 }
 

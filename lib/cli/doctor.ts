@@ -3,6 +3,8 @@ import path from "node:path";
 import type { Command } from "commander";
 import { type CpuInfo, native, nativeFile, packageRoot, packageVersion } from "../binding.js";
 import { RolegradError } from "../errors.js";
+import { FAMILIES } from "../model/config.js";
+import { numericsVersion } from "../numerics.js";
 import { readLimits, type Limits } from "./limits.js";
 import { formatBytes, formatTable, printJson } from "./output.js";
 import { style } from "./style.js";
@@ -10,6 +12,8 @@ import { style } from "./style.js";
 /** What a bug report needs. */
 interface Diagnosis {
   version: string;
+  /** Names the bits of all results. */
+  numericsVersion: number;
   node: string;
   platform: string;
   libc: string | null;
@@ -21,6 +25,8 @@ interface Diagnosis {
   threads: { engine: number | null; available: number; logical: number };
   memory: { total: number; free: number };
   limits: Limits;
+  /** The families of models that this version runs. */
+  models: string[];
   /** ROLEGRAD_* and what else of the environment changes how the engine runs. */
   environment: Record<string, string>;
   /** What keeps the engine from running, each with what to do; empty when all is well. */
@@ -56,8 +62,15 @@ function diagnose(): Diagnosis {
       "models cannot run here; rolegrad/attribution can";
     problems.push({ code: "ERR_CPU_UNSUPPORTED", message });
   }
+  if (cpu !== null && cpu.numericsVersion !== numericsVersion) {
+    const message =
+      `Expected a binary of numerics version ${numericsVersion} but ${file ?? "it"} has ${cpu.numericsVersion}: ` +
+      "it was built from another version of the sources. Build it again with: npx rolegrad build";
+    problems.push({ code: "ERR_NUMERICS_VERSION", message });
+  }
   return {
     version: packageVersion(),
+    numericsVersion,
     node: process.versions.node,
     platform: `${process.platform}-${process.arch}`,
     libc: libc(),
@@ -70,6 +83,7 @@ function diagnose(): Diagnosis {
     threads: { engine: cpu?.threads ?? null, available: os.availableParallelism(), logical: os.cpus().length },
     memory: { total: os.totalmem(), free: os.freemem() },
     limits: readLimits(),
+    models: Object.values(FAMILIES),
     environment: Object.fromEntries(
       Object.entries(process.env).filter((entry): entry is [string, string] =>
         /^(ROLEGRAD_|OMP_NUM_THREADS$|NODE_OPTIONS$)/.test(entry[0]),
@@ -85,6 +99,7 @@ function show(found: Diagnosis): string {
     value === null ? "unlimited" : format(value);
   const rows: [string, string][] = [
     ["rolegrad", `${found.version} (${packageRoot})`],
+    ["numerics", `version ${found.numericsVersion}`],
     ["node", `${found.node} (${process.execPath})`],
     ["platform", [found.platform, found.libc, found.system].filter((part) => part !== null).join(", ")],
     ["binary", found.binary === null ? style.bad("none") : `${found.binary.kind} ${found.binary.file}`],
@@ -105,6 +120,7 @@ function show(found: Diagnosis): string {
       `address space ${limit(limits.addressSpace, formatBytes)}, locked memory ${limit(limits.lockedMemory, formatBytes)}, ` +
         `processes ${limit(limits.processes)}, open files ${limit(limits.openFiles)}`,
     ],
+    ["models", found.models.join(", ")],
     ...Object.entries(found.environment),
   ];
   const lines = [formatTable(rows.map(([name, value]) => [style.bold(name), value]))];

@@ -52,7 +52,7 @@ export function register(program: Command): void {
 }
 
 const NEXT = `Say in it (an editor that reads $schema explains each field):
-  model                 a checkpoint directory, or a hub id that has been downloaded
+  model                 a checkpoint directory, or a hub id that has been downloaded (Qwen2, Qwen2.5, Qwen3, Llama)
   data.questions        a line each: {"id": "1", "question": "...", "answers": ["..."], "split": "train"}
   environment.passages  a line each: {"id": "1", "title": "...", "text": "..."}
 then

@@ -1,5 +1,6 @@
 import path from "node:path";
 import type { Command } from "commander";
+import { FAMILIES } from "../model/config.js";
 import type { Inspection } from "../run/inspect.js";
 import { grouped } from "./numbers.js";
 import { formatBytes, formatTable, printJson } from "./output.js";
@@ -28,8 +29,9 @@ function rowsOf(found: Inspection): Row[] {
       return modelRows(found);
     case "adapter":
       return [
-        ["PEFT adapter", found.directory],
+        [found.experts > 0 ? `mixture of ${found.experts} experts` : "PEFT adapter", found.directory],
         ["rank", `${found.rank}, alpha ${found.alpha}${found.rsLora ? ", rank-stabilised" : ""}`],
+        ...patternRows(found),
         ["targets", found.targets.join(", ")],
         ["modules", `${found.modules}`],
         ["parameters", grouped(found.parameters)],
@@ -38,11 +40,18 @@ function rowsOf(found: Inspection): Row[] {
       return [
         ["trainer's checkpoint", found.directory],
         ["steps", `${found.steps}`],
-        ["roles", routesText(found.routes)],
+        found.full ? ["trained", "every parameter"] : ["roles", routesText(found.routes)],
       ];
     case "run":
       return runRows(found);
   }
+}
+
+function patternRows({ rankPattern, alphaPattern }: Extract<Inspection, { kind: "adapter" }>): Row[] {
+  const rows = Object.entries({ "rank of": rankPattern, "alpha of": alphaPattern });
+  return rows.flatMap(([what, pattern]) =>
+    Object.entries(pattern).map(([key, value]): Row => [what, `${key}: ${value}`]),
+  );
 }
 
 function modelRows(found: Extract<Inspection, { kind: "model" }>): Row[] {
@@ -50,11 +59,22 @@ function modelRows(found: Extract<Inspection, { kind: "model" }>): Row[] {
   const dtypes = Object.entries(found.dtypes).map(([dtype, count]) => `${count} ${dtype}`);
   return [
     ["model", found.directory],
-    ["architecture", `${c.modelType}: ${c.layers} layers of width ${c.hiddenSize}, feed-forward ${c.intermediateSize}`],
+    [
+      "architecture",
+      `${FAMILIES[c.modelType]}: ${c.layers} layers of width ${c.hiddenSize}, feed-forward ${c.intermediateSize}`,
+    ],
     [
       "attention",
       `${c.heads} heads of ${c.headDim}, ${c.kvHeads} for keys and values, ${grouped(c.maxPositions)} positions`,
     ],
+    ...(c.ropeScaling === null
+      ? []
+      : [
+          [
+            "rope",
+            `type llama3, factor ${c.ropeScaling.factor} from ${grouped(c.ropeScaling.originalMaxPositions)}`,
+          ] as Row,
+        ]),
     ["vocabulary", `${grouped(c.vocabSize)}${c.tied ? ", head and embedding are one" : ""}`],
     ["parameters", grouped(found.parameters)],
     ["tensors", `${found.tensors} (${dtypes.join(", ")}), ${formatBytes(found.bytes)}`],

@@ -48,7 +48,8 @@ export function findCheckpoint(model: string): string {
   );
 }
 
-function readJson(file: string, code: string): unknown {
+/** The JSON of a file; `code` where it cannot be read. @internal */
+export function readJson(file: string, code: string): unknown {
   let text: string;
   try {
     text = readFileSync(file, "utf8");

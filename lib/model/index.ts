@@ -1,4 +1,5 @@
-export type { ModelConfig } from "./config.js";
+export type { ModelConfig, RopeScaling } from "./config.js";
+export type { RecommendedSampling } from "./generation.js";
 export {
   loadModel,
   type ForwardOptions,

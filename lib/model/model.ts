@@ -13,13 +13,23 @@ import {
 import { fail } from "../errors.js";
 import { readCheckpoint } from "./checkpoint.js";
 import { parseModelConfig, type ModelConfig } from "./config.js";
-import { loadTokenizer, type Tokenizer } from "./tokenizer.js";
+import { addTokens, type AddedTokens } from "./added-tokens.js";
+import { readRecommendedSampling, type RecommendedSampling } from "./generation.js";
+import { readTokenizerFiles } from "./tokenizer-files.js";
+import { Tokenizer } from "./tokenizer.js";
 
 export interface LoadModelOptions {
   /** "cpu" (default), or "cpu-reference": the plain loops that everything else is tested against (slow). */
   device?: "cpu" | "cpu-reference";
   /** "auto" (default): weights as they are stored. "float32": bf16 widened; full training needs it. */
   dtype?: "auto" | "float32";
+  /**
+   * Tags that the checkpoint does not know, e.g. `["<search>", "</search>"]`: each becomes an atomic token. One that the tokenizer has keeps
+   * its id and its row. New ones get the ids after the tokenizer's highest, in the embedding's unused rows where there are any (Qwen2.5 has
+   * 271), else in rows that are added to the loaded model; their rows are the mean of the rows of all known tokens. An empty list only makes
+   * the embedding as large as the tokenizer. Train them with `trainableTokens` of createAdapters, or in full training.
+   */
+  addTokens?: readonly string[];
   signal?: AbortSignal;
 }
 
@@ -57,19 +67,31 @@ export class Model {
   readonly config: ModelConfig;
   /** The checkpoint's tokenizer; undefined where the directory has none. */
   readonly tokenizer: Tokenizer | undefined;
-  /** The directory that it was loaded from. */
+  /**
+   * How generation_config.json says to sample; undefined where the directory has none. Nothing follows it by itself: rollouts sample at
+   * temperature 1 without truncation, on policy. To sample as published: `new Rollout(model, { sampling: model.recommendedSampling, ... })`.
+   */
+  readonly recommendedSampling: RecommendedSampling | undefined;
+  /** The directory that it was loaded from (it has neither the tokens nor the rows of `addTokens`). */
   readonly directory: string;
   /** @internal */
   readonly native: NativeModel;
+  /** It has tokens or rows that its directory does not have. @internal */
+  readonly addsTokens: boolean;
   #open = true;
   #users = 0;
 
   /** @internal */
-  constructor(handle: NativeModel, config: ModelConfig, tokenizer: Tokenizer | undefined, directory: string) {
+  constructor(
+    handle: NativeModel,
+    parts: Pick<Model, "config" | "tokenizer" | "recommendedSampling" | "directory" | "addsTokens">,
+  ) {
     this.native = handle;
-    this.config = config;
-    this.tokenizer = tokenizer;
-    this.directory = directory;
+    this.config = parts.config;
+    this.tokenizer = parts.tokenizer;
+    this.recommendedSampling = parts.recommendedSampling;
+    this.directory = parts.directory;
+    this.addsTokens = parts.addsTokens;
   }
 
   /** The last part of the directory's path. */
@@ -91,6 +113,7 @@ export class Model {
    * const { logprobs } = await model.forward({ inputIds: Int32Array.of(1, 2, 3), cuSeqlens: Int32Array.of(0, 3) });
    */
   async forward(input: PackedInput, options: ForwardOptions = {}): Promise<ForwardResult> {
+    checkObject(options, "options");
     const { adapters, temperature = 1, logits = false, signal } = options;
     this.checkOpen();
     checkPositive(temperature, "temperature");
@@ -153,8 +176,8 @@ export class Model {
 }
 
 /**
- * Loads a Hugging Face checkpoint directory (config.json, safetensors, tokenizer files), or a hub id from the local cache.
- * Weights are mapped and packed; nothing is downloaded.
+ * Loads a Hugging Face checkpoint directory (config.json, safetensors, tokenizer files), or a hub id from the local cache: Qwen2, Qwen2.5,
+ * Qwen3 or Llama, dense and not quantised. Weights are mapped and packed; nothing is downloaded.
  *
  * Errors: ERR_MODEL_NOT_FOUND, ERR_MODEL_CONFIG, ERR_MODEL_UNSUPPORTED, ERR_MODEL_TENSOR, ERR_SAFETENSORS, ERR_DTYPE, ERR_CPU_UNSUPPORTED.
  *
@@ -167,7 +190,8 @@ export class Model {
  * }
  */
 export async function loadModel(directory: string, options: LoadModelOptions = {}): Promise<Model> {
-  const { device = "cpu", dtype = "auto", signal } = options;
+  checkObject(options, "options");
+  const { device = "cpu", dtype = "auto", addTokens: texts, signal } = options;
   if (typeof directory !== "string")
     fail("ERR_INVALID_ARGUMENT", `Expected a directory but received ${describe(directory)}`);
   if (dtype !== "auto" && dtype !== "float32") {
@@ -175,13 +199,17 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   }
   checkSignal(signal);
   const checkpoint = readCheckpoint(directory);
-  const config = parseModelConfig(checkpoint.config, checkpoint.configFile);
-  const tokenizer = await loadTokenizer(checkpoint.directory).catch((error: unknown) => {
-    if ((error as { code?: string }).code === "ERR_TOKENIZER_NOT_FOUND") return undefined;
+  const stored = parseModelConfig(checkpoint.config, checkpoint.configFile);
+  const recommendedSampling = readRecommendedSampling(checkpoint.directory);
+  const found = await readTokenizerFiles(checkpoint.directory).catch((error: unknown) => {
+    if ((error as { code?: string }).code === "ERR_TOKENIZER_NOT_FOUND" && texts === undefined) return undefined;
     throw error;
   });
+  const plan = found && addTokens(found, texts ?? []);
+  const tokenizer = plan && new Tokenizer(plan.files);
+  const { config, added } = grow(stored, texts === undefined ? undefined : plan, tokenizer?.vocabularySize);
   const handle = await abortable(
-    native.loadModel(config, checkpoint.files, checkpoint.tensors, device, dtype === "float32"),
+    native.loadModel(config, checkpoint.files, checkpoint.tensors, device, dtype === "float32", added),
     signal,
     { counts: true },
   ).catch((error: unknown) => {
@@ -191,5 +219,21 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   });
   if (signal?.aborted === true) handle.close();
   checkSignal(signal);
-  return new Model(handle, config, tokenizer, checkpoint.directory);
+  const addsTokens = texts !== undefined;
+  return new Model(handle, { config, tokenizer, recommendedSampling, directory: checkpoint.directory, addsTokens });
+}
+
+/** The vocabulary with added tokens, and which of its rows are new: those of new tokens, and all beyond the checkpoint's. */
+function grow(
+  config: ModelConfig,
+  plan: AddedTokens | undefined,
+  needed = 0,
+): { config: ModelConfig; added: { fresh: Int32Array; known: number } | null } {
+  if (plan === undefined) return { config, added: null };
+  const vocabSize = Math.max(config.vocabSize, needed);
+  const fresh = new Set(plan.ids);
+  for (let id = config.vocabSize; id < vocabSize; id++) fresh.add(id);
+  if (fresh.size === 0) return { config, added: null };
+  const known = Math.min(config.vocabSize, plan.sizeBefore);
+  return { config: { ...config, vocabSize }, added: { fresh: Int32Array.from(fresh), known } };
 }

@@ -1,7 +1,8 @@
 import { Template } from "@huggingface/jinja";
 import * as huggingFace from "@huggingface/tokenizers";
-import { checkNumbers } from "../arguments.js";
+import { checkNumbers, checkPath } from "../arguments.js";
 import { fail } from "../errors.js";
+import { addTokens } from "./added-tokens.js";
 import { tokenBytesOf } from "./token-bytes.js";
 import { readTokenizerFiles, vocabularyOf, type TokenizerFiles } from "./tokenizer-files.js";
 
@@ -42,6 +43,7 @@ export class Tokenizer {
   readonly #encoder: Encoder;
   #bytes: readonly Uint8Array[] | undefined;
   #template: Template | undefined;
+  #bosFirst: boolean | undefined;
 
   constructor(files: TokenizerFiles) {
     this.file = files.file;
@@ -87,6 +89,17 @@ export class Tokenizer {
   }
 
   /**
+   * Ids of a prompt that a model goes on from: as {@link encode}, behind the BOS token where the tokenizer puts one before every text (as
+   * Llama's does) and the prompt does not begin with it (as chat templates let it).
+   */
+  encodePrompt(text: string): number[] {
+    const ids = this.encode(text);
+    this.#bosFirst ??= this.encode("", { addSpecialTokens: true })[0] === this.bosTokenId;
+    const { bosTokenId } = this;
+    return !this.#bosFirst || bosTokenId === undefined || ids[0] === bosTokenId ? ids : [bosTokenId, ...ids];
+  }
+
+  /**
    * Text of ids. Ids without a token (a model's vocabulary may be larger) are left out, broken UTF-8 becomes U+FFFD;
    * `skipSpecialTokens` (default false) leaves special tokens out.
    */
@@ -104,6 +117,11 @@ export class Tokenizer {
     } catch (cause) {
       return fail("ERR_TOKENIZER_INVALID", `${this.file} cannot ${what}: ${(cause as Error).message}`, cause);
     }
+  }
+
+  /** tokenizer.json with the tokens that were added. @internal */
+  get json(): object {
+    return this.#files.tokenizer;
   }
 
   /** Id of a token by its entry in the vocabulary, e.g. `<search>`; undefined where there is none. */
@@ -173,12 +191,17 @@ export class Tokenizer {
 
 /**
  * Loads tokenizer.json of a checkpoint directory, with tokenizer_config.json, generation_config.json, config.json and
- * chat_template.jinja where they are there. A file that is missing, cut, or not what it should be -> ERR_TOKENIZER_*.
+ * chat_template.jinja where they are there. A file that is missing, cut, or not what it should be -> ERR_TOKENIZER_*. Each text of `addTokens`
+ * is an atomic token beside those of the file, with the next ids.
  *
  * @example
  * const tokenizer = await loadTokenizer("checkpoints/Qwen2.5-0.5B");
  * tokenizer.decode(tokenizer.encode("Hello")); // "Hello"
  */
-export async function loadTokenizer(directory: string): Promise<Tokenizer> {
-  return new Tokenizer(await readTokenizerFiles(directory));
+export async function loadTokenizer(
+  directory: string,
+  { addTokens: texts = [] }: { addTokens?: readonly string[] } = {},
+): Promise<Tokenizer> {
+  checkPath(directory, "directory");
+  return new Tokenizer(addTokens(await readTokenizerFiles(directory), texts).files);
 }

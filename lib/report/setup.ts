@@ -113,7 +113,14 @@ export function setup({ config }: RunFiles, adapters: readonly AdapterFacts[]): 
     ],
     ["Seed", text(field("seed"))],
     ["Machine", join([also("cpu", ""), also("instructionSet", "kernels "), also("threads", "", " threads")])],
-    ["Software", join([join([text(field("package")), text(field("packageVersion"))], " "), also("node", "Node ")])],
+    [
+      "Software",
+      join([
+        join([text(field("package")), text(field("packageVersion"))], " "),
+        also("numericsVersion", "numerics "),
+        also("node", "Node "),
+      ]),
+    ],
     ["Started", text(field("startedAt"))],
   ];
   return html`<section aria-labelledby="setup">

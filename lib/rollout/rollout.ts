@@ -9,9 +9,11 @@ import {
   checkNumbers,
   checkObject,
   checkSignal,
+  checkStrings,
   describe,
 } from "../arguments.js";
 import { native, type NativeGenerator, type NativeGeneratorEvent } from "../binding.js";
+import { defaultCacheTokens } from "./cache.js";
 import type { Environment, Question } from "../environments/types.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
@@ -22,6 +24,7 @@ import type { Reward } from "../rewards/types.js";
 import type { RoleRouter } from "../roles/router.js";
 import { callTool, type ToolErrorPolicy } from "./tool-call.js";
 import type { CallRecord } from "../environments/types.js";
+import { addStats, type RolloutStats, zeroStats } from "./stats.js";
 import type { Finish, Trajectory } from "./trajectory.js";
 
 export interface Sampling {
@@ -51,8 +54,18 @@ export interface RolloutOptions {
   actionBudget?: number;
   /** Tokens of one trajectory, prompt and tool output included. Default: the model's limit, at most 4096. */
   maxLength?: number;
+  /**
+   * Positions for which the cache of keys and values has room, over all sequences; at least `maxLength`. Sequences take pages of 64 as they
+   * grow, and the samples of a group share those of their prompt; where pages run out, some are computed again later, with the same results.
+   * Memory is touched only as it is used. Default: (`concurrency` + 1) x `maxLength`, as far as half of the memory that is free allows.
+   */
+  cacheTokens?: number;
+  /** Tokens of prompts and tool output that one decoding step takes in, between the others' next tokens. @default 2048 */
+  chunk?: number;
   /** Text of the prompt. Default: the question itself. */
   prompt?: (question: Question) => string;
+  /** Begin prompts with the tokenizer's BOS token where it puts one before every text (Llama's) and the prompt does not. @default true */
+  addBos?: boolean;
   /** Tags around tool output. @default { open: "<information>", close: "</information>" } */
   output?: { open: string; close: string };
   /** Tags of the final answer, for `Trajectory.answer`. @default { open: "<answer>", close: "</answer>" } */
@@ -97,6 +110,7 @@ export class Rollout {
   /** Recorded in the trajectories; set it to the trainer's `steps`. */
   policyVersion = 0;
   readonly #tokenizer: Tokenizer;
+  #stats = zeroStats();
 
   constructor(model: Model, options: RolloutOptions) {
     checkModel(model, "model");
@@ -104,14 +118,23 @@ export class Rollout {
     const tokenizer = options.tokenizer ?? model.tokenizer;
     if (tokenizer === undefined)
       fail("ERR_TOKENIZER_NOT_FOUND", `Expected a tokenizer in ${model.directory} or in options.tokenizer`);
+    checkInstance(tokenizer, ["encode", "decode", "tokenBytes"], "a tokenizer", "tokenizer");
     const { group = 8, concurrency = 64, seed = 0, actionBudget = 4, sampling = {}, adapters, router } = options;
+    for (const [name, tags] of Object.entries({ output: options.output, answer: options.answer })) {
+      if (tags === undefined) continue;
+      checkObject(tags, name);
+      checkStrings([tags.open, tags.close], `${name}.open and ${name}.close`);
+    }
     if (adapters !== undefined) checkAdapters(adapters, "adapters");
     checkInstance(router, ["annotate"], "a RoleRouter", "router");
     checkObject(sampling, "sampling");
     checkInteger(group, "group", 1, 1 << 20);
+    const { cacheTokens, chunk } = options;
     checkInteger(concurrency, "concurrency", 1, 1 << 16);
     checkInteger(seed, "seed", 0);
     checkInteger(actionBudget, "actionBudget", 0);
+    if (cacheTokens !== undefined) checkInteger(cacheTokens, "cacheTokens", 1, 2 ** 40);
+    if (chunk !== undefined) checkInteger(chunk, "chunk", 1, 1 << 24);
     const { temperature = 1, topP = 1 } = sampling;
     if (options.stopIds !== undefined) checkNumbers(options.stopIds, "stopIds");
     if (!(Number.isFinite(temperature) && temperature >= 0)) {
@@ -130,17 +153,26 @@ export class Rollout {
     this.#tokenizer = tokenizer;
   }
 
+  /** What decoding has done, over all runs so far. */
+  get stats(): RolloutStats {
+    return { ...this.#stats };
+  }
+
   /** Trajectories in the order in which they end. What each holds does not depend on that order, nor on the concurrency. */
   async *run(questions: Iterable<Question>, run: RunOptions = {}): AsyncGenerator<Trajectory, void, undefined> {
     const { adapters, router, concurrency = 64, group = 8 } = this.options;
+    checkRun(questions, run);
     const { signal } = run;
     checkSignal(signal);
     const maxLength = this.options.maxLength ?? Math.min(4096, this.model.config.maxPositions);
     checkInteger(maxLength, "maxLength", 2, this.model.config.maxPositions);
     adapters?.checkIdle("write");
+    const { cacheTokens = defaultCacheTokens(this.model.config, concurrency, maxLength), chunk } = this.options;
     const generator = new native.Generator(this.model.native, adapters?.native ?? null, {
       maxSequences: concurrency,
       maxLength,
+      cacheTokens,
+      ...(chunk === undefined ? {} : { chunk }),
       tokenBytes: this.#tokenizer.tokenBytes(),
       router: router.native,
       adapterOfRole: adapters?.adapterOfRole ?? new Int32Array(router.roles.length).fill(-1),
@@ -148,8 +180,9 @@ export class Rollout {
     const stop = new AbortController();
     // Every call that is out listens to it: as many as there are sequences.
     setMaxListeners(0, stop.signal);
-    const waiting = pairs(questions, group);
+    const waiting = questions[Symbol.iterator]();
     const live = new Map<number, Live>();
+    let stats: RolloutStats = zeroStats();
     const answered: { id: number; ids: Int32Array }[] = [];
     const ended: { id: number; finish: Finish }[] = [];
     let failure: unknown;
@@ -166,12 +199,15 @@ export class Rollout {
         while (live.size < concurrency) {
           const next = waiting.next();
           if (next.done === true) break;
-          this.#start(generator, live, next.value.question, next.value.sample, run);
+          checkQuestion(next.value);
+          // The whole group, also those that are yet to start: their prompt is kept for them.
+          for (let sample = 0; sample < group; sample++) this.#start(generator, live, next.value, sample, run);
         }
         if (live.size === 0) return;
         for (const { id, ids } of answered.splice(0)) generator.append(id, ids);
         if (generator.runnable() > 0) {
           const events = await abortable(generator.run(STEPS), signal);
+          stats = generator.stats();
           for (const event of events) {
             const item = live.get(event.id) as Live;
             if (event.kind !== "call") {
@@ -215,6 +251,7 @@ export class Rollout {
     } finally {
       // A consumer that stops early, an abort or a failure: calls that are still out are told to end.
       stop.abort();
+      addStats(this.#stats, stats);
       signal?.removeEventListener("abort", abort);
       generator.close();
     }
@@ -222,7 +259,9 @@ export class Rollout {
 
   /** All trajectories of {@link run}, in the order of questions and samples. */
   async collect(questions: Iterable<Question>, run: RunOptions = {}): Promise<Trajectory[]> {
+    checkRun(questions, run);
     const list = [...questions];
+    list.forEach(checkQuestion);
     const order = new Map<string, number>();
     const { group = 8 } = this.options;
     list.forEach((question, q) => {
@@ -240,10 +279,11 @@ export class Rollout {
     sample: number,
     run: RunOptions,
   ): void {
-    const { prompt = (q: Question) => q.question, sampling = {}, seed = 0 } = this.options;
+    const { prompt = (q: Question) => q.question, addBos = true, sampling = {}, seed = 0 } = this.options;
     const { temperature = 1, topP = 1, topK = 0, maxNewTokens = 512 } = sampling;
     const { purpose = "rollout", variant = "", step = 0 } = run;
-    const ids = Int32Array.from(this.#tokenizer.encode(prompt(question)));
+    const text = prompt(question);
+    const ids = Int32Array.from(addBos ? this.#tokenizer.encodePrompt(text) : this.#tokenizer.encode(text));
     const rngKey = JSON.stringify([seed, purpose, variant, step, question.id, sample]);
     let id: number;
     try {
@@ -315,12 +355,23 @@ export class Rollout {
   }
 }
 
+function checkRun(questions: Iterable<Question>, run: RunOptions): void {
+  checkObject(run, "options");
+  const { purpose = "", variant = "", step = 0 } = run;
+  checkStrings([purpose, variant], "purpose and variant");
+  checkInteger(step, "step", 0);
+  if (typeof (questions as Iterable<Question> | null | undefined)?.[Symbol.iterator] !== "function")
+    fail("ERR_INVALID_ARGUMENT", `Expected questions to iterate over but received ${describe(questions)}`);
+}
+
+function checkQuestion(question: Question): void {
+  checkObject(question, "a question");
+  if (typeof question.id !== "string")
+    fail("ERR_INVALID_ARGUMENT", `Expected a string for the id of a question but received ${describe(question.id)}`);
+}
+
 /** Decoding steps between two looks at what the tools have answered; an answer also interrupts. */
 const STEPS = 64;
-
-function* pairs(questions: Iterable<Question>, group: number): Generator<{ question: Question; sample: number }> {
-  for (const question of questions) for (let sample = 0; sample < group; sample++) yield { question, sample };
-}
 
 function groupId({ purpose = "rollout", variant = "", step = 0 }: RunOptions, question: Question): string {
   return [purpose, variant, step, question.id].filter((part) => part !== "").join("/");

@@ -5,6 +5,7 @@ import path from "node:path";
 import { describe } from "../arguments.js";
 import { native, packageVersion } from "../binding.js";
 import { fail } from "../errors.js";
+import { numericsVersion } from "../numerics.js";
 import { parseTrajectory, serializeTrajectory, type Trajectory } from "../rollout/trajectory.js";
 import type { EvaluationRecord, StepRecord } from "./records.js";
 
@@ -12,7 +13,17 @@ import type { EvaluationRecord, StepRecord } from "./records.js";
 export type RunDescription = Record<string, unknown>;
 
 /** What config.json says beside the configuration itself. */
-const PROVENANCE = ["package", "packageVersion", "node", "cpu", "instructionSet", "threads", "command", "startedAt"];
+const PROVENANCE = [
+  "package",
+  "packageVersion",
+  "numericsVersion",
+  "node",
+  "cpu",
+  "instructionSet",
+  "threads",
+  "command",
+  "startedAt",
+];
 /** What {@link loadRun} adds to a run.json: taken from the files that it names. */
 const MEASURED = ["hashes", "modelParameters"];
 /** What two parts of one run may differ in: none of it changes a bit of the training. */
@@ -68,6 +79,7 @@ export class RunDirectory {
     const provenance = {
       package: "rolegrad",
       packageVersion: packageVersion(),
+      numericsVersion,
       node: process.versions.node,
       cpu: os.cpus()[0]?.model.trim() ?? null,
       instructionSet: kernels,
@@ -78,9 +90,21 @@ export class RunDirectory {
     await writeWhole(this.configFile, `${JSON.stringify({ ...run, ...provenance }, null, 2)}\n`);
   }
 
-  /** Throws ERR_RUN_EXISTS, naming a field, unless the run in this folder can go on as `run`. */
+  /**
+   * Throws ERR_RUN_EXISTS, naming a field, unless the run in this folder can go on as `run`; ERR_NUMERICS_VERSION where this version of the
+   * package would go on with other bits.
+   */
   async checkSame(run: RunDescription): Promise<void> {
-    const field = difference(plain(await this.readConfig()), plain(run), FREE);
+    const config = await this.readConfig();
+    const began = config["numericsVersion"] ?? 1;
+    if (began !== numericsVersion) {
+      fail(
+        "ERR_NUMERICS_VERSION",
+        `Expected the run in ${this.path} to have begun with numerics version ${numericsVersion} but it began with ${describe(began)}: ` +
+          "it would not be the run that never stopped. Finish it with the version of rolegrad that began it, or begin again",
+      );
+    }
+    const field = difference(plain(config), plain(run), FREE);
     if (field === undefined) return;
     const { name, before, after } = field;
     fail(

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
+import { isMixture, readMixture } from "../adapters/mixture.js";
 import { readPeft } from "../adapters/peft.js";
 import { fail } from "../errors.js";
 import { readCheckpoint, type Checkpoint } from "../model/checkpoint.js";
@@ -21,14 +22,26 @@ export type Inspection = { directory: string } & (
     }
   | {
       kind: "adapter";
+      /** 0: a PEFT adapter; else a mixture of so many experts, each of `rank`. */
+      experts: number;
       rank: number;
       alpha: number;
       rsLora: boolean;
       targets: string[];
+      /** Other ranks and alphas of some modules. */
+      rankPattern: Record<string, number>;
+      alphaPattern: Record<string, number>;
       modules: number;
       parameters: number;
     }
-  | { kind: "checkpoint"; steps: number; roles: string[]; routes: Record<string, string | null> }
+  | {
+      kind: "checkpoint";
+      steps: number;
+      /** Of every parameter, not of adapters. */
+      full: boolean;
+      roles: string[];
+      routes: Record<string, string | null>;
+    }
   | {
       kind: "run";
       config: RunDescription;
@@ -51,6 +64,7 @@ export type Inspection = { directory: string } & (
 export async function inspectDirectory(directory: string): Promise<Inspection> {
   const has = (name: string): boolean => existsSync(path.join(directory, name));
   if (has("adapter_config.json")) return inspectAdapter(directory);
+  if (isMixture(directory)) return inspectMixture(directory);
   if (has("trainer.json")) return inspectTrainer(directory);
   if (has("config.json")) return (await isRun(directory)) ? inspectRun(directory) : inspectModel(directory);
   if (!existsSync(directory) && /^[\w.-]+\/[\w.-]+$/.test(directory)) return inspectModel(directory);
@@ -72,19 +86,25 @@ async function isRun(directory: string): Promise<boolean> {
 }
 
 async function inspectAdapter(directory: string): Promise<Inspection> {
-  const { rank, alpha, rsLora, targets, pairs } = await readPeft(directory);
+  const { pairs, tokens: _tokens, ...info } = await readPeft(directory);
   const parameters = [...pairs.values()].reduce((sum, { a, b }) => sum + a.length + b.length, 0);
-  return { kind: "adapter", directory, rank, alpha, rsLora, targets, modules: pairs.size, parameters };
+  return { kind: "adapter", ...info, modules: pairs.size, parameters };
+}
+
+async function inspectMixture(directory: string): Promise<Inspection> {
+  const { info, modules, parameters } = await readMixture(directory);
+  return { kind: "adapter", directory, ...info, modules, parameters };
 }
 
 async function inspectTrainer(directory: string): Promise<Inspection> {
   const file = path.join(directory, "trainer.json");
-  const { steps, roles, routes } = JSON.parse(await readFile(file, "utf8")) as {
+  const { steps, full, roles, routes } = JSON.parse(await readFile(file, "utf8")) as {
     steps: number;
+    full?: number;
     roles: string[];
     routes: Record<string, string | null>;
   };
-  return { kind: "checkpoint", directory, steps, roles, routes };
+  return { kind: "checkpoint", directory, steps, full: full !== undefined, roles, routes };
 }
 
 function inspectModel(directory: string): Inspection {

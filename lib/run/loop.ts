@@ -120,9 +120,9 @@ export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<R
 async function startTrainer(setup: RunSetup, directory: RunDirectory): Promise<Trainer> {
   const { model, rollout, adapters, seed } = setup;
   const newest = (await directory.checkpoints()).at(-1);
-  if (newest !== undefined) return Trainer.resume(directory.checkpointPath(newest), model, setup.trainer);
+  if (newest !== undefined) return Trainer.resume(directory.checkpointPath(newest), model, { seed, ...setup.trainer });
   const made = createAdapters(model, { ...adapters, roles: [...rollout.router.roles], seed });
-  return new Trainer(model, { ...setup.trainer, adapters: made });
+  return new Trainer(model, { seed, ...setup.trainer, adapters: made });
 }
 
 class Run {
@@ -213,7 +213,7 @@ class Run {
     const { record, trajectories } = await evaluate({
       model,
       // New adapters change nothing (B = 0), so before the first step it is the model itself that is measured.
-      ...(step === 0 ? {} : { adapters: this.#adapters }),
+      ...(step === 0 && this.#setup.adapters.tokenInit !== "mean" ? {} : { adapters: this.#adapters }),
       rollout,
       questions,
       samples,

@@ -24,9 +24,9 @@ export function checkPrompts(model: Model, rollout: RolloutParts, questions: rea
   const prompt = rollout.prompt ?? ((question: Question) => question.question);
   for (const question of questions) {
     const text = prompt(question);
-    // A token is a byte at least: most prompts need not be encoded to know that they fit.
-    if (Buffer.byteLength(text) < maxLength) continue;
-    const { length } = tokenizer.encode(text);
+    // A token but the first (BOS) is a byte at least: most prompts need not be encoded to know that they fit.
+    if (Buffer.byteLength(text) + 1 < maxLength) continue;
+    const { length } = rollout.addBos === false ? tokenizer.encode(text) : tokenizer.encodePrompt(text);
     if (length < maxLength) continue;
     fail(
       "ERR_PROMPT_TOO_LONG",

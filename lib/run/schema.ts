@@ -60,6 +60,11 @@ const agent = z.strictObject({
     .describe("Tokens of prompt, answer and tool output together. Without it: the model's limit, at most 4096."),
   sampling: sampling.prefault({}),
   concurrency: count.max(65536).default(64).describe("Answers that are written at the same time."),
+  cacheTokens: z
+    .exactOptional(count)
+    .describe(
+      "Tokens of all answers being written for which the cache has room; at least maxLength. Without it: what concurrency and maxLength need, up to half of the free memory.",
+    ),
   toolTimeout: count.default(30_000).describe("Milliseconds until a tool that has not answered counts as failed."),
   onToolError: z
     .enum(["observe", "finish", "throw"])
@@ -114,20 +119,32 @@ export const runSchema = z.strictObject({
   data,
   environment,
   agent: agent.prefault({}),
+  addTokens: z
+    .exactOptional(z.array(text))
+    .describe(
+      "Tags that the checkpoint has not learned. Each becomes a token of its own, whose rows in the embedding and the head are trained with the adapters.",
+    ),
   variant: text
     .default("dart")
     .describe(
       'Which adapter runs each role and which roles are trained: "dart" (an adapter a role), "dart-ROLE" (only that role\'s), ' +
-        '"shared" (one adapter for all roles), "shared-ROLE" (the same, trained on that role\'s tokens only).',
+        '"shared" (one adapter for all roles), "shared-ROLE" (the same, trained on that role\'s tokens only), ' +
+        '"mixture" (soft routing: an expert a role, gated by trained routers).',
     ),
   rank: z.exactOptional(count.max(4096)).describe("Of each adapter. Without it: 8 a role that the adapter serves."),
   alpha: z.exactOptional(z.number().positive()).describe("Adapters are scaled by alpha / rank. Without it: 2 rank."),
+  dropout: z
+    .exactOptional(z.number().min(0).lt(1))
+    .describe("LoRA dropout of the adapters, in training steps alone. Without it: 0."),
   optimizer: optimizer.prefault({}),
   objective: objective.prefault({}),
   crossRole: z
-    .enum(["flow", "stop"])
+    .enum(["flow", "stop", "exact"])
     .default("flow")
-    .describe("Gradients through the keys and values of another role's tokens: as autograd has them, or cut."),
+    .describe(
+      'What a role\'s loss gives other roles\' adapters, through keys and values: "flow" (as autograd has it), "stop" (no gradient passes ' +
+        'there), "exact" (each adapter gets its own roles\' loss, along every path; a backward pass each).',
+    ),
   microBatchTokens: count.default(8192).describe("Tokens of one forward and backward pass; changes no result."),
   steps: count.default(100).describe("Optimizer steps."),
   questionsPerStep: count.default(32).describe("Questions of one step."),

@@ -36,10 +36,11 @@ export interface LoadedRun extends RunSetup {
  */
 export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { data, agent, evaluation, variant, rank, alpha } = config;
-  const { routes, lossRoles } = planVariant(variant, agent.roles);
+  const { routes, routing, lossRoles } = planVariant(variant, agent.roles);
   const { questions, evalQuestions } = await readData(config);
   const environment = await loadEnvironment(config.environment);
-  const model = await loadModel(config.model);
+  const { addTokens } = config;
+  const model = await loadModel(config.model, { ...(addTokens && { addTokens }) });
   try {
     const tokenizer = model.tokenizer;
     if (tokenizer === undefined)
@@ -49,7 +50,14 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
       model,
       environment,
       rollout: rolloutParts({ ...agent, maxLength }, environment, tokenizer),
-      adapters: { routes, rank, alpha },
+      adapters: {
+        routes,
+        rank,
+        alpha,
+        ...(routing && { routing }),
+        ...(config.dropout !== undefined && { dropout: config.dropout }),
+        ...(addTokens && { trainableTokens: addTokens }),
+      },
       trainer: {
         optimizer: config.optimizer,
         objective: config.objective,
@@ -113,7 +121,7 @@ function rolloutParts(
   tokenizer: Tokenizer,
 ): RolloutParts {
   const { roles, base, spans, output, answer, sampling, concurrency } = agent;
-  const { actionBudget, maxLength, toolTimeout, onToolError, prompt: template } = agent;
+  const { actionBudget, maxLength, cacheTokens, toolTimeout, onToolError, prompt: template } = agent;
   const prompt = ({ question }: Question): string => {
     const content = fill(template, { question });
     if (!agent.chat) return content;
@@ -125,9 +133,11 @@ function rolloutParts(
     reward: exactMatchReward(answer),
     sampling,
     concurrency,
+    ...(cacheTokens !== undefined && { cacheTokens }),
     actionBudget,
     maxLength,
     prompt,
+    addBos: !agent.chat, // a chat template says itself how a text begins
     output,
     answer,
     toolTimeout,

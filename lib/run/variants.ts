@@ -4,6 +4,8 @@ import { fail } from "../errors.js";
 /** Which adapter runs each role, and on which roles' tokens the loss is. */
 export interface VariantPlan {
   routes: Routes;
+  /** "soft": the only adapter is a mixture of experts, one a role. */
+  routing?: "soft";
   lossRoles: string[] | "all";
 }
 
@@ -16,6 +18,7 @@ export interface VariantPlan {
  * | `dart-ROLE`   | that role's; the others: none  | that role        | DART-reas, DART-tool            |
  * | `shared`      | one for all roles, `shared`    | all sampled text | unified, one LoRA               |
  * | `shared-ROLE` | one for all roles, `shared`    | that role        | `reas`, `tool` of an attribution |
+ * | `mixture`     | soft routing, an expert a role | all sampled text | MixLoRA                         |
  *
  * Another name -> ERR_VARIANT.
  *
@@ -23,9 +26,13 @@ export interface VariantPlan {
  * planVariant("dart-tool", ["reason", "tool"]); // { routes: { reason: null, tool: "tool" }, lossRoles: ["tool"] }
  */
 export function planVariant(variant: string, roles: readonly string[]): VariantPlan {
+  if (variant === "mixture") {
+    return { routes: Object.fromEntries(roles.map((own) => [own, "mixture"])), routing: "soft", lossRoles: "all" };
+  }
   const [, kind, role] = /^(dart|shared)(?:-(.+))?$/.exec(variant) ?? [];
   if (kind === undefined || (role !== undefined && !roles.includes(role))) {
     const known = ["dart", "shared"].flatMap((name) => [name, ...roles.map((own) => `${name}-${own}`)]);
+    known.push("mixture");
     fail("ERR_VARIANT", `Expected one of ${known.join(", ")} for variant but received ${variant}`);
   }
   const adapterOf = (own: string): string | null =>

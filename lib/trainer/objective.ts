@@ -9,7 +9,8 @@ export function checkAtLeastZero(value: unknown, name: string): void {
   }
 }
 
-function checkChoice(value: string, choices: string[], name: string): void {
+/** ERR_INVALID_ARGUMENT unless it is one of the choices. */
+export function checkChoice(value: string, choices: string[], name: string): void {
   if (choices.includes(value)) return;
   fail("ERR_INVALID_ARGUMENT", `Expected ${name} among ${choices.join(", ")} but received ${describe(value)}`);
 }

@@ -159,6 +159,7 @@ function pack(trajectories: readonly Trajectory[], advantageOf: ReadonlyMap<stri
     cuSeqlens: new Int32Array(trajectories.length + 1),
     roles: new Int8Array(total),
     lossMask: new Uint8Array(total),
+    keys: trajectories.map(({ id }) => id),
     advantages: Float64Array.from(trajectories, ({ id }) => advantageOf.get(id) as number),
     oldLogprobs: new Float32Array(total),
   };

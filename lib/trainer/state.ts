@@ -5,29 +5,41 @@ import { z } from "zod";
 import { Adapters } from "../adapters/adapters.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
+import { writeModel } from "../model/save.js";
+import { numericsVersion } from "../numerics.js";
 import { readSafetensors, writeSafetensors, type TensorData } from "../model/safetensors.js";
 import type { Trainer } from "./trainer.js";
 
 const whole = z.number().int().nonnegative();
 const schema = z.object({
   version: z.literal(1),
+  /** Of the package that wrote it. */
+  numericsVersion: whole.default(1),
   steps: whole,
-  roles: z.array(z.string()).min(1),
+  roles: z.array(z.string()),
   routes: z.record(z.string(), z.string().nullable()),
   /** Optimizer steps by adapter. */
   adapters: z.record(z.string(), whole),
+  /** Optimizer steps of full training, which has no adapters. */
+  full: whole.optional(),
+  /** ... and of the rows of trained tokens, whose values lie in every adapter's directory. */
+  tokens: whole.optional(),
 });
 type State = z.infer<typeof schema>;
 
-/** adapters/NAME (PEFT), optimizer.safetensors (moments), trainer.json (written last: a directory with it is complete). */
+/**
+ * adapters/NAME (PEFT) or model (f32), optimizer.safetensors (moments, by adapter or by parameter), trainer.json (written last: a directory with
+ * it is complete).
+ */
 export async function writeState(trainer: Trainer, directory: string): Promise<void> {
   const { adapters } = trainer;
-  if (adapters === undefined)
-    fail("ERR_UNSUPPORTED", "Expected a trainer of adapters: full training is saved by saveModel()");
   await mkdir(directory, { recursive: true });
-  for (const name of adapters.names) await adapters.save(path.join(directory, "adapters", name), name);
+  if (adapters === undefined)
+    await writeModel(trainer, (name) => trainer.native.parameter(name), path.join(directory, "model"), "float32");
+  for (const name of adapters?.names ?? []) await adapters?.save(path.join(directory, "adapters", name), name);
   const { steps, first, second } = trainer.native.state();
-  const tensors = adapters.names.flatMap((name, i): TensorData[] =>
+  const names = adapters?.groups ?? trainer.parameters().map(({ name }) => name);
+  const tensors = names.flatMap((name, i): TensorData[] =>
     [first[i] as Float32Array, second[i] as Float32Array].map((data, k) => ({
       name: `${name}.${k === 0 ? "exp_avg" : "exp_avg_sq"}`,
       dtype: "F32",
@@ -38,10 +50,13 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
   await writeSafetensors(path.join(directory, "optimizer.safetensors"), tensors);
   const state: State = {
     version: 1,
+    numericsVersion,
     steps: trainer.steps,
-    roles: [...adapters.roles],
-    routes: { ...adapters.routes },
-    adapters: Object.fromEntries(adapters.names.map((name, i) => [name, steps[i] ?? 0])),
+    roles: [...trainer.roles],
+    routes: { ...adapters?.routes },
+    adapters: Object.fromEntries((adapters?.names ?? []).map((name, i) => [name, steps[i] ?? 0])),
+    ...(adapters === undefined ? { full: steps[0] ?? 0 } : {}),
+    ...(adapters !== undefined && adapters.trainableTokens.length > 0 && { tokens: steps[adapters.names.length] ?? 0 }),
   };
   const file = path.join(directory, "trainer.json");
   await writeFile(`${file}.partial`, `${JSON.stringify(state, null, 2)}\n`);
@@ -51,7 +66,8 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
 export async function readState(
   directory: string,
   model: Model,
-  make: (adapters: Adapters) => Trainer,
+  allowOtherNumerics: boolean,
+  make: (adapters: Adapters | undefined) => Trainer,
 ): Promise<{ trainer: Trainer; steps: number }> {
   const file = path.join(directory, "trainer.json");
   if (!existsSync(file)) fail("ERR_CHECKPOINT", `Expected a complete checkpoint but ${file} does not exist`);
@@ -67,19 +83,66 @@ export async function readState(
     fail("ERR_CHECKPOINT", `${file}: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? "invalid"}`);
   }
   const state = parsed.data;
+  if (state.numericsVersion !== numericsVersion && !allowOtherNumerics) {
+    fail(
+      "ERR_NUMERICS_VERSION",
+      `Expected ${file} of numerics version ${numericsVersion} but received ${state.numericsVersion}: the bits would not be those of a run ` +
+        "that never stopped. allowOtherNumerics: true goes on all the same",
+    );
+  }
+  if (state.full !== undefined) {
+    const trainer = make(undefined);
+    await readParameters(trainer, path.join(directory, "model", "model.safetensors"));
+    const names = trainer.parameters().map(({ name }) => name);
+    await readMoments(trainer, directory, names, () => state.full ?? 0);
+    return { trainer, steps: state.steps };
+  }
   const names = Object.keys(state.adapters);
   const lost = Object.values(state.routes).find((name) => name !== null && !names.includes(name));
   if (lost !== undefined)
     fail("ERR_CHECKPOINT", `${file}: Expected routes to ${names.join(", ")} but received ${lost}`);
   const folders = new Map(names.map((name) => [name, path.join(directory, "adapters", name)]));
   const trainer = make(await Adapters.restore(model, state.roles, state.routes, folders));
-  const moments = await readSafetensors(path.join(directory, "optimizer.safetensors"));
+  const groups = trainer.adapters?.groups ?? names;
+  await readMoments(
+    trainer,
+    directory,
+    groups,
+    (i) => (i < names.length ? state.adapters[names[i] as string] : state.tokens) ?? 0,
+  );
+  return { trainer, steps: state.steps };
+}
+
+async function readMoments(
+  trainer: Trainer,
+  directory: string,
+  names: readonly string[],
+  steps: (index: number) => number,
+): Promise<void> {
+  const file = path.join(directory, "optimizer.safetensors");
+  const moments = await readSafetensors(file);
   names.forEach((name, i) => {
     const first = moments.get(`${name}.exp_avg`)?.data;
     const second = moments.get(`${name}.exp_avg_sq`)?.data;
-    if (first === undefined || second === undefined)
-      fail("ERR_CHECKPOINT", `Expected moments of adapter ${name} in ${directory}`);
-    trainer.native.restore(i, state.adapters[name] ?? 0, first, second);
+    if (first === undefined || second === undefined) fail("ERR_CHECKPOINT", `Expected moments of ${name} in ${file}`);
+    try {
+      trainer.native.restore(i, steps(i), first, second);
+    } catch (error) {
+      fail("ERR_CHECKPOINT", `${file}: moments of ${name}: ${(error as Error).message}`, error);
+    }
   });
-  return { trainer, steps: state.steps };
+}
+
+/** All parameters of a full training, in place of those that its model was loaded with. */
+async function readParameters(trainer: Trainer, file: string): Promise<void> {
+  const stored = await readSafetensors(file);
+  const values = trainer.parameters().map(({ name, shape }) => {
+    const found = stored.get(name);
+    if (found === undefined || found.shape.join() !== shape.join()) {
+      const what = found === undefined ? "it is missing" : `received [${found.shape.join(", ")}]`;
+      fail("ERR_CHECKPOINT", `Expected ${name} [${shape.join(", ")}] of ${trainer.model.name} in ${file} but ${what}`);
+    }
+    return [name, found.data] as const;
+  });
+  await trainer.native.setParameters(Object.fromEntries(values)).promise;
 }

@@ -1,43 +1,55 @@
 import type { Adapters, LoraPair } from "../adapters/adapters.js";
+import { blockIndex, type RouterBlock } from "../adapters/mixture.js";
+import { rowOf, type TokenRow } from "../adapters/tokens.js";
 import {
   abortable,
   checkAdapters,
   checkInteger,
   checkModel,
-  checkPositive,
+  checkObject,
+  checkPath,
   checkSignal,
   checkStrings,
   describe,
 } from "../arguments.js";
-import { native, type NativeStep, type NativeTrainer } from "../binding.js";
+import { native, type NativeBatch, type NativeStep, type NativeTrainer } from "../binding.js";
 import { fail } from "../errors.js";
+import { streamOf } from "../random.js";
 import { NO_ADAPTERS, type Model } from "../model/model.js";
 import type { Trajectory } from "../rollout/trajectory.js";
-import {
-  batchNormalizer,
-  checkAtLeastZero,
-  checkBatch,
-  checkObjective,
-  checkOptimizer,
-  tokenWeights,
-} from "./objective.js";
+import { nativeBatch, type ResolvedObjective } from "./batch.js";
+import { checkAtLeastZero, checkChoice, checkObjective, checkOptimizer } from "./objective.js";
+import { leakMatrix } from "./leak.js";
 import { packTrajectories, type TrajectoryBatch } from "./packing.js";
 import { readState, writeState } from "./state.js";
 import type {
   AccumulateOptions,
   AccumulateResult,
-  Objective,
+  CrossRole,
+  LeakMatrix,
+  LeakOptions,
+  ResumeOptions,
   StepMetrics,
   TrainerOptions,
   TrainingBatch,
 } from "./types.js";
 
+const CROSS_ROLES: CrossRole[] = ["flow", "stop", "exact"];
+
 /** Gradient buffers, by adapter and module (or by parameter in full training). */
 export interface Gradients {
-  /** The gradient accumulated so far: of a pair, `get(adapter, module)`; in full training of a parameter, `get(name)`. */
-  get(adapter: string, module: string): LoraPair;
+  /**
+   * The gradient accumulated so far: of a pair, `get(adapter, module)`; in full training of a parameter, `get(name)`.
+   * `lossRole`: the part that the loss of this role's tokens gave; ERR_NOT_KEPT without `trackLossRoles` or crossRole "exact" (which keeps
+   * it for adapters that run one role).
+   */
+  get(adapter: string, module: string, options?: { lossRole?: string }): LoraPair;
   get(parameter: string): Float32Array;
-  /** Euclidean norm by adapter. */
+  /** The gradient of a trained token's row (see `trainableTokens` of createAdapters). */
+  token(token: number | string): TokenRow;
+  /** Soft routing: the gradient of a router [experts, hiddenSize]. */
+  router(layer: number, block: RouterBlock): Float32Array;
+  /** Euclidean norm by adapter; of the rows of trained tokens under "tokens". */
   norms(): Record<string, number>;
   zero(): void;
 }
@@ -58,33 +70,42 @@ export interface StepOptions {
 export class Trainer {
   readonly model: Model;
   readonly adapters: Adapters | undefined;
+  /** Names of the roles, by index: the adapters', or in full training those of the options. */
+  readonly roles: readonly string[];
   readonly options: TrainerOptions;
   readonly gradients: Gradients;
   /** @internal */
   readonly native: NativeTrainer;
-  readonly #objective: Required<Omit<Objective, "normLength">> & Pick<Objective, "normLength">;
+  readonly #objective: ResolvedObjective;
   readonly #trained: ReadonlySet<number> | undefined;
   #steps = 0;
+  /** Something was accumulated since the last step. */
+  #pending = false;
   #busy = false;
 
   constructor(model: Model, options: TrainerOptions) {
-    const { adapters, full, reference, objective = {}, optimizer, crossRole = "flow", lossRoles = "all" } = options;
     checkModel(model, "model");
+    checkObject(options, "options");
+    const { adapters, full, reference, objective = {}, optimizer, crossRole = "flow", lossRoles = "all" } = options;
     if (adapters !== undefined) checkAdapters(adapters, "adapters");
     if (reference !== undefined) checkModel(reference, "reference");
-    if ((adapters === undefined) === (full === undefined)) {
+    const { trackLossRoles = false, roles } = options;
+    if ((adapters === undefined) === (full === undefined) || ![undefined, true].includes(full)) {
       fail("ERR_INVALID_ARGUMENT", "Expected either adapters or full: true");
     }
-    const wanted: string = crossRole;
-    if (wanted !== "flow" && wanted !== "stop") {
-      fail(
-        "ERR_UNSUPPORTED",
-        `Expected crossRole "flow" or "stop" in this version but received ${describe(crossRole)}`,
-      );
+    checkChoice(crossRole, CROSS_ROLES, "crossRole");
+    if (typeof trackLossRoles !== "boolean")
+      fail("ERR_INVALID_ARGUMENT", `Expected a boolean trackLossRoles but received ${describe(trackLossRoles)}`);
+    if (adapters === undefined && (crossRole === "exact" || trackLossRoles)) {
+      const what = trackLossRoles ? "trackLossRoles" : 'crossRole "exact"';
+      fail("ERR_INVALID_ARGUMENT", `Expected adapters for ${what}: in full training all roles share every parameter`);
     }
+    if (adapters !== undefined && roles !== undefined)
+      fail("ERR_INVALID_ARGUMENT", "Expected no roles beside adapters, which bring their own");
     checkOptimizer(optimizer);
     checkObjective(objective);
     checkInteger(options.microBatchTokens ?? 1, "microBatchTokens", 1);
+    checkInteger(options.seed ?? 0, "seed", 0);
     const clipLow = objective.clipLow ?? 0.2;
     this.#objective = {
       kind: "policy",
@@ -95,27 +116,45 @@ export class Trainer {
       clipLow,
       clipHigh: objective.clipHigh ?? clipLow,
     };
+    this.roles = adapters?.roles ?? checkRoles(roles ?? []);
     if (lossRoles !== "all") {
       checkStrings(lossRoles, "lossRoles");
-      if (adapters === undefined) fail("ERR_INVALID_ARGUMENT", "Expected adapters where lossRoles names roles");
-      this.#trained = new Set(lossRoles.map((role) => adapters.roleIndex(role)));
+      if (this.roles.length === 0)
+        fail("ERR_INVALID_ARGUMENT", "Expected roles (their names, by index) where lossRoles names some of them");
+      this.#trained = new Set(lossRoles.map((role) => this.#roleIndex(role)));
     }
+    reference?.checkOpen();
     this.model = model;
     this.adapters = adapters;
     this.options = options;
-    this.native = new native.Trainer(model.native, adapters?.native ?? null, reference?.native ?? null);
+    this.native = new native.Trainer(model.native, adapters?.native ?? null, reference?.native ?? null, trackLossRoles);
     const { native: handle } = this;
-    const names = adapters?.names ?? ["full"];
+    const names = adapters?.groups ?? ["full"];
     this.gradients = {
       get: ((name: string, module?: string, { lossRole }: { lossRole?: string } = {}) => {
-        if (lossRole !== undefined) {
-          fail("ERR_NOT_KEPT", `Expected no lossRole: gradients are not kept by role of the loss in this version`);
-        }
         this.#checkIdle();
-        if (adapters === undefined) return handle.gradient(-1, name).value;
+        if (adapters === undefined) {
+          if (lossRole !== undefined)
+            fail("ERR_NOT_KEPT", "Expected no lossRole: full training keeps one gradient for the whole loss");
+          return handle.gradient(-1, name, -1).value;
+        }
         if (module === undefined) fail("ERR_INVALID_ARGUMENT", "Expected an adapter and a module");
-        return handle.gradient(adapters.indexOf(name), module);
+        const adapter = adapters.indexOf(name);
+        const pair = handle.gradient(adapter, module, -1);
+        if (lossRole === undefined) return pair;
+        const kept = this.#keptAs(adapters, adapter, this.#roleIndex(lossRole));
+        return kept === "whole" ? pair : handle.gradient(adapter, module, kept);
       }) as Gradients["get"],
+      token: (token: number | string) => {
+        this.#checkIdle();
+        if (adapters === undefined) fail("ERR_NO_TOKEN", "Expected adapters: in full training every row is trained");
+        const index = adapters.tokenIndex(token);
+        return rowOf(model, handle.tokenGradient() as Float32Array, index);
+      },
+      router: (layer: number, block: RouterBlock) => {
+        this.#checkIdle();
+        return handle.routerGradient(layer, blockIndex(block));
+      },
       norms: () => {
         this.#checkIdle();
         const norms = handle.norms();
@@ -124,6 +163,7 @@ export class Trainer {
       zero: () => {
         this.#checkIdle();
         handle.zero();
+        this.#pending = false;
       },
     };
   }
@@ -148,20 +188,39 @@ export class Trainer {
    * Errors: ERR_EMPTY_BATCH, ERR_SHAPE, ERR_TOKEN_RANGE, ERR_ROLE_RANGE, ERR_NOT_FINITE, ERR_BUSY, ERR_MODEL_CLOSED, ERR_OUT_OF_MEMORY.
    */
   async accumulate(batch: TrainingBatch, options: AccumulateOptions = {}): Promise<AccumulateResult> {
+    checkObject(options, "options");
     return this.#exclusive("use", () => this.#accumulate(batch, options));
   }
 
   /** Clips per adapter and takes one AdamW step; the buffers are zero afterwards. Returns the norms before clipping. */
   async apply(options: { learningRate?: number } = {}): Promise<Record<string, number>> {
+    checkObject(options, "options");
     return this.#exclusive("write", () => this.#apply(options.learningRate ?? this.learningRate));
   }
 
   /**
+   * What is left of interference: the norms of d loss_v / d adapter_a for every role v and adapter a, and their cosines to the adapter's own
+   * gradient (method.md, section 2), over a batch or over trajectories (in micro-batches, as step() makes them). Every role's tokens are
+   * measured, whatever `lossRoles` says. Nothing that the trainer holds changes. One backward pass for each role; roles x adapters gradients are held
+   * meanwhile.
+   *
+   * @example
+   * const leak = await trainer.leakMatrix(trajectories);
+   * leak.norms["tool"]["reason"] / leak.norms["reason"]["reason"]; // what the tool loss adds to the reasoning adapter
+   */
+  async leakMatrix(batch: TrainingBatch | readonly Trajectory[], options: LeakOptions = {}): Promise<LeakMatrix> {
+    checkObject(options, "options");
+    return this.#exclusive("use", () => this.#leakMatrix(batch, options));
+  }
+
+  /**
    * One optimizer step on trajectories: advantages by group, accumulation in micro-batches in the order of their ids, then apply().
-   * An abort (and an error) discards the accumulation whole: adapters and moments are as if the step had not begun, and the buffers, which
-   * a step empties when it begins, are zero. Once apply() has begun an abort comes too late, and the step is taken.
+   * An abort (and an error) discards the accumulation whole: adapters and moments are as if the step had not begun, and the buffers are zero.
+   * Once apply() has begun an abort comes too late, and the step is taken. Gradients that accumulate() has left would be lost or mixed in:
+   * ERR_GRADIENTS_PENDING until apply() takes them or gradients.zero() drops them.
    */
   async step(trajectories: readonly Trajectory[], options: StepOptions = {}): Promise<StepMetrics> {
+    checkObject(options, "options");
     return this.#exclusive("write", () => this.#step(trajectories, options));
   }
 
@@ -176,18 +235,31 @@ export class Trainer {
     return this.native.parameter(name);
   }
 
-  /** Writes adapters (PEFT directories) and the optimizer's state; {@link Trainer.resume} goes on from there, bit for bit. */
+  /**
+   * Writes the adapters (PEFT directories), or in full training the model (a Hugging Face directory, f32), and the optimizer's state;
+   * {@link Trainer.resume} goes on from there, bit for bit. Accumulated gradients are not part of it: ERR_GRADIENTS_PENDING where there are any.
+   */
   async save(directory: string): Promise<void> {
+    checkPath(directory, "directory");
+    this.#checkNonePending("save");
     await this.#exclusive("read", () => writeState(this, directory));
   }
 
-  /** A trainer as {@link Trainer.save} left it. The options must be those that it was made with. */
-  static async resume(directory: string, model: Model, options: Omit<TrainerOptions, "adapters">): Promise<Trainer> {
-    const { trainer, steps } = await readState(
-      directory,
-      model,
-      (adapters) => new Trainer(model, { ...options, adapters }),
-    );
+  /**
+   * A trainer as {@link Trainer.save} left it. The options must be those that it was made with. The parameters of a full training replace those of
+   * `model`, which is the model that it began with, or one of its shapes (else ERR_CHECKPOINT), loaded with dtype "float32". What a package of
+   * another {@link numericsVersion} saved is refused (ERR_NUMERICS_VERSION) unless `allowOtherNumerics` says that other bits will do.
+   */
+  static async resume(directory: string, model: Model, options: ResumeOptions): Promise<Trainer> {
+    checkPath(directory, "directory");
+    checkModel(model, "model");
+    checkObject(options, "options");
+    const { full, allowOtherNumerics = false, ...rest } = options;
+    const { trainer, steps } = await readState(directory, model, allowOtherNumerics, (adapters) => {
+      if (adapters === undefined) return new Trainer(model, { ...rest, full: true });
+      if (full === undefined) return new Trainer(model, { ...rest, adapters });
+      return fail("ERR_CHECKPOINT", `Expected a checkpoint of full training but ${directory} is one of adapters`);
+    });
     trainer.#steps = steps;
     return trainer;
   }
@@ -195,6 +267,33 @@ export class Trainer {
   #checkIdle(): void {
     this.model.checkOpen();
     if (this.#busy) fail("ERR_BUSY", "Expected no step of this trainer to be running: await it first");
+  }
+
+  #checkNonePending(call: string): void {
+    if (this.#pending)
+      fail(
+        "ERR_GRADIENTS_PENDING",
+        `Expected no accumulated gradients at ${call}(): take them with apply() or drop them with gradients.zero() first`,
+      );
+  }
+
+  #roleIndex(role: string): number {
+    const index = this.roles.indexOf(role);
+    if (index < 0) fail("ERR_NO_ROLE", `Expected a role among ${this.roles.join(", ")} but received ${describe(role)}`);
+    return index;
+  }
+
+  /** Where the gradient of a role's loss by an adapter is kept: with the whole loss's, or by role. */
+  #keptAs({ adapterOfRole }: Adapters, adapter: number, role: number): "whole" | number {
+    const { crossRole = "flow", trackLossRoles = false } = this.options;
+    const alone = adapterOfRole.filter((other) => other === adapter).length === 1;
+    if (crossRole !== "flow" && adapterOfRole[role] === adapter && alone && (trackLossRoles || crossRole === "exact"))
+      return "whole";
+    if (trackLossRoles || (crossRole === "exact" && adapterOfRole[role] !== adapter)) return role;
+    return fail(
+      "ERR_NOT_KEPT",
+      `Expected no lossRole without trackLossRoles: crossRole ${JSON.stringify(crossRole)} keeps the sum over the roles alone`,
+    );
   }
 
   /** One piece of work at a time, and meanwhile no other that `writes` to the adapters (or uses them, where this one writes). */
@@ -217,42 +316,29 @@ export class Trainer {
     }
   }
 
-  async #accumulate(
+  #nativeBatch(
     batch: TrainingBatch,
-    { normalizer, temperature = 1, signal }: AccumulateOptions,
-    discard = false,
-  ): Promise<AccumulateResult> {
-    const objective = this.#objective;
-    checkBatch(batch, objective.kind);
+    options: AccumulateOptions,
+    crossRole: CrossRole,
+    trained: ReadonlySet<number> | undefined,
+  ): { input: NativeBatch; normalizer: number } {
+    const adapterOfRole = this.adapters?.adapterOfRole ?? NO_ADAPTERS;
+    return nativeBatch(batch, options, this.#objective, {
+      adapterOfRole,
+      crossRole,
+      trained,
+      dropoutKeys: () => this.#dropoutKeys(batch),
+    });
+  }
+
+  async #accumulate(batch: TrainingBatch, options: AccumulateOptions, discard = false): Promise<AccumulateResult> {
+    const { crossRole = "flow" } = this.options;
+    const { signal } = options;
     checkSignal(signal);
-    const total = batch.inputIds.length;
-    const roles = batch.roles ?? new Int8Array(total).fill(-1);
-    const own = batchNormalizer(batch, objective);
-    const n = normalizer ?? own;
-    if (normalizer !== undefined && !(n === 0 && own === 0)) checkPositive(normalizer, "normalizer");
-    checkPositive(temperature, "temperature");
-    const weights = tokenWeights(batch, roles, objective, Math.max(n, Number.MIN_VALUE), this.#trained);
-    const sums = await abortable(
-      this.native.accumulate({
-        inputIds: batch.inputIds,
-        cuSeqlens: batch.cuSeqlens,
-        roles,
-        adapterOfRole: this.adapters?.adapterOfRole ?? NO_ADAPTERS,
-        weights,
-        advantages: expand(batch.advantages, batch.cuSeqlens, total),
-        oldLogprobs: batch.oldLogprobs === undefined ? new Float32Array(total) : Float32Array.from(batch.oldLogprobs),
-        refLogprobs: batch.refLogprobs === undefined ? null : Float32Array.from(batch.refLogprobs),
-        kind: objective.kind,
-        clipLow: objective.clipLow,
-        clipHigh: objective.clipHigh,
-        beta: objective.klCoefficient,
-        temperature,
-        stop: this.options.crossRole === "stop",
-        discard,
-      }),
-      signal,
-      { counts: true },
-    );
+    const { input, normalizer: n } = this.#nativeBatch(batch, options, crossRole, this.#trained);
+    const sums = await abortable(this.native.accumulate({ ...input, discard }), signal, { counts: true });
+    const tokens = input.weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0);
+    if (tokens > 0) this.#pending = true;
     const { loss, logprobs, perTokenLoss } = sums;
     return {
       loss,
@@ -260,11 +346,24 @@ export class Trainer {
       kl: sums.k3 / (n || 1),
       clipHigh: sums.clipHigh / (n || 1),
       clipLow: sums.clipLow / (n || 1),
-      tokens: weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0),
+      tokens,
       normalizer: n,
       logprobs,
       perTokenLoss,
     };
+  }
+
+  /** A key a sequence: the masks of a step are drawn by seed, step and sequence, whatever else is in the batch. */
+  #dropoutKeys({ keys, cuSeqlens }: TrainingBatch): BigUint64Array | null {
+    if (this.adapters?.list.every(({ dropout }) => dropout === 0) ?? true) return null;
+    const sequences = cuSeqlens.length - 1;
+    if (keys !== undefined) checkStrings(keys, "keys");
+    if (keys !== undefined && keys.length !== sequences)
+      fail("ERR_SHAPE", `Expected keys of length ${sequences} (one a sequence) but received ${keys.length}`);
+    const { seed = 0 } = this.options;
+    return BigUint64Array.from({ length: sequences }, (_, s) =>
+      streamOf(`dropout/${seed}/${this.#steps}/${keys?.[s] ?? s}`),
+    );
   }
 
   async #apply(learningRate: number): Promise<Record<string, number>> {
@@ -273,9 +372,36 @@ export class Trainer {
     const step: NativeStep = { learningRate, beta1: betas[0], beta2: betas[1], epsilon, weightDecay, maxGradNorm };
     const norms = await this.native.apply({ ...step, decayVectors: false }).promise;
     this.native.zero();
+    this.#pending = false;
     this.#steps++;
-    const names = this.adapters?.names ?? ["full"];
+    const names = this.adapters?.groups ?? ["full"];
     return Object.fromEntries(names.map((name, i) => [name, norms[i] ?? 0]));
+  }
+
+  async #leakMatrix(
+    batch: TrainingBatch | readonly Trajectory[],
+    { crossRole = "flow", allowTruncated = false, ...options }: LeakOptions,
+  ): Promise<LeakMatrix> {
+    const { adapters } = this;
+    if (adapters === undefined) fail("ERR_INVALID_ARGUMENT", "Expected a trainer of adapters for leakMatrix()");
+    checkChoice(crossRole, CROSS_ROLES, "crossRole");
+    let batches: [TrainingBatch, AccumulateOptions][];
+    if (Array.isArray(batch)) {
+      const { microBatchTokens = 8192 } = this.options;
+      const packed = packTrajectories(batch as readonly Trajectory[], this.#objective, {
+        microBatchTokens,
+        allowTruncated,
+        roles: this.roles,
+      });
+      const sampled = this.#objective.aggregation === "token-mean" ? packed.sampledTokens : packed.sampledSequences;
+      const own = { normalizer: sampled, temperature: packed.temperature, ...options };
+      batches = packed.batches.map((part) => [part, own]);
+    } else {
+      batches = [[batch as TrainingBatch, options]];
+    }
+    const inputs = batches.map(([part, own]) => this.#nativeBatch(part, own, crossRole, undefined).input);
+    const values = inputs.length > 0 ? await abortable(this.native.leak(inputs), options.signal) : undefined;
+    return leakMatrix(values, this.roles, adapters.names, crossRole);
   }
 
   async #step(
@@ -283,16 +409,16 @@ export class Trainer {
     { signal, allowTruncated = false }: StepOptions,
   ): Promise<StepMetrics> {
     checkSignal(signal);
+    this.#checkNonePending("step");
     const { microBatchTokens = 8192 } = this.options;
     const packed = packTrajectories(trajectories, this.#objective, {
       microBatchTokens,
       allowTruncated,
-      roles: this.adapters?.roles,
+      roles: this.roles,
     });
     const normalizer = this.#objective.aggregation === "token-mean" ? packed.sampledTokens : packed.sampledSequences;
     const learningRate = this.learningRate;
     const sums = { loss: 0, kl: 0, clipHigh: 0, clipLow: 0, maxRatioDeviation: 0 };
-    this.native.zero();
     try {
       for (const batch of packed.batches) {
         const part = await this.#accumulate(
@@ -309,6 +435,7 @@ export class Trainer {
       }
     } catch (error) {
       this.native.zero();
+      this.#pending = false;
       throw error;
     }
     const gradNorms = await this.#apply(learningRate);
@@ -326,12 +453,11 @@ export class Trainer {
   }
 }
 
-function expand(advantages: ArrayLike<number> | undefined, cuSeqlens: Int32Array, total: number): Float64Array {
-  const out = new Float64Array(total);
-  if (advantages === undefined) return out;
-  if (advantages.length === total && total !== cuSeqlens.length - 1) return Float64Array.from(advantages);
-  for (let s = 0; s + 1 < cuSeqlens.length; s++) out.fill(advantages[s] as number, cuSeqlens[s], cuSeqlens[s + 1]);
-  return out;
+function checkRoles(roles: readonly string[]): readonly string[] {
+  checkStrings(roles, "roles");
+  if (new Set(roles).size !== roles.length || roles.length > 127)
+    fail("ERR_INVALID_ARGUMENT", "Expected up to 127 distinct roles");
+  return roles;
 }
 
 function ratioDeviation(batch: TrajectoryBatch, { logprobs }: AccumulateResult): number {

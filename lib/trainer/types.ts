@@ -1,6 +1,8 @@
 import type { Adapters } from "../adapters/adapters.js";
 import type { Model } from "../model/model.js";
 
+export type CrossRole = "flow" | "stop" | "exact";
+
 export type Aggregation = "token-mean" | "seq-mean-token-mean" | "seq-mean-token-sum-norm";
 
 export interface Objective {
@@ -28,7 +30,7 @@ export interface Optimizer {
   epsilon?: number;
   /** Decoupled. In full training norms and biases are left out. @default 0 */
   weightDecay?: number;
-  /** Bound of the gradient's norm, per adapter (in full training: of everything); 0: no clipping. @default 1 */
+  /** Bound of the gradient's norm, per adapter and of the rows of trained tokens (in full training: of everything); 0: no clipping. @default 1 */
   maxGradNorm?: number;
   /** Steps over which the rate rises linearly to learningRate. @default 0 */
   warmupSteps?: number;
@@ -43,16 +45,47 @@ export interface TrainerOptions {
   adapters?: Adapters;
   /** Train every parameter of the model instead (load it with dtype "float32"). */
   full?: true;
-  /** Reference of the KL in full training. */
+  /**
+   * Reference of the KL: another model of the same vocabulary (else ERR_REFERENCE). Default: the model with its adapters off; full training
+   * has none.
+   */
   reference?: Model;
   objective?: Objective;
   optimizer: Optimizer;
-  /** How gradients pass between roles (method.md, section 2): "flow" (plain autograd) or "stop". @default "flow" */
-  crossRole?: "flow" | "stop";
+  /**
+   * What the loss of a role's tokens gives the adapters of other roles. With loss_v the loss of the tokens of role v (divided by the same N):
+   *
+   * - "flow": plain autograd. Adapter u gets the sum over v of d loss_v / d adapter_u: attention carries v's loss back to keys and values
+   *   that u made.
+   * - "stop": no gradient passes through the key or value of a position whose role differs from the query's. One backward pass that costs
+   *   no more than flow's; loss_v reaches adapter v alone.
+   * - "exact": adapter u gets d loss_u / d adapter_u along every path, and nothing else. One backward pass for each adapter that runs tokens of the
+   *   loss, all after one forward pass and in the same memory.
+   *
+   * An adapter that several roles share gets the sum of theirs; the loss of a role without an adapter reaches others under "flow" alone.
+   * @default "flow"
+   */
+  crossRole?: CrossRole;
   /** Roles whose tokens are trained; others still count in N. @default "all" */
   lossRoles?: string[] | "all";
+  /** Names of the roles, by index, in full training: `lossRoles` needs them. Adapters bring their own. */
+  roles?: readonly string[];
+  /**
+   * Keep the gradient of each role's loss by each adapter as well, for `gradients.get(adapter, module, { lossRole })`. Costs a buffer for each
+   * role and adapter and, under "flow", one more backward pass for each role. Updates are made of the whole loss's gradient, so not a bit of
+   * them changes; the parts add up to it to rounding. @default false
+   */
+  trackLossRoles?: boolean;
+  /** Of the masks of adapters with dropout. @default 0 */
+  seed?: number;
   /** Tokens of one micro-batch of step(). @default 8192 */
   microBatchTokens?: number;
+}
+
+/** Options of Trainer.resume: those that the trainer was made with. */
+export interface ResumeOptions extends Omit<TrainerOptions, "adapters"> {
+  /** Go on from a save of another numericsVersion: training is as right as before, but its bits are not those of one version. @default false */
+  allowOtherNumerics?: boolean;
 }
 
 /** A packed batch with what its loss needs. Per-token arrays are by target, `roles` by input position. */
@@ -71,6 +104,11 @@ export interface TrainingBatch {
   advantages?: Float32Array | Float64Array;
   /** [total] log-probabilities under the policy that sampled; needed for "policy". Ignored where masked. */
   oldLogprobs?: Float32Array | Float64Array;
+  /**
+   * [B] names of the sequences, which the masks of dropout are drawn by. step() takes the trajectories' ids. Default: their places in the
+   * batch, so there the order of the batch matters.
+   */
+  keys?: readonly string[];
   /** [total] under the reference; computed where it is absent and klCoefficient > 0. Ignored where masked. */
   refLogprobs?: Float32Array | Float64Array;
 }
@@ -101,6 +139,24 @@ export interface AccumulateResult {
   perTokenLoss: Float32Array;
 }
 
+export interface LeakOptions extends AccumulateOptions {
+  /** How gradients pass between roles here, whatever the trainer's own choice. @default "flow" */
+  crossRole?: CrossRole;
+  /** As in step(). @default false */
+  allowTruncated?: boolean;
+}
+
+/** What each role's loss gives each adapter; records are by role, then by adapter. */
+export interface LeakMatrix {
+  crossRole: CrossRole;
+  /** |d loss_v / d adapter_a|. Under "exact" only a role's own adapter is asked for: 0 elsewhere. */
+  norms: Record<string, Record<string, number>>;
+  /** Cosine of d loss_v / d adapter_a to adapter a's own: the gradient of the loss of the roles that it runs. null where one of them is 0. */
+  cosines: Record<string, Record<string, number | null>>;
+  /** Tokens of the loss, by role. */
+  tokens: Record<string, number>;
+}
+
 export interface StepMetrics {
   step: number;
   loss: number;
@@ -110,7 +166,7 @@ export interface StepMetrics {
   /** Largest distance of a trained token's probability ratio from 1 (0 on policy, exactly). */
   maxRatioDeviation: number;
   learningRate: number;
-  /** By adapter, or { full }. Before clipping. */
+  /** By adapter, of the rows of trained tokens as `tokens`, or { full }. Before clipping. */
   gradNorms: Record<string, number>;
   /** Mean reward, and the share of groups whose rewards differ (others teach nothing). */
   reward: number;

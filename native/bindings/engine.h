@@ -16,7 +16,10 @@ namespace rolegrad::bindings {
 
 /// The pairs that live on a model; empty once it is closed.
 struct SharedAdapters : Dependent {
-  void release() override { store->adapters.clear(); }
+  void release() override {
+    store->adapters.clear();
+    store->tokens.reset();
+  }
   std::shared_ptr<LoadedModel> model;
   std::shared_ptr<AdapterStore> store = std::make_shared<AdapterStore>();
   /// Jobs of trainers that have not ended: all of them, and those that replace pairs.
@@ -57,6 +60,10 @@ class AdaptersObject : public Napi::ObjectWrap<AdaptersObject> {
   Napi::Value get(const Napi::CallbackInfo& info);
   void set(const Napi::CallbackInfo& info);
   Napi::Value norm(const Napi::CallbackInfo& info);
+  Napi::Value tokens(const Napi::CallbackInfo& info);
+  void set_tokens(const Napi::CallbackInfo& info);
+  Napi::Value router(const Napi::CallbackInfo& info);
+  void set_router(const Napi::CallbackInfo& info);
   void idle() const;
   std::shared_ptr<SharedAdapters> adapters_;
 };
@@ -70,9 +77,13 @@ class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
  private:
   struct State;
   Napi::Value accumulate(const Napi::CallbackInfo& info);
+  Napi::Value leak(const Napi::CallbackInfo& info);
+  Napi::Value set_parameters(const Napi::CallbackInfo& info);
   Napi::Value apply(const Napi::CallbackInfo& info);
   void zero(const Napi::CallbackInfo& info);
   Napi::Value gradient(const Napi::CallbackInfo& info);
+  Napi::Value token_gradient(const Napi::CallbackInfo& info);
+  Napi::Value router_gradient(const Napi::CallbackInfo& info);
   Napi::Value parameters(const Napi::CallbackInfo& info);
   Napi::Value parameter(const Napi::CallbackInfo& info);
   Napi::Value state(const Napi::CallbackInfo& info);
@@ -98,8 +109,9 @@ class GeneratorObject : public Napi::ObjectWrap<GeneratorObject> {
   void interrupt(const Napi::CallbackInfo& info);
   Napi::Value take(const Napi::CallbackInfo& info);
   Napi::Value runnable(const Napi::CallbackInfo& info);
+  Napi::Value stats(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
-  void idle(const char* what) const;
+  Generator& idle(const char* what) const;
   std::shared_ptr<State> state_;
 };
 
@@ -109,6 +121,9 @@ struct ModuleAddress {
   int group, module;
 };
 ModuleAddress module_address(const Model& model, const std::string& name);
+
+/// (layer, block) of a router of soft routing: block 0 attention, 1 mlp. ERR_NO_MODULE where the adapters have none.
+std::pair<int64_t, int> router_address(const AdapterStore& store, const Model& model, const Napi::CallbackInfo& info);
 
 /// { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm } of one optimizer step.
 AdamWStep adamw_argument(const Napi::Object& o);

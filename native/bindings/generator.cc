@@ -96,7 +96,8 @@ RouterConfig router_config(const Napi::Value& value) {
   return config;
 }
 
-/// new NativeGenerator(model, adapters | null, { maxSequences, maxLength, tokenBytes, router, adapterOfRole })
+/// new NativeGenerator(model, adapters | null, { maxSequences, maxLength, cacheTokens?, chunk?, tokenBytes, router,
+/// adapterOfRole })
 GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<GeneratorObject>(info) {
   guard(info.Env(), [&] {
     state_ = std::make_shared<State>();
@@ -106,6 +107,9 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
     Generator::Options options;
     options.max_sequences = integer_argument(o.Get("maxSequences"), "maxSequences", 1, 1 << 20);
     options.max_length = integer_argument(o.Get("maxLength"), "maxLength", 2, 1 << 24);
+    if (auto tokens = o.Get("cacheTokens"); !tokens.IsUndefined())
+      options.cache_tokens = integer_argument(tokens, "cacheTokens", 1, int64_t(1) << 40);
+    if (auto chunk = o.Get("chunk"); !chunk.IsUndefined()) options.chunk = integer_argument(chunk, "chunk", 1, 1 << 24);
     options.token_bytes = byte_arrays(o.Get("tokenBytes"), "tokenBytes");
     options.router = router_config(o.Get("router"));
     options.adapter_of_role = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
@@ -116,25 +120,28 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
     bool known = options.router.base < roles;
     for (const auto& span : options.router.spans) known = known && span.role < roles;
     if (!known) throw Error("ERR_ROLE_RANGE", "Expected a route for every role of the router");
-    state_->generator = std::make_unique<Generator>(*state_->model->model, std::move(adapters), std::move(options));
+    state_->generator = std::make_unique<Generator>(*state_->model->model, std::move(adapters), std::move(options),
+                                                    &state_->model->decode_memory);
     state_->model->add(state_);
   });
 }
 
-void GeneratorObject::idle(const char* what) const {
+/// The generator, while no step runs.
+Generator& GeneratorObject::idle(const char* what) const {
   state_->model->check_open();
   std::lock_guard lock(state_->mutex);
   if (state_->running) throw Error("ERR_BUSY", std::string("Expected no decoding to be running while ") + what);
   if (state_->closed) throw Error("ERR_CLOSED", "Expected an open generator but it was closed");
   if (state_->broken)
     throw Error("ERR_GENERATOR_BROKEN", "Expected a generator whose last run ended well: make another one");
+  return *state_->generator;
 }
 
 /// add(ids, { temperature, topP, topK, seed: BigInt, stream: BigInt, maxNewTokens, stopIds: Int32Array }) -> number
 Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    idle("a sequence is added");
+    Generator& generator = idle("a sequence is added");
     Generator::Request request;
     request.ids = copy_argument<int32_t>(info[0], "inputIds");
     auto o = object_argument(info[1], "request");
@@ -144,15 +151,15 @@ Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
     request.key = {word_argument(o.Get("seed"), "seed"), word_argument(o.Get("stream"), "stream")};
     request.max_new_tokens = integer_argument(o.Get("maxNewTokens"), "maxNewTokens", 1);
     request.stop_ids = copy_argument<int32_t>(o.Get("stopIds"), "stopIds");
-    return Napi::Number::New(env, double(state_->generator->add(std::move(request))));
+    return Napi::Number::New(env, double(generator.add(std::move(request))));
   });
 }
 
 void GeneratorObject::append(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    idle("tokens are appended");
-    state_->generator->append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50),
-                              typed_array_argument<int32_t>(info[1], "ids"));
+    idle("tokens are appended")
+        .append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50),
+                typed_array_argument<int32_t>(info[1], "ids"));
   });
 }
 
@@ -202,8 +209,7 @@ void GeneratorObject::interrupt(const Napi::CallbackInfo&) { state_->interrupt.s
 Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    idle("a sequence is taken");
-    auto result = state_->generator->take(integer_argument(info[0], "sequence", 0, int64_t(1) << 50));
+    auto result = idle("a sequence is taken").take(integer_argument(info[0], "sequence", 0, int64_t(1) << 50));
     auto out = Napi::Object::New(env);
     out.Set("ids", to_typed_array<int32_t>(env, result.ids));
     out.Set("roles", to_typed_array<int8_t>(env, result.roles));
@@ -214,9 +220,27 @@ Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value GeneratorObject::runnable(const Napi::CallbackInfo& info) {
-  return guard(info.Env(), [&]() -> Napi::Value {
-    idle("it is asked");
-    return Napi::Number::New(info.Env(), double(state_->generator->runnable()));
+  return guard(info.Env(),
+               [&]() -> Napi::Value { return Napi::Number::New(info.Env(), double(idle("it is asked").runnable())); });
+}
+
+/// stats() -> { steps, sampledTokens, computedTokens, sharedTokens, recomputedTokens, preemptions, peakCacheTokens,
+/// cacheTokens }
+Napi::Value GeneratorObject::stats(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    const Generator& generator = idle("it is asked");
+    const Generator::Stats stats = generator.stats();
+    auto out = Napi::Object::New(env);
+    out.Set("steps", double(stats.steps));
+    out.Set("sampledTokens", double(stats.sampled));
+    out.Set("computedTokens", double(stats.computed));
+    out.Set("sharedTokens", double(stats.shared));
+    out.Set("recomputedTokens", double(stats.recomputed));
+    out.Set("preemptions", double(stats.preemptions));
+    out.Set("peakCacheTokens", double(stats.peak_pages * KvPages::kPage));
+    out.Set("cacheTokens", double(generator.cache_tokens()));
+    return out;
   });
 }
 
@@ -229,7 +253,7 @@ Napi::Function GeneratorObject::define(Napi::Env env) {
       {InstanceMethod("add", &GeneratorObject::add), InstanceMethod("append", &GeneratorObject::append),
        InstanceMethod("run", &GeneratorObject::run), InstanceMethod("interrupt", &GeneratorObject::interrupt),
        InstanceMethod("take", &GeneratorObject::take), InstanceMethod("runnable", &GeneratorObject::runnable),
-       InstanceMethod("close", &GeneratorObject::close)});
+       InstanceMethod("stats", &GeneratorObject::stats), InstanceMethod("close", &GeneratorObject::close)});
 }
 
 void register_generator(Napi::Env env, Napi::Object exports) {

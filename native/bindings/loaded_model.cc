@@ -34,6 +34,8 @@ void LoadedModel::close() {
 void LoadedModel::release() {
   for (const auto& dependent : std::exchange(dependents_, {}))
     if (auto alive = dependent.lock()) alive->release();
+  decode_memory.clear();
+  masters.reset();
   arena.reset();
   model.reset();
   tensors.clear();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/mapped_file.h"
+#include "model/generator.h"
 #include "model/model.h"
 #include "ops/arena.h"
 
@@ -29,7 +30,9 @@ class LoadedModel {
   std::vector<std::unique_ptr<unsigned char[]>> copies;  // of tensors that are not aligned within their file
   std::map<std::string, StoredTensor> tensors;
   std::unique_ptr<Model> model;
+  std::shared_ptr<Memory> masters;  // of full training; null until there is one
   std::unique_ptr<Arena> arena;
+  IdleDecodeMemory decode_memory;
 
   ~LoadedModel() { release(); }
   /// ERR_MODEL_CLOSED after close().

@@ -7,6 +7,7 @@
 #include "bindings/routed_linear.h"
 #include "core/executor.h"
 #include "ops/cpu/cpu_backend.h"
+#include "ops/host_memory.h"
 
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -98,11 +99,20 @@ void trim_memory(const Napi::CallbackInfo&) {
 #endif
 }
 
+/// memoryUse() -> { allocations, bytes }: blocks of backend memory asked for since the process began, bytes held now.
+Napi::Value memory_use(const Napi::CallbackInfo& info) {
+  auto o = Napi::Object::New(info.Env());
+  o.Set("allocations", double(host_memory_use().allocations.load()));
+  o.Set("bytes", double(host_memory_use().bytes.load()));
+  return o;
+}
+
 }  // namespace
 
 void register_measure(Napi::Env env, Napi::Object exports) {
   exports.Set("measureFma", Napi::Function::New(env, measure_fma, "measureFma"));
   exports.Set("measureRead", Napi::Function::New(env, measure_read, "measureRead"));
+  exports.Set("memoryUse", Napi::Function::New(env, memory_use, "memoryUse"));
   exports.Set("trimMemory", Napi::Function::New(env, trim_memory, "trimMemory"));
 }
 

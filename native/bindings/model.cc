@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "bindings/engine.h"
+#include "model/added_rows.h"
 
 namespace rolegrad::bindings {
 namespace {
@@ -28,6 +29,16 @@ ModelConfig config_argument(const Napi::Object& o) {
   c.rope_theta = number_argument(o.Get("ropeTheta"), "ropeTheta");
   c.tied = boolean_argument(o.Get("tied"), "tied");
   c.attention_bias = boolean_argument(o.Get("attentionBias"), "attentionBias");
+  c.output_bias = boolean_argument(o.Get("outputBias"), "outputBias");
+  c.mlp_bias = boolean_argument(o.Get("mlpBias"), "mlpBias");
+  c.qk_norm = boolean_argument(o.Get("queryKeyNorm"), "queryKeyNorm");
+  if (Napi::Value scaling = o.Get("ropeScaling"); !scaling.IsNull()) {
+    auto s = object_argument(scaling, "ropeScaling");
+    c.rope_scaling = {number_argument(s.Get("factor"), "factor"),
+                      number_argument(s.Get("lowFrequencyFactor"), "lowFrequencyFactor"),
+                      number_argument(s.Get("highFrequencyFactor"), "highFrequencyFactor"),
+                      number_argument(s.Get("originalMaxPositions"), "originalMaxPositions")};
+  }
   if (c.heads % c.kv_heads != 0 || c.head_dim % 2 != 0)
     throw Error("ERR_MODEL_CONFIG", "Expected heads to be a multiple of kvHeads and an even headDim");
   return c;
@@ -40,8 +51,9 @@ struct TensorEntry {
   double begin, end;
 };
 
-/// loadModel(config, files, tensors, device, f32): tensors [{ name, file, dtype, shape, begin, end }], offsets within
-/// the file.
+/// loadModel(config, files, tensors, device, f32, added): tensors [{ name, file, dtype, shape, begin, end }], offsets
+/// within the file; added null, or { fresh: Int32Array, known }: the vocabulary is larger than the checkpoint's, the
+/// rows `fresh` are the mean of the first `known`.
 Napi::Value load_model(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -68,6 +80,14 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
     }
     std::string device = string_argument(info[3], "device");
     bool f32 = boolean_argument(info[4], "f32");
+    bool adds = !info[5].IsNull() && !info[5].IsUndefined();
+    std::vector<int32_t> fresh;
+    int64_t known = 0;
+    if (adds) {
+      auto o = object_argument(info[5], "added");
+      fresh = copy_argument<int32_t>(o.Get("fresh"), "fresh");
+      known = integer_argument(o.Get("known"), "known", 1, int64_t(1) << 31);
+    }
     auto loaded = std::make_shared<LoadedModel>();
     return run_async(
         env,
@@ -85,14 +105,20 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
               throw Error("ERR_SAFETENSORS", "Expected the tensor " + e.name + " to lie within " + files[e.file] +
                                                  " and to match its shape: is the file complete?");
             const unsigned char* data = file.data() + begin;
+            const MappedFile* mapped = &file;
             if (begin % (bf16_type ? 2 : 4) != 0) {  // the format allows it; files of its first years have it
               loaded->copies.push_back(std::make_unique<unsigned char[]>(end - begin));
               std::memcpy(loaded->copies.back().get(), data, end - begin);
               data = loaded->copies.back().get();
+              mapped = nullptr;
             }
-            loaded->tensors[e.name] = {data, bf16_type ? DType::bf16 : DType::f32, e.shape};
+            loaded->tensors[e.name] = {data, bf16_type ? DType::bf16 : DType::f32, e.shape, mapped};
           }
+          size_t aligned = loaded->copies.size();
+          if (adds) add_rows(loaded->tensors, loaded->copies, config, fresh, known);
           loaded->model = std::make_unique<Model>(make_backend(device), config, loaded->tensors, f32);
+          // Full training reads the checkpoint again; it needs f32.
+          if (loaded->model->embedding().dtype() != DType::f32) loaded->copies.resize(aligned);
           for (const auto& file : loaded->files) file->release();  // packed: the panels are the only copy
           loaded->arena = std::make_unique<Arena>(loaded->model->backend());
         },

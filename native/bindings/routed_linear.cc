@@ -29,9 +29,7 @@ RoutedLinear::RoutedLinear(const LinearArguments& in)
   for (size_t v = 0; v < in.a.size(); v++) {
     LoraGroup g;
     int64_t r = int64_t(in.a[v].size()) / in.k;
-    g.rank = int(r);
-    g.scale = in.scale[v];
-    g.present = {true};
+    g.add(int(r), in.scale[v]);
     g.a = put(in.a[v], r, in.k);
     g.bt = {put(in.bt[v], r, in.n)};
     g.at = arena->tensor(in.k, r);
@@ -67,7 +65,7 @@ Tensor RoutedLinear::put(std::span<const float> values, int64_t rows, int64_t co
 
 int64_t RoutedLinear::widest() const {
   int64_t r = 1;
-  for (const auto& g : groups) r = std::max<int64_t>(r, g.rank);
+  for (const auto& g : groups) r = std::max<int64_t>(r, g.columns());
   return r;
 }
 

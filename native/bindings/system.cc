@@ -11,6 +11,7 @@
 #include "core/cpu.h"
 #include "core/executor.h"
 #include "core/fault.h"
+#include "core/numerics.h"
 
 namespace rolegrad::bindings {
 namespace {
@@ -60,6 +61,7 @@ Napi::Value cpu_info(const Napi::CallbackInfo& info) {
     result.Set("instructionSets", found);
     result.Set("kernels", chosen_kernels());
     result.Set("threads", available_parallelism());
+    result.Set("numericsVersion", kNumericsVersion);
     return result;
   });
 }

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "bindings/engine.h"
+#include "bindings/trainer_arguments.h"
 
 namespace rolegrad::bindings {
 
@@ -36,13 +36,6 @@ struct Lease {
   bool writer;
 };
 
-template <class T>
-void check_length(const std::vector<T>& x, size_t n, const char* name) {
-  if (x.size() != n)
-    throw Error("ERR_SHAPE", std::string("Expected ") + name + " of length " + std::to_string(n) + " but received " +
-                                 std::to_string(x.size()));
-}
-
 std::vector<float> dense(Backend& b, const Tensor& t) {
   std::vector<float> values(size_t(t.rows * t.cols));
   b.read(values.data(), t);
@@ -53,36 +46,32 @@ std::vector<float> to_float(std::span<const double> x) { return {x.begin(), x.en
 
 }  // namespace
 
-AdamWStep adamw_argument(const Napi::Object& o) {
-  AdamWStep s;
-  s.learning_rate = number_argument(o.Get("learningRate"), "learningRate");
-  s.beta1 = number_argument(o.Get("beta1"), "beta1");
-  s.beta2 = number_argument(o.Get("beta2"), "beta2");
-  s.epsilon = number_argument(o.Get("epsilon"), "epsilon");
-  s.weight_decay = number_argument(o.Get("weightDecay"), "weightDecay");
-  s.max_norm = number_argument(o.Get("maxGradNorm"), "maxGradNorm");
-  return s;
-}
-
-/// new NativeTrainer(model, adapters | null, reference | null): without adapters, full training.
+/// new NativeTrainer(model, adapters | null, reference | null, trackLossRoles): without adapters, full training.
 TrainerObject::TrainerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrainerObject>(info) {
   guard(info.Env(), [&] {
     state_ = std::make_shared<State>();
     state_->model = ModelObject::of(info[0]);
     Model& model = *state_->model->model;
+    if (!info[2].IsNull() && !info[2].IsUndefined()) state_->reference = ModelObject::of(info[2]);
+    const Model* reference = state_->reference ? state_->reference->model.get() : nullptr;
+    if (state_->reference == state_->model)
+      throw Error("ERR_REFERENCE", "Expected another model than the one that is trained as its reference");
+    if (reference && reference->config().vocab_size != model.config().vocab_size)
+      throw Error("ERR_REFERENCE", "Expected a reference with the vocabulary of the trained model (" +
+                                       std::to_string(model.config().vocab_size) + " tokens) but it has " +
+                                       std::to_string(reference->config().vocab_size));
     if (!info[1].IsNull() && !info[1].IsUndefined()) {
       state_->adapters = AdaptersObject::of(info[1]);
       if (state_->adapters->model != state_->model)
         throw Error("ERR_INVALID_ARGUMENT", "Expected adapters of this model but received another model's");
-      state_->trainer = std::make_unique<Trainer>(model, state_->adapters->store);
+      state_->trainer = std::make_unique<Trainer>(model, state_->adapters->store, reference,
+                                                  boolean_argument(info[3], "trackLossRoles"));
     } else {
-      if (!info[2].IsNull() && !info[2].IsUndefined()) state_->reference = ModelObject::of(info[2]);
       if (model.embedding().dtype() != DType::f32)
         throw Error("ERR_DTYPE",
                     "Expected a model loaded with dtype \"float32\" for full training but received bfloat16 weights");
-      state_->trainer =
-          std::make_unique<Trainer>(model, std::make_unique<FullParameters>(model, state_->model->tensors),
-                                    state_->reference ? state_->reference->model.get() : nullptr);
+      state_->trainer = std::make_unique<Trainer>(
+          model, std::make_unique<FullParameters>(model, state_->model->tensors, state_->model->masters), reference);
     }
     state_->model->add(state_);
   });
@@ -96,51 +85,26 @@ void TrainerObject::idle() const {
     throw Error("ERR_BUSY", "Expected no step of this trainer to be running: await it first");
 }
 
-/// accumulate({ inputIds, cuSeqlens, roles, adapterOfRole, weights, advantages, oldLogprobs, refLogprobs, kind,
-/// clipLow, clipHigh, beta, temperature, stop })
+/// accumulate(batch) -> { loss, k3, clipHigh, clipLow, logprobs, perTokenLoss }
 Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
     open();
-    auto o = object_argument(info[0], "batch");
     struct Job {
-      std::vector<int32_t> ids, cu, table;
-      std::vector<int8_t> roles;
-      std::vector<double> weight, advantage;
-      std::vector<float> old, reference;
+      BatchArguments batch;
       LossOptions options;
       LossResult result;
     };
-    auto job = std::make_shared<Job>();
-    job->ids = copy_argument<int32_t>(o.Get("inputIds"), "inputIds");
-    job->cu = copy_argument<int32_t>(o.Get("cuSeqlens"), "cuSeqlens");
-    job->roles = copy_argument<int8_t>(o.Get("roles"), "roles");
-    job->table = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
-    job->weight = copy_argument<double>(o.Get("weights"), "weights");
-    job->advantage = copy_argument<double>(o.Get("advantages"), "advantages");
-    job->old = copy_argument<float>(o.Get("oldLogprobs"), "oldLogprobs");
-    job->reference = optional_copy<float>(o.Get("refLogprobs"), "refLogprobs");
-    check_batch(*state_->model->model, job->ids, job->cu, job->roles, job->table.size());
-    size_t n = job->ids.size();
-    check_length(job->roles, n, "roles");
-    check_length(job->weight, n, "weights");
-    check_length(job->advantage, n, "advantages");
-    check_length(job->old, n, "oldLogprobs");
-    if (!job->reference.empty()) check_length(job->reference, n, "refLogprobs");
-    job->options.kind = string_argument(o.Get("kind"), "kind") == "sft" ? ObjectiveKind::sft : ObjectiveKind::policy;
-    job->options.clip_low = number_argument(o.Get("clipLow"), "clipLow");
-    job->options.clip_high = number_argument(o.Get("clipHigh"), "clipHigh");
-    job->options.beta = number_argument(o.Get("beta"), "beta");
-    job->options.temperature = float(number_argument(o.Get("temperature"), "temperature"));
-    job->options.stop_cross_role = boolean_argument(o.Get("stop"), "stop");
+    auto o = object_argument(info[0], "batch");
+    auto job = std::make_shared<Job>(Job{batch_argument(*state_->model->model, o), loss_argument(o), {}});
     job->options.discard = boolean_argument(o.Get("discard"), "discard");
-    auto held = std::make_shared<Lease<State>>(state_, false);
+    const size_t rows = o.Get("inputIds").As<Napi::TypedArray>().ElementLength();
+    auto lease = std::make_shared<Lease<State>>(state_, false);
     return run_async(
         env,
-        [job, held](const std::atomic<bool>&) {
-          LossBatch batch{job->ids,    job->cu,        job->roles, job->table,
-                          job->weight, job->advantage, job->old,   job->reference};
-          job->result = held->state->trainer->accumulate(batch, job->options);
+        [job, lease](const std::atomic<bool>&) mutable {
+          auto held = std::move(lease);
+          job->result = held->state->trainer->accumulate(job->batch.view(), job->options);
         },
         [job](Napi::Env env) -> Napi::Value {
           auto out = Napi::Object::New(env);
@@ -153,12 +117,53 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
           out.Set("perTokenLoss", to_typed_array<float>(env, r.per_token));
           return out;
         },
-        "the gradient of a batch of " + std::to_string(n) + " tokens");
+        "the gradient of a batch of " + std::to_string(rows) + " tokens");
+  });
+}
+
+/// leak(batches) -> { norm, ownDot [roles, adapters], own [adapters], tokens [roles] }: the batches together are one.
+Napi::Value TrainerObject::leak(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    open();
+    struct Job {
+      std::vector<BatchArguments> batches;
+      LossOptions options;
+      LeakResult result;
+    };
+    auto job = std::make_shared<Job>();
+    auto list = info[0].As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); i++) {
+      auto o = object_argument(list.Get(i), "batches");
+      job->batches.push_back(batch_argument(*state_->model->model, o));
+      job->options = loss_argument(o);
+    }
+    if (job->batches.empty() || state_->trainer->full())
+      throw Error("ERR_INVALID_ARGUMENT", "Expected a batch for a trainer of adapters");
+    auto lease = std::make_shared<Lease<State>>(state_, false);
+    return run_async(
+        env,
+        [job, lease](const std::atomic<bool>&) mutable {
+          auto held = std::move(lease);
+          std::vector<LossBatch> views;
+          for (const auto& batch : job->batches) views.push_back(batch.view());
+          job->result = held->state->trainer->leak(views, job->options);
+        },
+        [job](Napi::Env env) -> Napi::Value {
+          auto out = Napi::Object::New(env);
+          const auto& r = job->result;
+          std::vector<int32_t> tokens(r.tokens.begin(), r.tokens.end());
+          out.Set("norm", to_typed_array<double>(env, r.norm));
+          out.Set("ownDot", to_typed_array<double>(env, r.own_dot));
+          out.Set("own", to_typed_array<double>(env, r.own));
+          out.Set("tokens", to_typed_array<int32_t>(env, tokens));
+          return out;
+        });
   });
 }
 
 /// apply({ learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, decayVectors }) -> gradient norms, one per
-/// adapter (or one)
+/// adapter, then that of token rows where there are any (or one)
 Napi::Value TrainerObject::apply(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -180,7 +185,8 @@ void TrainerObject::zero(const Napi::CallbackInfo& info) {
   });
 }
 
-/// gradient(adapter, module) -> { a, b }; gradient(-1, parameter) -> { value } in full training.
+/// gradient(adapter, module, lossRole) -> { a, b } (lossRole -1: of the whole loss; else what was kept of a role's);
+/// gradient(-1, parameter) -> { value } in full training.
 Napi::Value TrainerObject::gradient(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -196,17 +202,51 @@ Napi::Value TrainerObject::gradient(const Napi::CallbackInfo& info) {
     }
     auto index = int(integer_argument(info[0], "adapter", 0, int64_t(trainer.store()->adapters.size()) - 1));
     ModuleAddress at = module_address(*state_->model->model, name);
-    const auto& gradient = trainer.slot(index).gradient;
-    GradTensor ga = gradient.a(at.layer, at.group, at.module, trainer.store()->adapters[size_t(index)]->spec().rank);
+    if (trainer.store()->adapters[size_t(index)]->a(at.layer, at.group, at.module).rows == 0)
+      throw Error("ERR_NO_MODULE", "Expected a module among the targets of adapter " +
+                                       trainer.store()->names[size_t(index)] + " but received " + name);
+    int role = int(integer_argument(info[2], "lossRole", -1, 127));
+    const AdapterGradient* kept = role < 0 ? nullptr : trainer.kept(role, index);
+    const AdapterGradient& gradient = kept ? *kept : trainer.slot(index).gradient;
+    GradTensor ga = gradient.a(at.layer, at.group, at.module);
     GradTensor gb = gradient.bt(at.layer, at.group, at.module);
     std::vector<double> a(size_t(ga.rows * ga.cols)), bt(size_t(gb.rows * gb.cols)), b(bt.size());
-    backend.read(a.data(), ga);
-    backend.read(bt.data(), gb);
+    if (role < 0 || kept) {  // of a role that no batch had a token of, nothing is kept: zero
+      backend.read(a.data(), ga);
+      backend.read(bt.data(), gb);
+    }
     for (int64_t j = 0; j < gb.rows; j++)
       for (int64_t n = 0; n < gb.cols; n++) b[size_t(n * gb.rows + j)] = bt[size_t(j * gb.cols + n)];
     out.Set("a", to_typed_array<float>(env, to_float(a)));
     out.Set("b", to_typed_array<float>(env, to_float(b)));
     return out;
+  });
+}
+
+/// tokenGradient() -> of the rows of trained tokens, shaped as NativeAdapters.tokens(); null: none
+Napi::Value TrainerObject::token_gradient(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    idle();
+    TokenTraining* tokens = state_->trainer->tokens();
+    if (!tokens) return info.Env().Null();
+    GradTensor gradient = tokens->gradient();
+    std::vector<double> values(size_t(gradient.rows * gradient.cols));
+    state_->model->model->backend().read(values.data(), gradient);
+    return to_typed_array<float>(info.Env(), to_float(values));
+  });
+}
+
+/// routerGradient(layer, block) -> [experts, H]
+Napi::Value TrainerObject::router_gradient(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    idle();
+    if (!state_->adapters) throw Error("ERR_NO_MODULE", "Expected adapters of soft routing but received full training");
+    const Model& model = *state_->model->model;
+    auto [layer, block] = router_address(*state_->adapters->store, model, info);
+    GradTensor gradient = state_->trainer->slot(0).gradient.router(layer, block);
+    std::vector<double> values(size_t(gradient.rows * gradient.cols));
+    model.backend().read(values.data(), gradient);
+    return to_typed_array<float>(info.Env(), to_float(values));
   });
 }
 
@@ -251,8 +291,34 @@ Napi::Value TrainerObject::parameter(const Napi::CallbackInfo& info) {
   });
 }
 
-/// state() -> { steps: number[], first: Float32Array[], second: Float32Array[] }: one entry per adapter, or per
-/// parameter in full training.
+/// setParameters({ name: Float32Array }): values of full training, all of them; the model runs on them from then on.
+Napi::Value TrainerObject::set_parameters(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    if (!state_->trainer->full())
+      throw Error("ERR_NO_PARAMETER", "Expected full training: the backbone is frozen here");
+    auto o = object_argument(info[0], "parameters");
+    auto values = std::make_shared<std::vector<std::vector<float>>>();
+    for (const auto& e : state_->trainer->full()->entries()) {
+      values->push_back(copy_argument<float>(o.Get(e.name), e.name));
+      check_length(values->back(), size_t(e.rows * e.cols), e.name.c_str());
+    }
+    auto lease = std::make_shared<Lease<State>>(state_, true);
+    return run_async(
+        env,
+        [values, lease](const std::atomic<bool>&) mutable {
+          auto held = std::move(lease);
+          auto& full = *held->state->trainer->full();
+          for (size_t i = 0; i < values->size(); i++)
+            held->state->model->model->backend().write(full.value(full.entries()[i]), (*values)[i].data());
+          full.publish();
+        },
+        [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
+  });
+}
+
+/// state() -> { steps: number[], first: Float32Array[], second: Float32Array[] }: one entry per adapter and one for
+/// token rows where there are any, or one per parameter in full training.
 Napi::Value TrainerObject::state(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -275,6 +341,11 @@ Napi::Value TrainerObject::state(const Napi::CallbackInfo& info) {
         first.Set(i, to_typed_array<float>(env, dense(b, t.moments(*slot.first, int(v)))));
         second.Set(i++, to_typed_array<float>(env, dense(b, t.moments(*slot.second, int(v)))));
       }
+      if (t.tokens()) {
+        steps.Set(i, double(t.tokens()->steps));
+        first.Set(i, to_typed_array<float>(env, dense(b, t.tokens()->first())));
+        second.Set(i++, to_typed_array<float>(env, dense(b, t.tokens()->second())));
+      }
     }
     out.Set("steps", steps);
     out.Set("first", first);
@@ -289,7 +360,8 @@ void TrainerObject::restore(const Napi::CallbackInfo& info) {
     idle();
     Trainer& t = *state_->trainer;
     Backend& b = state_->model->model->backend();
-    size_t count = t.full() ? t.full()->entries().size() : t.store()->adapters.size();
+    size_t adapters = t.full() ? 0 : t.store()->adapters.size();
+    size_t count = t.full() ? t.full()->entries().size() : adapters + (t.tokens() ? 1 : 0);
     auto index = size_t(integer_argument(info[0], "index", 0, int64_t(count) - 1));
     auto steps = uint64_t(integer_argument(info[1], "steps", 0, int64_t(1) << 50));
     auto first = copy_argument<float>(info[2], "first"), second = copy_argument<float>(info[3], "second");
@@ -297,6 +369,8 @@ void TrainerObject::restore(const Napi::CallbackInfo& info) {
     if (t.full()) {
       const auto& e = t.full()->entries()[index];
       m = t.full()->first_moment(e), v = t.full()->second_moment(e);
+    } else if (index == adapters) {
+      m = t.tokens()->first(), v = t.tokens()->second();
     } else {
       m = t.moments(*t.slot(int(index)).first, int(index)), v = t.moments(*t.slot(int(index)).second, int(index));
     }
@@ -304,7 +378,7 @@ void TrainerObject::restore(const Napi::CallbackInfo& info) {
     check_length(second, size_t(v.rows * v.cols), "second");
     b.write(m, first.data());
     b.write(v, second.data());
-    (t.full() ? t.full_steps : t.slot(int(index)).steps) = steps;
+    (t.full() ? t.full_steps : index == adapters ? t.tokens()->steps : t.slot(int(index)).steps) = steps;
   });
 }
 
@@ -322,7 +396,10 @@ Napi::Value TrainerObject::memory(const Napi::CallbackInfo& info) {
 Napi::Function TrainerObject::define(Napi::Env env) {
   return DefineClass(
       env, kName,
-      {InstanceMethod("accumulate", &TrainerObject::accumulate), InstanceMethod("apply", &TrainerObject::apply),
+      {InstanceMethod("tokenGradient", &TrainerObject::token_gradient),
+       InstanceMethod("routerGradient", &TrainerObject::router_gradient),
+       InstanceMethod("accumulate", &TrainerObject::accumulate), InstanceMethod("leak", &TrainerObject::leak),
+       InstanceMethod("apply", &TrainerObject::apply), InstanceMethod("setParameters", &TrainerObject::set_parameters),
        InstanceMethod("zero", &TrainerObject::zero), InstanceMethod("gradient", &TrainerObject::gradient),
        InstanceMethod("norms", &TrainerObject::norms), InstanceMethod("parameters", &TrainerObject::parameters),
        InstanceMethod("parameter", &TrainerObject::parameter), InstanceMethod("state", &TrainerObject::state),

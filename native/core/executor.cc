@@ -176,6 +176,11 @@ void Executor::limit_threads(int n) {
   active_ = std::max(1, std::min(n, threads_));
 }
 
+void Executor::between_calls(FunctionRef<void()> work) {
+  std::lock_guard no_call(pool_->calls);
+  work();
+}
+
 void Executor::parallel_for(int64_t tasks, Body body) {
   check_aborted();
   if (tasks <= 0) return;

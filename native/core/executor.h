@@ -32,6 +32,9 @@ class Executor {
   /// the exception. So does the caller's abort flag (core/abort.h), which is looked at before every task.
   void parallel_for(int64_t tasks, Body body);
 
+  /// Runs `work` on this thread while no call is under way, whoever made it.
+  void between_calls(FunctionRef<void()> work);
+
  private:
   explicit Executor(int threads);
   struct Pool;

@@ -36,7 +36,7 @@ MappedFile::~MappedFile() {
   if (data_) UnmapViewOfFile(data_);
 }
 
-void MappedFile::release() const {}
+void MappedFile::release(const void*, size_t) const {}
 
 #else
 
@@ -64,8 +64,13 @@ MappedFile::~MappedFile() {
   if (data_) munmap(const_cast<unsigned char*>(data_), size_);
 }
 
-void MappedFile::release() const {
-  if (data_) madvise(const_cast<unsigned char*>(data_), size_, MADV_DONTNEED);
+void MappedFile::release(const void* begin, size_t bytes) const {
+  if (!data_ || bytes == 0) return;
+  // Whole pages: a neighbour's bytes on the first and last one are read again when they are looked at.
+  const auto page = size_t(sysconf(_SC_PAGESIZE));
+  const auto from = size_t(static_cast<const unsigned char*>(begin) - data_);
+  const size_t first = from / page * page;
+  madvise(const_cast<unsigned char*>(data_) + first, from + bytes - first, MADV_DONTNEED);
 }
 
 #endif

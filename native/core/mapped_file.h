@@ -16,7 +16,9 @@ class MappedFile {
   const unsigned char* data() const { return data_; }
   size_t size() const { return size_; }
   /// Gives the resident pages back; they are read from the file again where somebody looks.
-  void release() const;
+  void release() const { release(data_, size_); }
+  /// Those that hold these bytes of it.
+  void release(const void* begin, size_t bytes) const;
 
  private:
   const unsigned char* data_ = nullptr;

@@ -4,6 +4,7 @@
 
 #include "core/abort.h"
 #include "core/error.h"
+#include "model/low_rank.h"
 
 namespace rolegrad {
 
@@ -29,24 +30,50 @@ PackedBatch::PackedBatch(std::span<const int32_t> ids, std::vector<int32_t> cu_s
 
 std::vector<const LoraGroup*> Decoder::lora(const AdapterList& adapters, int64_t layer, int group) const {
   std::vector<const LoraGroup*> set;
-  for (const auto& adapter : adapters) set.push_back(adapter ? &adapter->group(layer, group) : nullptr);
+  for (const auto& adapter : adapters) {
+    const LoraGroup* pairs = adapter ? &adapter->group(layer, group) : nullptr;
+    set.push_back(pairs && pairs->columns() > 0 ? pairs : nullptr);
+  }
   return set;
 }
 
 namespace {
 
-/// Columns that u needs for a group: the widest adapter's modules * rank.
+/// Columns that u needs for a group: the widest adapter's.
 int64_t u_columns(const std::vector<const LoraGroup*>& set) {
   int64_t columns = 0;
   for (const auto* group : set)
-    if (group) columns = std::max(columns, group->a.rows);
+    if (group) columns = std::max(columns, group->columns());
   return columns;
 }
 
+/// What one group of linears needs beyond routing: the dropout of its site, the gates of its block.
+struct PassOptions : LowRankOptions {
+  PassOptions(const Dropout* d, const std::array<Tensor, kBlocks>& block_gates, int64_t layer, int group) {
+    gates = block_gates[size_t(block_of(group))];
+    if (!d) return;
+    own = *d;
+    own.site = uint32_t(layer * kGroups + group);
+    dropout = &own;
+  }
+  PassOptions(const PassOptions&) = delete;
+
+ private:
+  Dropout own;
+};
+
 }  // namespace
 
-Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv,
-                        Saved* saved) const {
+Tensor Decoder::rotate(const Tensor& normed, const Tensor& x, const Tensor& w, int heads, const Batch& batch) const {
+  Backend& b = model_.backend();
+  if (w.data) b.rmsnorm_heads(normed, x, w, float(model_.config().rms_norm_eps));
+  const Tensor& y = w.data ? normed : x;
+  b.rope(y, heads, int(model_.config().head_dim), batch.positions, model_.rope_frequencies(), false);
+  return y;
+}
+
+Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, Saved* saved,
+                        const Dropout* dropout) const {
   Backend& b = model_.backend();
   const ModelConfig& c = model_.config();
   const AttentionShape shape = model_.attention_shape();
@@ -56,8 +83,11 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
 
   Tensor hidden = arena.tensor(rows, c.hidden_size);
   b.embed(hidden, model_.embedding(), batch.ids);
+  if (adapters.tokens) adapters.tokens->embed(hidden, batch.ids);
   Tensor normed = arena.tensor(rows, c.hidden_size), out = arena.tensor(rows, c.hidden_size);
   Tensor act = arena.tensor(rows, c.intermediate_size);
+  Tensor normed_q = c.qk_norm ? arena.tensor(rows, q_columns) : Tensor{},
+         normed_k = c.qk_norm ? arena.tensor(rows, kv_columns) : Tensor{};
   auto reuse = arena.mark();
   for (int64_t l = 0; l < c.layers; l++) {
     check_aborted();
@@ -68,7 +98,12 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
       auto set = lora(adapters, l, g);
       int64_t columns = u_columns(set);
       if (columns) keep.u[size_t(g)] = arena.tensor(rows, columns);
-      b.linear(y, keep.u[size_t(g)], x, *layer.linear[size_t(g)], set, batch.rows);
+      const PackedWeight& w = *layer.linear[size_t(g)];
+      PassOptions options(dropout, keep.gates, l, g);
+      if (columns && options.any())
+        low_rank_forward(arena, b, y, keep.u[size_t(g)], x, w, set, batch.rows, options);
+      else
+        b.linear(y, keep.u[size_t(g)], x, w, set, batch.rows);
     };
     keep.input = hidden;
     keep.qkv = arena.tensor(rows, q_columns + 2 * kv_columns);
@@ -77,11 +112,12 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
     keep.gate_up = arena.tensor(rows, 2 * c.intermediate_size);
 
     b.rmsnorm(normed, hidden, layer.attention_norm, eps);
+    if (adapters.soft())
+      keep.gates[kAttention] = router_forward(arena, b, normed, router(adapters, l, kAttention), batch.rows);
     run(keep.qkv, normed, kQkv);
-    Tensor q = keep.qkv.col_range(0, q_columns), k = keep.qkv.col_range(q_columns, kv_columns);
+    Tensor q = rotate(normed_q, keep.qkv.col_range(0, q_columns), layer.q_norm, shape.heads, batch);
+    Tensor k = rotate(normed_k, keep.qkv.col_range(q_columns, kv_columns), layer.k_norm, shape.kv_heads, batch);
     Tensor v = keep.qkv.col_range(q_columns + kv_columns, kv_columns);
-    b.rope(q, shape.heads, shape.head_dim, batch.positions, model_.rope_frequencies(), false);
-    b.rope(k, shape.kv_heads, shape.head_dim, batch.positions, model_.rope_frequencies(), false);
     b.kv_write(kv, int(l), shape, k, v, batch.spans);
     b.attention(keep.attention_out, keep.lse, q, kv, int(l), shape, batch.spans);
     run(out, keep.attention_out, kOut);
@@ -94,6 +130,7 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
     b.add(keep.middle, out);
 
     b.rmsnorm(normed, keep.middle, layer.mlp_norm, eps);
+    if (adapters.soft()) keep.gates[kMlp] = router_forward(arena, b, normed, router(adapters, l, kMlp), batch.rows);
     run(keep.gate_up, normed, kGateUp);
     b.swiglu(act, keep.gate_up);
     run(out, act, kDown);
@@ -110,7 +147,7 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
 
 void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters,
                        const KvPages& kv, const Saved& saved, const std::vector<AdapterGradient*>& gradients,
-                       FullGradient* full, std::span<const int8_t> roles) const {
+                       FullGradient* full, std::span<const int8_t> roles, const Dropout* dropout) const {
   Backend& b = model_.backend();
   const ModelConfig& c = model_.config();
   const AttentionShape shape = model_.attention_shape();
@@ -123,28 +160,45 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
   Tensor act = arena.tensor(rows, c.intermediate_size), dact = arena.tensor(rows, c.intermediate_size);
   Tensor dgate_up = arena.tensor(rows, 2 * c.intermediate_size);
   Tensor dattention = arena.tensor(rows, q_columns), dqkv = arena.tensor(rows, q_columns + 2 * kv_columns);
+  Tensor normed_q = c.qk_norm ? arena.tensor(rows, q_columns) : Tensor{};
   auto reuse = arena.mark();
   for (int64_t l = c.layers - 1; l >= 0; l--) {
     check_aborted();
     const Layer& layer = model_.layer(l);
     const SavedLayer& s = saved.layers[size_t(l)];
     arena.release(reuse);
+    std::array<Tensor, kBlocks> dgates;
+    if (adapters.soft())
+      for (auto& t : dgates) b.zero(t = arena.tensor(rows, adapters.front()->spec().experts));
+    // The router of a block: its gradient, and its part of the gradient of what the block reads.
+    auto route = [&](const Tensor& dx, const Tensor& x, int block) {
+      if (!adapters.soft()) return;
+      const GradTensor* gradient = gradients.empty() || !gradients[0] ? nullptr : &gradients[0]->router(l, block);
+      router_backward(arena, b, dx, dgates[size_t(block)], s.gates[size_t(block)], x, router(adapters, l, block),
+                      gradient, batch.rows);
+    };
     // dx of one group of linears (unless dx is empty) and the gradients of its parameters.
     auto run = [&](const Tensor& dx, const Tensor& dy, const Tensor& x, int g) {
       auto set = lora(adapters, l, g);
       const PackedWeight& w = *layer.linear[size_t(g)];
       int64_t columns = u_columns(set);
-      Tensor du = columns ? arena.tensor(rows, columns) : Tensor{};
-      if (dx.data)
-        b.linear_backward(dx, du, dy, w, set, batch.rows, false);
-      else
-        b.lora_du(du, dy, w, set, batch.rows);
       std::vector<LoraGradient*> sinks;
       bool any = false;
       for (auto* gradient : gradients) {
         sinks.push_back(gradient ? gradient->group(l, g) : nullptr);
         any |= gradient != nullptr;
       }
+      PassOptions options(dropout, s.gates, l, g);
+      if (columns && options.any()) {
+        low_rank_backward(arena, b, dx, dy, x, s.u[size_t(g)], w, set, sinks, batch.rows, options,
+                          dgates[size_t(block_of(g))]);
+        return;
+      }
+      Tensor du = columns ? arena.tensor(rows, columns) : Tensor{};
+      if (dx.data)
+        b.linear_backward(dx, du, dy, w, set, batch.rows, false);
+      else
+        b.lora_du(du, dy, w, set, batch.rows);
       if (any) b.lora_gradient(sinks, s.u[size_t(g)], du, x, dy, w, set, batch.rows);
       if (full)
         for (int m = 0; m < w.modules(); m++) {
@@ -163,19 +217,28 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
     b.swiglu_backward(dgate_up, dact, s.gate_up);
     b.rmsnorm(normed, s.middle, layer.mlp_norm, eps);
     run(dn, dgate_up, normed, kGateUp);
+    route(dn, normed, kMlp);
     norm(s.middle, layer.mlp_norm, full ? &full->layers[size_t(l)].mlp_norm : nullptr);
 
     run(dattention, dh, s.attention_out, kOut);
     Tensor dq = dqkv.col_range(0, q_columns), dk = dqkv.col_range(q_columns, kv_columns);
     Tensor dv = dqkv.col_range(q_columns + kv_columns, kv_columns);
-    b.attention_backward(dq, dk, dv, dattention, s.qkv.col_range(0, q_columns), s.attention_out, s.lse, kv, int(l),
-                         shape, batch.spans, roles);
+    Tensor saved_q = s.qkv.col_range(0, q_columns), saved_k = s.qkv.col_range(q_columns, kv_columns);
+    // Where q is normed its linear's output was saved: the norm and rope are made again, to the same bits.
+    Tensor q = c.qk_norm ? rotate(normed_q, saved_q, layer.q_norm, shape.heads, batch) : saved_q;
+    b.attention_backward(dq, dk, dv, dattention, q, s.attention_out, s.lse, kv, int(l), shape, batch.spans, roles);
     b.rope(dq, shape.heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
     b.rope(dk, shape.kv_heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
+    if (c.qk_norm) {
+      FullGradient::LayerGradient* to = full ? &full->layers[size_t(l)] : nullptr;
+      b.rmsnorm_heads_backward(dq, to ? &to->q_norm : nullptr, dq, saved_q, layer.q_norm, eps, all);
+      b.rmsnorm_heads_backward(dk, to ? &to->k_norm : nullptr, dk, saved_k, layer.k_norm, eps, all);
+    }
     b.rmsnorm(normed, s.input, layer.attention_norm, eps);
     // Below the first layer nothing is trained unless the embedding is.
-    bool last = l == 0 && !full;
+    bool last = l == 0 && !full && !adapters.tokens;
     run(last ? Tensor{} : dn, dqkv, normed, kQkv);
+    route(last ? Tensor{} : dn, normed, kAttention);
     if (!last) norm(s.input, layer.attention_norm, full ? &full->layers[size_t(l)].attention_norm : nullptr);
   }
   if (full) b.embed_gradient(full->embedding, dh, batch.ids, all);

@@ -32,9 +32,10 @@ struct PackedBatch {
 /// What the backward pass takes from the forward pass, per layer.
 struct SavedLayer {
   Tensor input, middle;            // residual stream before attention and before the MLP
-  Tensor qkv, attention_out, lse;  // q and k after rope
+  Tensor qkv, attention_out, lse;  // q and k after rope; before their norm where the family has one
   Tensor gate_up;
   std::array<Tensor, kGroups> u;
+  std::array<Tensor, kBlocks> gates;  // soft routing
 };
 struct Saved {
   std::vector<SavedLayer> layers;
@@ -47,7 +48,7 @@ struct FullGradient {
   GradTensor final_norm;
   struct LayerGradient {
     std::array<std::vector<GradTensor>, kGroups> weight, bias;
-    GradTensor attention_norm, mlp_norm;
+    GradTensor attention_norm, mlp_norm, q_norm, k_norm;
   };
   std::vector<LayerGradient> layers;
 };
@@ -58,17 +59,27 @@ class Decoder {
   explicit Decoder(const Model& model) : model_(model) {}
 
   /// Runs the layers over `batch`, keys and values going to `kv`; returns the hidden rows before the final norm.
-  /// With `saved` the tensors that backward() needs stay in the arena.
-  Tensor forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, Saved* saved) const;
+  /// With `saved` the tensors that backward() needs stay in the arena. `dropout`: of what low-rank parts read (its site
+  /// is set here); the backward pass of such a pass needs the same.
+  Tensor forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, Saved* saved,
+                 const Dropout* dropout = nullptr) const;
 
   /// From dh [T, H], the gradient of the hidden rows, to adapter gradients (by adapter index; null: not wanted) and, in
-  /// full training, to `full`. `roles` not empty: crossRole "stop".
+  /// full training, to `full`. `roles` not empty: crossRole "stop". Where the embedding is trained, or rows of it, dh
+  /// is the gradient of the embedded ids afterwards.
   void backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters, const KvPages& kv,
                 const Saved& saved, const std::vector<AdapterGradient*>& gradients, FullGradient* full,
-                std::span<const int8_t> roles) const;
+                std::span<const int8_t> roles, const Dropout* dropout = nullptr) const;
 
  private:
   std::vector<const LoraGroup*> lora(const AdapterList& adapters, int64_t layer, int group) const;
+  /// The router of a block, in soft routing.
+  std::vector<const LoraGroup*> router(const AdapterList& adapters, int64_t layer, int block) const {
+    return {&adapters.front()->router(layer, block)};
+  }
+  /// q and k as attention takes them: normed by head (into `normed` [T, q and k columns], where the family has it),
+  /// then turned by rope.
+  Tensor rotate(const Tensor& normed, const Tensor& x, const Tensor& w, int heads, const Batch& batch) const;
   const Model& model_;
 };
 

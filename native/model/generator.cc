@@ -10,13 +10,53 @@ namespace {
 
 int64_t pages_for(int64_t tokens) { return (tokens + KvPages::kPage - 1) / KvPages::kPage; }
 
+/// Pages of the cache that the options ask for.
+int64_t page_count(const Generator::Options& o) {
+  // All at their longest, and a prompt that is kept for samples which have not begun.
+  const int64_t most = (o.max_sequences + 1) * pages_for(o.max_length);
+  if (o.cache_tokens == 0) return most;
+  if (o.cache_tokens < o.max_length)
+    throw Error("ERR_CACHE_TOO_SMALL", "Expected cacheTokens of at least maxLength " + std::to_string(o.max_length) +
+                                           ", as one sequence may grow so long, but received " +
+                                           std::to_string(o.cache_tokens));
+  return std::min(pages_for(o.cache_tokens), most);
+}
+
 }  // namespace
 
-Generator::Generator(const Model& model, AdapterList adapters, Options options)
-    : model_(model), adapters_(std::move(adapters)), options_(std::move(options)), arena_(model.backend()) {
-  int64_t pages = options_.max_sequences * pages_for(options_.max_length);
-  kv_ = model.backend().kv_pages(int(model.config().layers), model.attention_shape(), pages);
-  for (int64_t p = pages - 1; p >= 0; p--) free_pages_.push_back(int32_t(p));
+DecodeMemory IdleDecodeMemory::take(const Model& model, int64_t pages) {
+  DecodeMemory memory;
+  {
+    std::lock_guard lock(mutex_);
+    memory = std::move(idle_);
+  }
+  if (!memory.kv || memory.kv->pages() < pages) {
+    memory.kv.reset();  // before there are two
+    memory.kv = model.backend().kv_pages(int(model.config().layers), model.attention_shape(), pages);
+    memory.touched = 0;
+  }
+  if (!memory.arena) memory.arena = std::make_unique<Arena>(model.backend());
+  return memory;
+}
+
+void IdleDecodeMemory::give(DecodeMemory memory) {
+  if (size_t(memory.touched) * (memory.kv->bytes() / size_t(memory.kv->pages())) > kMost) return;
+  std::lock_guard lock(mutex_);
+  if (!idle_.kv || idle_.kv->pages() < memory.kv->pages()) std::swap(idle_, memory);
+}
+
+Generator::Generator(const Model& model, AdapterList adapters, Options options, IdleDecodeMemory* idle)
+    : model_(model),
+      adapters_(std::move(adapters)),
+      options_(std::move(options)),
+      idle_(idle),
+      memory_(idle ? idle->take(model, page_count(options_)) : IdleDecodeMemory().take(model, page_count(options_))),
+      pool_(page_count(options_)),
+      tree_(pool_) {}
+
+Generator::~Generator() {
+  memory_.touched = std::max(memory_.touched, pool_.peak());
+  if (idle_) idle_->give(std::move(memory_));
 }
 
 int64_t Generator::add(Request request) {
@@ -29,135 +69,91 @@ int64_t Generator::add(Request request) {
     if (id < 0 || id >= model_.config().vocab_size)
       throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(model_.config().vocab_size) +
                                          " but received " + std::to_string(id));
-  Sequence s{{}, std::move(request), RoleRouter(options_.router), {}, 0, 0, false};
-  s.record.ids = s.request.ids;
-  s.record.roles.assign(s.record.ids.size(), options_.router.base);
-  s.record.sampled.assign(s.record.ids.size(), 0);
-  s.record.logprobs.assign(s.record.ids.size(), 0);
-  sequences_.emplace(next_, std::move(s));
+  auto s = std::make_unique<Sequence>(Sequence{.id = next_,
+                                               .record = {},
+                                               .request = std::move(request),
+                                               .router = RoleRouter(options_.router),
+                                               .pages = {},
+                                               .nodes = {}});
+  s->prompt = int64_t(s->request.ids.size());
+  s->record.ids = std::move(s->request.ids);
+  s->record.roles.assign(size_t(s->prompt), options_.router.base);
+  s->record.sampled.assign(size_t(s->prompt), 0);
+  s->record.logprobs.assign(size_t(s->prompt), 0);
+  sequences_.push_back(std::move(s));
+  admit();
   return next_++;
 }
 
 void Generator::append(int64_t id, std::span<const int32_t> ids) {
-  auto it = sequences_.find(id);
-  if (it == sequences_.end())
-    throw Error("ERR_NO_SEQUENCE", "Expected a live sequence but received " + std::to_string(id));
-  Sequence& s = it->second;
-  for (int32_t token : ids) {
+  Sequence& s = find(id);
+  for (int32_t token : ids)
     if (token < 0 || token >= model_.config().vocab_size)
       throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(model_.config().vocab_size) +
                                          " but received " + std::to_string(token));
-    if (int64_t(s.record.ids.size()) >= options_.max_length) continue;  // cut: the sequence ends here
+  for (int32_t token : ids) {
+    if (s.length() >= options_.max_length) break;  // cut: the sequence ends here
     s.record.ids.push_back(token);
     s.record.roles.push_back(s.router.given());
     s.record.sampled.push_back(0);
     s.record.logprobs.push_back(0);
   }
-  s.waiting = false;
+  if (s.state == State::waiting) s.state = State::running;
 }
 
-bool Generator::start(Sequence& s) {
-  if (!s.pages.empty()) return true;
-  int64_t need = pages_for(options_.max_length);
-  if (int64_t(free_pages_.size()) < need) return false;
-  for (int64_t i = 0; i < need; i++) {
-    s.pages.push_back(free_pages_.back());
-    free_pages_.pop_back();
-  }
-  return true;
+Generator::Sequences::iterator Generator::position(int64_t id) {
+  return std::lower_bound(sequences_.begin(), sequences_.end(), id,
+                          [](const auto& s, int64_t number) { return s->id < number; });
+}
+
+Generator::Sequence& Generator::find(int64_t id) {
+  auto at = position(id);
+  if (at == sequences_.end() || (*at)->id != id)
+    throw Error("ERR_NO_SEQUENCE", "Expected a live sequence but received " + std::to_string(id));
+  return **at;
+}
+
+void Generator::admit() {
+  for (auto it = sequences_.begin(); it != sequences_.end() && admitted_ < options_.max_sequences; ++it)
+    if ((*it)->state == State::queued) (*it)->state = State::running, admitted_++;
 }
 
 int64_t Generator::runnable() const {
-  int64_t n = 0;
-  for (const auto& [id, s] : sequences_) n += s.waiting ? 0 : 1;
-  return n;
+  return std::count_if(sequences_.begin(), sequences_.end(), [](const auto& s) { return s->state == State::running; });
 }
 
-void Generator::step(std::vector<Event>& events) {
-  Backend& b = model_.backend();
-  arena_.reset();
-  std::vector<int32_t> ids, adapter, last_rows, cu{0};
-  Batch batch;
-  std::vector<int64_t> ready;  // sequences whose last token is in this step
-  int64_t room = options_.chunk;
-  for (auto& [id, s] : sequences_) {
-    if (s.waiting || !start(s)) continue;
-    int64_t length = int64_t(s.record.ids.size());
-    // A tool's output can bring a sequence to its limit, and a call can be the last token that it may sample.
-    if (length >= options_.max_length || s.sampled >= s.request.max_new_tokens) {
-      s.waiting = true;
-      events.push_back({id, EventKind::length, -1, ""});
-      continue;
-    }
-    int64_t pending = length - s.cached;
-    int64_t n = pending == 1 ? 1 : std::min(pending, room);
-    if (n == 0) continue;
-    if (pending > 1) room -= n;
-    batch.spans.push_back({int64_t(ids.size()), n, s.cached, s.pages});
-    for (int64_t t = s.cached; t < s.cached + n; t++) {
-      ids.push_back(s.record.ids[size_t(t)]);
-      batch.positions.push_back(int32_t(t));
-      adapter.push_back(options_.adapter_of_role[size_t(s.record.roles[size_t(t)])]);
-    }
-    s.cached += n;
-    cu.push_back(int32_t(ids.size()));
-    if (s.cached == length) {
-      ready.push_back(id);
-      last_rows.push_back(int32_t(ids.size()) - 1);
-    }
-  }
-  if (ids.empty()) return;
-  batch.ids = ids;
-  batch.rows = Rows(std::move(cu), std::move(adapter), int(adapters_.size()));
-  Tensor hidden = Decoder(model_).forward(arena_, batch, adapters_, *kv_, nullptr);
-  if (ready.empty()) return;
+void Generator::end(Sequence& s, EventKind kind, std::vector<Event>& events) {
+  events.push_back({s.id, kind, -1, ""});
+  release(s);
+  s.state = State::ended;
+  admitted_--;
+}
 
-  int64_t n = int64_t(ready.size());
-  const ModelConfig& c = model_.config();
-  Tensor last = arena_.tensor(n, c.hidden_size), normed = arena_.tensor(n, c.hidden_size),
-         logits = arena_.tensor(n, c.vocab_size);
-  b.gather_rows(last, hidden, last_rows);
-  b.rmsnorm(normed, last, model_.final_norm(), float(c.rms_norm_eps));
-  b.logits(logits, normed, model_.head());
-  std::vector<int32_t> token(ready.size());
-  std::vector<float> logprob(ready.size());
-  std::vector<SamplingOptions> sampling;
-  std::vector<double> draws;
-  for (int64_t id : ready) {
-    const Sequence& s = sequences_.at(id);
-    sampling.push_back(s.request.sampling);
-    draws.push_back(uniform(s.request.key, s.record.ids.size()));
-  }
-  b.sample(token, logprob, logits, sampling, draws);
-
-  for (size_t i = 0; i < ready.size(); i++) {
-    Sequence& s = sequences_.at(ready[i]);
-    std::vector<RoleRouter::Call> calls;
-    // A vocabulary larger than the tokenizer (as Qwen's) has entries without bytes.
-    std::span<const uint8_t> bytes;
-    if (size_t(token[i]) < options_.token_bytes.size()) bytes = options_.token_bytes[size_t(token[i])];
-    s.record.ids.push_back(token[i]);
-    s.record.roles.push_back(s.router.sampled(bytes, &calls));
-    s.record.sampled.push_back(1);
-    s.record.logprobs.push_back(logprob[i]);
-    s.sampled++;
-    const auto& stops = s.request.stop_ids;
-    if (std::find(stops.begin(), stops.end(), token[i]) != stops.end()) {
-      events.push_back({ready[i], EventKind::stop, -1, ""});
-    } else if (!calls.empty()) {
-      // A token that completes several calls: the last one stands (one tool call a turn).
-      events.push_back({ready[i], EventKind::call, calls.back().span, calls.back().text});
-    } else if (s.sampled >= s.request.max_new_tokens || int64_t(s.record.ids.size()) >= options_.max_length) {
-      events.push_back({ready[i], EventKind::length, -1, ""});
-    } else {
-      continue;
-    }
-    s.waiting = true;
+void Generator::sampled(Sequence& s, int32_t token, float logprob, std::vector<Event>& events) {
+  std::vector<RoleRouter::Call> calls;
+  // A vocabulary larger than the tokenizer (as Qwen's) has entries without bytes.
+  std::span<const uint8_t> bytes;
+  if (size_t(token) < options_.token_bytes.size()) bytes = options_.token_bytes[size_t(token)];
+  s.record.ids.push_back(token);
+  s.record.roles.push_back(s.router.sampled(bytes, &calls));
+  s.record.sampled.push_back(1);
+  s.record.logprobs.push_back(logprob);
+  s.sampled++;
+  const auto& stops = s.request.stop_ids;
+  if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+    end(s, EventKind::stop, events);
+  } else if (!calls.empty()) {
+    // A token that completes several calls: the last one stands (one tool call a turn).
+    events.push_back({s.id, EventKind::call, calls.back().span, calls.back().text});
+    s.state = State::waiting;
+  } else if (s.sampled >= s.request.max_new_tokens || s.length() >= options_.max_length) {
+    end(s, EventKind::length, events);
   }
 }
 
 std::vector<Generator::Event> Generator::run(int64_t steps, const std::atomic<bool>& interrupt) {
   std::vector<Event> events;
+  admit();
   for (int64_t i = 0; i < steps && events.empty() && !interrupt.load(); i++) {
     if (runnable() == 0) break;
     step(events);
@@ -166,13 +162,22 @@ std::vector<Generator::Event> Generator::run(int64_t steps, const std::atomic<bo
 }
 
 Generator::Result Generator::take(int64_t id) {
-  auto it = sequences_.find(id);
-  if (it == sequences_.end())
-    throw Error("ERR_NO_SEQUENCE", "Expected a live sequence but received " + std::to_string(id));
-  Result result = std::move(it->second.record);
-  free_pages_.insert(free_pages_.end(), it->second.pages.rbegin(), it->second.pages.rend());
-  sequences_.erase(it);
+  Sequence& s = find(id);
+  Result result = std::move(s.record);
+  if (s.state == State::running || s.state == State::waiting) {
+    release(s);
+    admitted_--;
+  }
+  sequences_.erase(position(id));
+  prune();  // it may have been the last that wanted a prompt
+  admit();
   return result;
+}
+
+Generator::Stats Generator::stats() const {
+  Stats out = stats_;
+  out.peak_pages = pool_.peak();
+  return out;
 }
 
 }  // namespace rolegrad

@@ -1,32 +1,71 @@
 #pragma once
 
 #include <atomic>
-#include <deque>
-#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "model/decoder.h"
+#include "model/prompt_tree.h"
 #include "model/role_router.h"
 
 namespace rolegrad {
 
+/// What decoding works in: the pages of the cache, and the tensors of a step.
+struct DecodeMemory {
+  std::unique_ptr<KvPages> kv;
+  std::unique_ptr<Arena> arena;
+  int64_t touched = 0;  // pages that have been written to
+};
+
+/// A model's memory for decoding between two generators, so that the next rollout finds it where the last one left it.
+class IdleDecodeMemory {
+ public:
+  /// A cache of which more has been used is freed: training, which comes next, may need the memory.
+  static constexpr size_t kMost = size_t(1) << 30;
+
+  /// With at least `pages` pages.
+  DecodeMemory take(const Model& model, int64_t pages);
+  /// Keeps the larger of what is here and `memory`, up to kMost.
+  void give(DecodeMemory memory);
+  /// Frees what is here.
+  void clear() {
+    std::lock_guard lock(mutex_);
+    idle_ = {};
+  }
+
+ private:
+  std::mutex mutex_;
+  DecodeMemory idle_;
+};
+
 /// Decodes many sequences together: each step runs one row for every sequence that has a token to sample and a chunk of
-/// rows for every one whose prompt or tool output is not yet in its cache. What a sequence gets does not depend on the
-/// others.
+/// rows for those whose prompt or tool output is not yet in the cache. What a sequence gets does not depend on the
+/// others, nor on the memory there is.
+///
+/// Sequences take pages as they grow. Prompts that begin alike share pages (PromptTree), and the first to come computes
+/// them for all. When pages run out, they are taken in this order: from a sequence that waits for a tool, the youngest
+/// first; from the youngest sequence that runs, if it is younger than the one in need; from prompts kept for samples
+/// that have not begun. Who loses its pages is computed again later, from its tokens and their roles. A sequence
+/// begins, or begins again, only when there are pages for all of its tokens and one more for each older one that may
+/// grow; the oldest takes what it needs from anyone, so it always goes on.
 class Generator {
  public:
   struct Options {
-    int64_t max_sequences = 64;  // decoded together; further ones wait
-    int64_t max_length = 0;  // tokens of one sequence, prompt included; pages for this many are reserved when it starts
-    int64_t chunk = 2048;    // rows of prompt or tool output in one step
+    int64_t max_sequences = 64;  // decoded together, those that wait for a tool included; further ones queue
+    int64_t max_length = 0;      // tokens of one sequence, prompt included
+    int64_t cache_tokens = 0;    // positions in the cache, of all sequences; 0: (max_sequences + 1) * max_length
+    int64_t chunk = 2048;        // rows of prompt or tool output in one step
     std::vector<std::vector<uint8_t>> token_bytes;
     RouterConfig router;
     std::vector<int32_t> adapter_of_role;  // role -> adapter index or -1
   };
 
-  Generator(const Model& model, AdapterList adapters, Options options);
+  /// ERR_CACHE_TOO_SMALL when one sequence of max_length does not fit. `idle` must outlive the generator.
+  Generator(const Model& model, AdapterList adapters, Options options, IdleDecodeMemory* idle = nullptr);
+  ~Generator();
+  Generator(const Generator&) = delete;
 
   struct Request {
     std::vector<int32_t> ids;
@@ -35,7 +74,7 @@ class Generator {
     int64_t max_new_tokens = 0;  // sampled tokens
     std::vector<int32_t> stop_ids;
   };
-  /// Returns the sequence's number.
+  /// Returns the sequence's number. Numbers increase; a lower one is older.
   int64_t add(Request request);
   /// Unsampled tokens after what is there (tool output); the sequence goes on.
   void append(int64_t id, std::span<const int32_t> ids);
@@ -58,29 +97,85 @@ class Generator {
   };
   /// The sequence so far; it is forgotten and its pages are free.
   Result take(int64_t id);
+  /// Sequences that have a row to run now: neither queued, nor waiting, nor ended.
   int64_t runnable() const;
   int64_t sequences() const { return int64_t(sequences_.size()); }
 
+  /// What has happened so far.
+  struct Stats {
+    int64_t steps = 0;
+    int64_t sampled = 0;      // tokens
+    int64_t computed = 0;     // rows that went through the decoder
+    int64_t shared = 0;       // prompt tokens that were not computed because another sequence's pages hold them
+    int64_t preemptions = 0;  // sequences that lost their pages
+    int64_t recomputed = 0;   // computed rows that had been computed before
+    int64_t peak_pages = 0;   // held at once
+  };
+  Stats stats() const;
+  /// Pages that sequences hold, or that are kept for them.
+  int64_t held_pages() const { return pool_.pages() - pool_.free(); }
+  /// Positions the cache has room for.
+  int64_t cache_tokens() const { return pool_.pages() * KvPages::kPage; }
+
  private:
+  enum class State { queued, running, waiting, ended };
   struct Sequence {
+    int64_t id;
     Result record;
     Request request;
     RoleRouter router;
-    std::vector<int32_t> pages;  // empty: not started
+    int64_t prompt = 0;  // tokens
+    State state = State::queued;
+    std::vector<int32_t> pages;            // none: not started, or preempted
+    std::vector<PromptTree::Node*> nodes;  // those of its first pages that are in the tree
+    bool indexed = true;                   // its prompt goes into the tree as it is computed
     int64_t cached = 0, sampled = 0;
-    bool waiting = false;  // for a tool, or finished
+    int64_t computed = 0;  // the most that was ever cached
+
+    int64_t length() const { return int64_t(record.ids.size()); }
   };
-  bool start(Sequence& sequence);
+  using Sequences = std::vector<std::unique_ptr<Sequence>>;
+
+  // generator.cc: what a sequence is told and tells.
+  Sequence& find(int64_t id);
+  Sequences::iterator position(int64_t id);
+  void admit();
+  void end(Sequence& s, EventKind kind, std::vector<Event>& events);
+  void sampled(Sequence& s, int32_t token, float logprob, std::vector<Event>& events);
+
+  // generator_step.cc: a step's rows, and whose pages they go to.
   void step(std::vector<Event>& events);
+  int64_t schedule(std::vector<Event>& events);
+  bool start(Sequence& s, const PromptTree::Match& match, bool oldest, int64_t growing);
+  bool take_page(Sequence& s, bool starting);
+  bool reclaim(const Sequence& s, bool starting);
+  int64_t available(const Sequence& s) const;
+  void index_prompt(Sequence& s, int64_t begin, int64_t end);
+  void release(Sequence& s);
+  void preempt(Sequence& s);
+  void prune();
+  void forget_cache();
 
   const Model& model_;
   AdapterList adapters_;
   Options options_;
-  Arena arena_;
-  std::unique_ptr<KvPages> kv_;
-  std::vector<int32_t> free_pages_;
-  std::map<int64_t, Sequence> sequences_;  // by number: the order of a step
-  int64_t next_ = 0;
+  IdleDecodeMemory* idle_;
+  DecodeMemory memory_;
+  PagePool pool_;
+  PromptTree tree_;
+  Sequences sequences_;  // by age: the order of a step
+  int64_t next_ = 0, admitted_ = 0;
+  Stats stats_;
+  bool left_ = false;  // some sequence has left pages of a prompt, or no longer wants them
+
+  // The step that is being put together; kept, so that a step allocates next to nothing.
+  std::vector<int32_t> ids_, adapter_rows_, cuts_, last_rows_, token_;
+  std::vector<float> logprob_;
+  std::vector<SamplingOptions> sampling_;
+  std::vector<double> draws_;
+  std::vector<Sequence*> ready_;  // sequences whose last token is in this step
+  std::vector<PromptTree::Node*> fresh_;
+  Batch batch_;
 };
 
 }  // namespace rolegrad

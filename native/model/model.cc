@@ -36,6 +36,13 @@ const StoredTensor& find(const std::map<std::string, StoredTensor>& tensors, con
 
 }  // namespace
 
+void StoredTensor::release() const {
+  if (!file) return;
+  size_t bytes = dtype == DType::bf16 ? 2 : 4;
+  for (int64_t d : shape) bytes *= size_t(d);
+  file->release(data, bytes);
+}
+
 std::vector<float> widen_tensor(const StoredTensor& t) {
   int64_t n = 1;
   for (int64_t d : t.shape) n *= d;
@@ -46,11 +53,31 @@ std::vector<float> widen_tensor(const StoredTensor& t) {
   return values;
 }
 
-Tensor Model::vector(const std::map<std::string, StoredTensor>& tensors, const std::string& name) {
-  auto values = widen_tensor(find(tensors, name, {config_.hidden_size}));
-  int64_t ld = backend_->leading_dimension(config_.hidden_size);
+std::vector<double> rope_frequencies(double theta, int64_t head_dim, const RopeScaling& s) {
+  constexpr double kTwoPi = 6.283185307179586;
+  if (!(s.factor > 0 && s.low_factor > 0 && s.high_factor > s.low_factor && s.original_positions > 0))
+    throw Error("ERR_MODEL_CONFIG", "Expected a rope scaling with 0 < factor and 0 < low factor < high factor");
+  std::vector<double> frequencies;
+  for (int64_t i = 0; i < head_dim / 2; i++) {
+    double frequency = 1.0 / math::pow(theta, 2.0 * double(i) / double(head_dim));
+    if (s.factor != 1) {
+      // How often the angle turns within the original context decides: up to low_factor times is a long wavelength.
+      double turns = s.original_positions * frequency / kTwoPi;
+      double keep = (turns - s.low_factor) / (s.high_factor - s.low_factor);
+      if (!(keep > 0)) keep = 0;
+      if (keep > 1) keep = 1;
+      frequency = (1 - keep) * (frequency / s.factor) + keep * frequency;
+    }
+    frequencies.push_back(frequency);
+  }
+  return frequencies;
+}
+
+Tensor Model::vector(const std::map<std::string, StoredTensor>& tensors, const std::string& name, int64_t n) {
+  auto values = widen_tensor(find(tensors, name, {n}));
+  int64_t ld = backend_->leading_dimension(n);
   vectors_.push_back(backend_->allocate(size_t(ld) * sizeof(float)));
-  Tensor t{static_cast<float*>(vectors_.back()->data()), 1, config_.hidden_size, ld};
+  Tensor t{static_cast<float*>(vectors_.back()->data()), 1, n, ld};
   backend_->write(t, values.data());
   return t;
 }
@@ -69,18 +96,28 @@ std::pair<int64_t, int64_t> Model::module_shape(int group, int m) const {
   }
 }
 
+bool Model::has_bias(int group) const {
+  switch (group) {
+    case kQkv:
+      return config_.attention_bias;
+    case kOut:
+      return config_.output_bias;
+    default:
+      return config_.mlp_bias;
+  }
+}
+
 Model::Model(std::unique_ptr<Backend> backend, ModelConfig config, const std::map<std::string, StoredTensor>& tensors,
              bool f32)
     : backend_(std::move(backend)), config_(config) {
   const auto& c = config_;
-  for (int64_t i = 0; i < c.head_dim / 2; i++) {
-    double exponent = 2.0 * double(i) / double(c.head_dim);
-    frequencies_.push_back(1.0 / math::pow(c.rope_theta, exponent));
-  }
+  frequencies_ = rolegrad::rope_frequencies(c.rope_theta, c.head_dim, c.rope_scaling);
   std::vector<std::vector<float>> widened;
-  // What `source` widens must live until it is packed.
+  std::vector<const StoredTensor*> mapped;
+  // What `source` widens must live until it is packed; the file's pages are given back as soon as they are.
   auto source = [&](const std::string& name, int64_t n, int64_t k, const float* bias) {
     const StoredTensor& t = find(tensors, name, {n, k});
+    mapped.push_back(&t);
     if (!f32 || t.dtype == DType::f32) return WeightSource{t.data, t.dtype, n, k, bias};
     widened.push_back(widen_tensor(t));
     return WeightSource{widened.back().data(), DType::f32, n, k, bias};
@@ -88,23 +125,29 @@ Model::Model(std::unique_ptr<Backend> backend, ModelConfig config, const std::ma
   auto pack = [&](const std::vector<WeightSource>& sources) {
     auto packed = backend_->pack(sources);
     widened.clear();
+    for (const StoredTensor* t : mapped) t->release();
+    mapped.clear();
     return packed;
   };
   embedding_ = pack({source("model.embed_tokens.weight", c.vocab_size, c.hidden_size, nullptr)});
   if (!c.tied) head_ = pack({source("lm_head.weight", c.vocab_size, c.hidden_size, nullptr)});
-  final_norm_ = vector(tensors, "model.norm.weight");
+  final_norm_ = vector(tensors, "model.norm.weight", c.hidden_size);
   for (int64_t l = 0; l < c.layers; l++) {
     std::string prefix = "model.layers." + std::to_string(l) + ".";
     Layer layer;
-    layer.attention_norm = vector(tensors, prefix + "input_layernorm.weight");
-    layer.mlp_norm = vector(tensors, prefix + "post_attention_layernorm.weight");
+    layer.attention_norm = vector(tensors, prefix + "input_layernorm.weight", c.hidden_size);
+    layer.mlp_norm = vector(tensors, prefix + "post_attention_layernorm.weight", c.hidden_size);
+    if (c.qk_norm) {
+      layer.q_norm = vector(tensors, prefix + "self_attn.q_norm.weight", c.head_dim);
+      layer.k_norm = vector(tensors, prefix + "self_attn.k_norm.weight", c.head_dim);
+    }
     for (int g = 0; g < kGroups; g++) {
       std::vector<WeightSource> sources;
       std::vector<std::vector<float>> biases(kModuleNames[size_t(g)].size());
       for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) {
         const std::string name = prefix + kModuleNames[size_t(g)][m];
         auto [k, n] = module_shape(g, int(m));
-        if (g == kQkv && c.attention_bias) biases[m] = widen_tensor(find(tensors, name + ".bias", {n}));
+        if (has_bias(g)) biases[m] = widen_tensor(find(tensors, name + ".bias", {n}));
         sources.push_back(source(name + ".weight", n, k, biases[m].empty() ? nullptr : biases[m].data()));
       }
       layer.linear[size_t(g)] = pack(sources);

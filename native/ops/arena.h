@@ -7,8 +7,8 @@
 
 namespace rolegrad {
 
-/// Tensors of one pass, taken in order and given back together. After the first pass one block holds them all: a step
-/// of the same or a smaller size allocates nothing.
+/// Tensors of one pass, taken in order and given back together. Once a pass has ended in reset() one block holds them
+/// all: another of the same or a smaller size allocates nothing.
 class Arena {
  public:
   explicit Arena(Backend& backend) : backend_(backend) {}
@@ -30,6 +30,16 @@ class Arena {
     }
     block_ = 0;
     used_ = 0;
+  }
+
+  /// At least `pages` pages for the keys and values of a pass of the one model that this arena serves, kept from pass
+  /// to pass; what an earlier pass wrote there does not matter.
+  KvPages& kv_pages(int layers, const AttentionShape& shape, int64_t pages) {
+    if (!kv_ || kv_->pages() < pages) {
+      kv_.reset();
+      kv_ = backend_.kv_pages(layers, shape, pages + pages / 4);
+    }
+    return *kv_;
   }
 
   /// What a nested pass gives back: `mark` before it, `release(mark)` after it.
@@ -65,6 +75,7 @@ class Arena {
   }
 
   Backend& backend_;
+  std::unique_ptr<KvPages> kv_;
   std::vector<std::unique_ptr<Memory>> blocks_;
   size_t block_ = 0, used_ = 0;
   int64_t allocations_ = 0;

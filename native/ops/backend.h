@@ -68,21 +68,38 @@ class PackedWeight {
   DType dtype_ = DType::f32;
 };
 
-/// One adapter's pairs on the modules of one packed weight (method.md, eq. 10). All modules of the group share the rank
-/// r. `a` and `bt` are the parameters; `at` and `b` are their transposes, kept by refresh_lora() after every change.
+/// One adapter's pairs on the modules of one packed weight (method.md, eq. 10), each with a rank and a scale of its
+/// own. `a` and `bt` are the parameters; `at` and `b` are their transposes, kept by refresh_lora() after every change.
 struct LoraGroup {
-  int rank = 0;
-  float scale = 0;  // alpha / r, or alpha / sqrt(r)
-  // [modules]: a module outside `targets` has no pair; its columns of u and du are 0.
-  std::vector<bool> present;
-  Tensor a;                // [modules * r, K], module m in rows m * r ..
+  struct Module {
+    int rank = 0;        // 0: no pair
+    float scale = 0;     // alpha / r, or alpha / sqrt(r)
+    int64_t column = 0;  // its r columns of u and du, and rows of a, begin here
+  };
+  std::vector<Module> modules;
+  Tensor a;                // [columns, K]
   std::vector<Tensor> bt;  // per module [r, N_m]
-  Tensor at;               // [K, modules * r]
+  Tensor at;               // [K, columns]
   std::vector<Tensor> b;   // per module [N_m, r]
+
+  void add(int rank, float scale) { modules.push_back({rank, scale, columns()}); }
+  /// Of u and du: the sum of the ranks.
+  int64_t columns() const { return modules.empty() ? 0 : modules.back().column + modules.back().rank; }
 };
 
-/// The pairs of every adapter on one packed weight, by adapter index; null: that adapter has none there.
+/// The pairs of every adapter on one packed weight, by adapter index; null (or no columns): that adapter has none
+/// there.
 using LoraSet = std::span<const LoraGroup* const>;
+
+/// Dropout of what low-rank parts read. Whether column c of a row is dropped is a function of the row's key and
+/// position in its sequence, of the site, of the adapter that runs it, and of c alone: the same in every batch, and
+/// when it is computed again.
+struct Dropout {
+  std::span<const uint64_t> key;      // [T]: seed, step and sequence, hashed by the caller
+  std::span<const int32_t> position;  // [T]
+  std::span<const float> rate;        // by adapter, in [0, 1); 0: nothing is dropped
+  uint32_t site = 0;                  // layer and group of linears
+};
 
 /// Where the gradients of one LoraGroup are summed: the shapes of `a` and `bt`.
 struct LoraGradient {
@@ -110,6 +127,13 @@ struct SequenceSpan {
 struct AttentionShape {
   int heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0;  // 1 / sqrt(head_dim)
+};
+
+/// Entries of the vocabulary whose logits are not the head's own: entry ids[j] has logits[:, j] (of h, before the
+/// temperature). Trained rows of the head come in this way.
+struct LogitColumns {
+  std::span<const int32_t> ids;  // increasing
+  Tensor logits;                 // [R, ids]
 };
 
 /// What the masked policy loss needs for each row of the head (method.md, section 3).
@@ -165,11 +189,27 @@ class Backend {
   virtual void embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) = 0;
   /// y [T, H] = x / sqrt(mean(x^2) + eps) * w, w [1, H].
   virtual void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) = 0;
-  /// y [T, N] = x [T, K] w^T + bias + u bt, u [T, modules * r] = scale * x a^T, each row by the pairs of its own
-  /// adapter (eq. 10). Rows without one get x w^T + bias alone. `u` (may be empty when no adapter is in `lora`) is kept
-  /// for the backward pass; its columns beyond the row's own modules * r are not written.
+  /// The same on each head of a row by itself: y [T, heads * d], x the same, w [1, d]; y may be x.
+  virtual void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) = 0;
+  /// y [T, N] = x [T, K] w^T + bias + u bt, u [T, columns] = scale * x a^T, each row by the pairs of its own adapter
+  /// (eq. 10). Rows without one get x w^T + bias alone. `u` (may be empty when no adapter has pairs in `lora`) is kept
+  /// for the backward pass; its columns beyond those of the row's own adapter are not written.
   virtual void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
                       const Rows& rows) = 0;
+  /// The two halves of linear(), for what comes between them. u = scale * x a^T, each row by its own adapter.
+  virtual void lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) = 0;
+  /// y = x w^T + bias + u bt with u as it is.
+  virtual void linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
+                             const Rows& rows) = 0;
+  /// y [T, K] = x / (1 - rate), or 0 where it is dropped; rows without an adapter as they are. y may be x. Its own
+  /// gradient: the same on dy.
+  virtual void dropout(const Tensor& y, const Tensor& x, const Dropout& dropout, const Rows& rows) = 0;
+  /// y [T, R] = softmax(x); dx = y * (dy - sum(dy * y)), dx may be dy.
+  virtual void softmax_rows(const Tensor& y, const Tensor& x) = 0;
+  virtual void softmax_rows_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) = 0;
+  /// Soft routing: u [T, modules * R * r] holds for each module R blocks of r columns, one an expert; block v is taken
+  /// times gates[t, v], and is 0 where the gate is. Rows that run no adapter are left as they are. out may be u.
+  virtual void gate(const Tensor& out, const Tensor& u, const Tensor& gates, int modules, const Rows& rows) = 0;
   /// In place on `heads` heads of head_dim columns: rotates (x_i, x_{i + d/2}) by position * theta^(-2 i / d);
   /// `inverse` by minus that. `frequencies` [d/2] in f64.
   virtual void rope(const Tensor& x, int heads, int head_dim, std::span<const int32_t> positions,
@@ -178,6 +218,9 @@ class Backend {
   /// k, v [T, kv_heads * d] into the pages of each span at its positions.
   virtual void kv_write(KvPages& kv, int layer, const AttentionShape& shape, const Tensor& k, const Tensor& v,
                         std::span<const SequenceSpan> spans) = 0;
+  /// Page `to` becomes what page `from` holds, in every layer: a sequence that goes on from a page it shares writes to
+  /// a copy.
+  virtual void kv_copy_page(KvPages& kv, int32_t to, int32_t from) = 0;
   /// out [T, heads * d], lse [T, heads]: causal attention of q [T, heads * d] over positions 0 .. its own of its
   /// sequence. Keys are walked in splits of 512, each with a fresh (max, sum, out), combined in increasing order.
   virtual void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,
@@ -191,13 +234,30 @@ class Backend {
   /// logits [R, V] = h [R, H] w^T.
   virtual void logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) = 0;
   /// logprob, lse [R, 1]: log softmax(h w^T / temperature) at targets [R], and its log-sum-exp; never R x V logits.
+  /// `replaced`: entries with logits of their own.
   virtual void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
-                             std::span<const int32_t> targets, float temperature) = 0;
+                             std::span<const int32_t> targets, float temperature,
+                             const LogitColumns& replaced = {}) = 0;
+  /// The same bits, and from the same pass over the vocabulary mean [R, H] = sum_v softmax(h w^T / temperature)_v w_v
+  /// for the rows that are `wanted` [R] (others are left as they are, or hold their mean): all that
+  /// head_mean_backward needs of the head.
+  virtual void head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                                  const PackedWeight& head, std::span<const int32_t> targets, float temperature,
+                                  std::span<const uint8_t> wanted) = 0;
 
   // ---- backward
-  /// dx [T, K] (+)= dy w + du a; du [T, modules * r] = scale * dy b by the row's adapter, kept for lora_gradient.
+  /// dx [T, K] (+)= dy w + du a; du [T, columns] = scale * dy b by the row's adapter, kept for lora_gradient.
   virtual void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
                                LoraSet lora, const Rows& rows, bool accumulate) = 0;
+  /// dx (+)= dy w + du a with du as it is.
+  virtual void linear_backward_from_du(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
+                                       LoraSet lora, const Rows& rows, bool accumulate) = 0;
+  /// dx [T, K] = du a by the row's adapter; 0 for rows without one.
+  virtual void lora_dx(const Tensor& dx, const Tensor& du, LoraSet lora, const Rows& rows) = 0;
+  /// dgates [T, R] (+)= sum over the columns of block v of u * du / scale, u and du those before gate(); 0 for rows
+  /// that run no adapter.
+  virtual void gate_gradient(const Tensor& dgates, const Tensor& u, const Tensor& du, float scale, int modules,
+                             const Rows& rows, bool accumulate) = 0;
   /// du alone, where dx is not needed (the first layer under a frozen embedding).
   virtual void lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) = 0;
   /// For every adapter v with rows: a += du^T x, bt += u^T dy over its rows; one chain a sequence, then f64 in sequence
@@ -210,6 +270,10 @@ class Backend {
   /// dx (+)= gradient of rmsnorm; dw [1, H] += unless null.
   virtual void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
                                 const Tensor& w, float eps, const Rows::Group& group, bool accumulate) = 0;
+  /// dx = gradient of rmsnorm_heads (dx may be dy); dw [1, d] += unless null: one chain over the rows of a sequence and
+  /// within a row over its heads.
+  virtual void rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                                      const Tensor& w, float eps, const Rows::Group& group) = 0;
   /// dq [T, heads d], dk, dv [T, kv_heads d] (overwritten), for whole sequences (start 0). With `roles` [T] not empty
   /// the gradient does not pass through the key or value of a position whose role differs from the query's (crossRole
   /// "stop").
@@ -220,10 +284,17 @@ class Backend {
   /// dx [T, 2 I] from dy [T, I] and x [T, 2 I]; dx may be x.
   virtual void swiglu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x) = 0;
   /// dh [R, H] = sum_v coefficient[r] * (softmax(h w^T / temperature)_v - [v = target]) / temperature * w_v, from the
-  /// lse of head_logprobs (coefficient = -d loss / d logprob); dw [V, H] += unless null, over `group`.
+  /// lse of head_logprobs (coefficient = -d loss / d logprob); dw [V, H] += unless null, over `group`. Entries that are
+  /// `replaced` are left out of dh and dw: their dlogits [R, ids] is written instead.
   virtual void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                              const PackedWeight& head, std::span<const int32_t> targets,
-                             std::span<const float> coefficient, float temperature, const Rows::Group& group) = 0;
+                             std::span<const float> coefficient, float temperature, const Rows::Group& group,
+                             const LogitColumns& replaced = {}, const Tensor& dlogits = {}) = 0;
+  /// dh [R, H] = coefficient[r] / temperature * (mean - w_target): head_backward without dw, and without a second pass
+  /// over the vocabulary. Rows of coefficient 0 are 0, whatever their mean.
+  virtual void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
+                                  std::span<const int32_t> targets, std::span<const float> coefficient,
+                                  float temperature) = 0;
   /// dtable [V, H] += rows of dx [T, H] by ids.
   virtual void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
                               const Rows::Group& group) = 0;
@@ -237,6 +308,8 @@ class Backend {
                                        const PolicyLossInput& input) = 0;
   /// *sum += the sum of squares of g; `sum` is a scalar in backend memory.
   virtual void sum_of_squares(double* sum, const GradTensor& g) = 0;
+  /// y += x.
+  virtual void add(const GradTensor& y, const GradTensor& x) = 0;
   /// Decoupled weight decay Adam with torch's update rule; g is scaled by min(1, max_norm / (sqrt(*sum) + 1e-6)) first.
   virtual void adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,
                      const double* sum_of_squares) = 0;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
@@ -10,6 +11,16 @@
 
 namespace rolegrad {
 
+/// Blocks asked for since the process began, and the bytes that are held now: tests of "allocates nothing" and of
+/// leaks.
+struct HostMemoryUse {
+  std::atomic<int64_t> allocations{0}, bytes{0};
+};
+inline HostMemoryUse& host_memory_use() {
+  static HostMemoryUse use;
+  return use;
+}
+
 /// Zeroed memory of the host, 64-byte aligned. calloc and not new: the system's zero pages are touched only when they
 /// are used.
 class HostMemory final : public Memory {
@@ -19,9 +30,14 @@ class HostMemory final : public Memory {
     if (!block_)
       throw Error("ERR_OUT_OF_MEMORY",
                   "Expected " + std::to_string(bytes) + " bytes of memory but the system refused them");
+    host_memory_use().allocations++;
+    host_memory_use().bytes += int64_t(bytes);
     data_ = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(block_) + kAlign - 1) / kAlign * kAlign);
   }
-  ~HostMemory() override { std::free(block_); }
+  ~HostMemory() override {
+    host_memory_use().bytes -= int64_t(bytes_);
+    std::free(block_);
+  }
   HostMemory(const HostMemory&) = delete;
   HostMemory& operator=(const HostMemory&) = delete;
 

@@ -1,12 +1,15 @@
 #include "train/full_parameters.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
 
 namespace rolegrad {
 
-FullParameters::FullParameters(Model& model, const std::map<std::string, StoredTensor>& tensors) : model_(model) {
+FullParameters::FullParameters(Model& model, const std::map<std::string, StoredTensor>& tensors,
+                               std::shared_ptr<Memory>& masters)
+    : model_(model) {
   const ModelConfig& c = model.config();
   Backend& b = model.backend();
   auto add = [&](const std::string& name, int64_t rows, int64_t cols) {
@@ -20,26 +23,34 @@ FullParameters::FullParameters(Model& model, const std::map<std::string, StoredT
     std::string prefix = "model.layers." + std::to_string(l) + ".";
     add(prefix + "input_layernorm.weight", 1, c.hidden_size);
     add(prefix + "post_attention_layernorm.weight", 1, c.hidden_size);
+    if (c.qk_norm) {
+      add(prefix + "self_attn.q_norm.weight", 1, c.head_dim);
+      add(prefix + "self_attn.k_norm.weight", 1, c.head_dim);
+    }
     for (int g = 0; g < kGroups; g++)
       for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) {
         auto [k, n] = model.module_shape(g, int(m));
         add(prefix + kModuleNames[size_t(g)][m] + ".weight", n, k);
-        if (g == kQkv && c.attention_bias) add(prefix + kModuleNames[size_t(g)][m] + ".bias", 1, n);
+        if (model.has_bias(g)) add(prefix + kModuleNames[size_t(g)][m] + ".bias", 1, n);
       }
   }
   tied_head_ = size_;
   size_t gradient_size = size_ + (c.tied ? size_t(c.vocab_size) * size_t(b.leading_dimension(c.hidden_size)) : 0);
-  values_ = b.allocate(size_ * sizeof(float));
+  const bool filled = masters != nullptr;
+  values_ = filled ? masters : std::shared_ptr<Memory>(b.allocate(size_ * sizeof(float)));
   first_ = b.allocate(size_ * sizeof(float));
   second_ = b.allocate(size_ * sizeof(float));
   gradients_ = b.allocate(gradient_size * sizeof(double));
   scalar_ = b.allocate(sizeof(double));
   for (const auto& e : entries_) {
+    if (filled) break;
     auto it = tensors.find(e.name);
     if (it == tensors.end())
       throw Error("ERR_MODEL_TENSOR", "Expected the tensor " + e.name + " in the checkpoint but it is missing");
     b.write(value(e), widen_tensor(it->second).data());
+    it->second.release();
   }
+  masters = values_;
 
   sinks_.embedding = gradient(entry("model.embed_tokens.weight"));
   sinks_.head = sinks_.embedding;
@@ -53,10 +64,14 @@ FullParameters::FullParameters(Model& model, const std::map<std::string, StoredT
     FullGradient::LayerGradient layer;
     layer.attention_norm = gradient(entry(prefix + "input_layernorm.weight"));
     layer.mlp_norm = gradient(entry(prefix + "post_attention_layernorm.weight"));
+    if (c.qk_norm) {
+      layer.q_norm = gradient(entry(prefix + "self_attn.q_norm.weight"));
+      layer.k_norm = gradient(entry(prefix + "self_attn.k_norm.weight"));
+    }
     for (int g = 0; g < kGroups; g++)
       for (const auto& module : kModuleNames[size_t(g)]) {
         layer.weight[size_t(g)].push_back(gradient(entry(prefix + module + ".weight")));
-        if (g == kQkv && c.attention_bias) layer.bias[size_t(g)].push_back(gradient(entry(prefix + module + ".bias")));
+        if (model.has_bias(g)) layer.bias[size_t(g)].push_back(gradient(entry(prefix + module + ".bias")));
       }
     sinks_.layers.push_back(std::move(layer));
   }
@@ -101,8 +116,7 @@ double FullParameters::apply(const AdamWStep& step, bool decay_vectors) {
   Backend& b = model_.backend();
   if (model_.config().tied) {
     // Both uses of the table become one gradient.
-    auto summed = read_gradient(entries_[0]);
-    b.write(gradient(entries_[0]), summed.data());
+    b.add(gradient(entries_[0]), sinks_.head);
     b.zero(sinks_.head);
   }
   GradTensor scalar{static_cast<double*>(scalar_->data()), 1, 1, 1};
@@ -127,10 +141,14 @@ void FullParameters::publish() {
     std::string prefix = "model.layers." + std::to_string(l) + ".";
     b.copy(model_.layer(l).attention_norm, value(entry(prefix + "input_layernorm.weight")));
     b.copy(model_.layer(l).mlp_norm, value(entry(prefix + "post_attention_layernorm.weight")));
+    if (c.qk_norm) {
+      b.copy(model_.layer(l).q_norm, value(entry(prefix + "self_attn.q_norm.weight")));
+      b.copy(model_.layer(l).k_norm, value(entry(prefix + "self_attn.k_norm.weight")));
+    }
     for (int g = 0; g < kGroups; g++)
       for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) {
         const std::string name = prefix + kModuleNames[size_t(g)][m];
-        bool biased = g == kQkv && c.attention_bias;
+        bool biased = model_.has_bias(g);
         Tensor bias = biased ? value(entry(name + ".bias")) : Tensor{};
         b.repack(*model_.layer(l).linear[size_t(g)], int(m), value(entry(name + ".weight")), biased ? &bias : nullptr);
       }

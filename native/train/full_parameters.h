@@ -13,8 +13,9 @@ namespace rolegrad {
 /// no bit.
 class FullParameters {
  public:
-  /// `tensors`: the checkpoint's values. The model must hold f32 weights.
-  FullParameters(Model& model, const std::map<std::string, StoredTensor>& tensors);
+  /// `masters`: of the model, shared by all who train it, so that each goes on from what the model runs on; made of
+  /// `tensors`, the checkpoint's values, where there are none yet. The model must hold f32 weights.
+  FullParameters(Model& model, const std::map<std::string, StoredTensor>& tensors, std::shared_ptr<Memory>& masters);
 
   struct Entry {
     std::string name;  // Hugging Face's
@@ -46,7 +47,8 @@ class FullParameters {
 
   Model& model_;
   std::vector<Entry> entries_;
-  std::unique_ptr<Memory> values_, gradients_, first_, second_, scalar_;
+  std::shared_ptr<Memory> values_;
+  std::unique_ptr<Memory> gradients_, first_, second_, scalar_;
   size_t size_ = 0;
   size_t tied_head_ = 0;  // offset of the tied head's own gradient, beyond size_
   FullGradient sinks_;

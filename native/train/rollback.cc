@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "core/abort.h"
+
 namespace rolegrad {
 
 namespace {
@@ -33,6 +35,7 @@ Rollback::Rollback(Backend& backend, std::vector<GradTensor> buffers, Copy& copy
 
 Rollback::~Rollback() {
   if (committed_) return;
+  AbortScope whole(nullptr);  // an abort is what may have led here
   if (!keep_) {
     for (const auto& g : buffers_) backend_.zero(g);
     return;

@@ -1,6 +1,8 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "core/abort.h"
 #include "core/error.h"
@@ -34,15 +36,26 @@ Targets targets_of(std::span<const int32_t> ids, std::span<const int32_t> cu_seq
 
 struct HeadRows {
   Tensor raw, normed, logprob, lse;
+  Tensor mean;            // of head_logprobs_mean, where it was asked for
+  LogitColumns replaced;  // by trained token rows
 };
 
-HeadRows run_head(const Model& model, Arena& arena, const Tensor& hidden, const Targets& targets, float temperature) {
+/// `taught` [rows]: which rows a gradient may come back to; empty: no mean is made. `tokens` may be null.
+HeadRows run_head(const Model& model, Arena& arena, const Tensor& hidden, const Targets& targets, float temperature,
+                  std::span<const uint8_t> taught, const TokenRows* tokens) {
   Backend& b = model.backend();
   int64_t n = int64_t(targets.positions.size()), h = model.config().hidden_size;
-  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1)};
+  HeadRows rows{arena.tensor(n, h), arena.tensor(n, h), arena.tensor(n, 1), arena.tensor(n, 1), {}, {}};
   b.gather_rows(rows.raw, hidden, targets.positions);
   b.rmsnorm(rows.normed, rows.raw, model.final_norm(), float(model.config().rms_norm_eps));
-  b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature);
+  if (tokens) rows.replaced = tokens->logits(arena, rows.normed);
+  if (taught.empty()) {
+    b.head_logprobs(rows.logprob, rows.lse, rows.normed, model.head(), targets.ids, temperature, rows.replaced);
+  } else {
+    rows.mean = arena.tensor(n, h);
+    b.head_logprobs_mean(rows.logprob, rows.lse, rows.mean, rows.normed, model.head(), targets.ids, temperature,
+                         taught);
+  }
   return rows;
 }
 
@@ -52,10 +65,28 @@ std::vector<float> read_column(Backend& b, const Tensor& column) {
   return values;
 }
 
-std::unique_ptr<KvPages> pages_for(const Model& model, std::unique_ptr<KvPages> kept, int64_t pages) {
-  if (kept && kept->pages() >= pages) return kept;
-  kept.reset();
-  return model.backend().kv_pages(int(model.config().layers), model.attention_shape(), pages + pages / 4);
+/// The dropout of one batch: rates by adapter, keys by row.
+struct DropoutPlan {
+  DropoutPlan(const PackedBatch& packed, const AdapterList& adapters, std::span<const uint64_t> sequence_keys) {
+    for (const auto& adapter : adapters) rates.push_back(adapter ? float(adapter->spec().dropout) : 0.0f);
+    if (std::all_of(rates.begin(), rates.end(), [](float rate) { return rate == 0; })) return;
+    auto cuts = packed.batch.rows.cu_seqlens();
+    if (sequence_keys.size() + 1 != cuts.size()) throw Error("ERR_SHAPE", "Expected a dropout key for every sequence");
+    for (size_t s = 0; s + 1 < cuts.size(); s++)
+      keys.insert(keys.end(), size_t(cuts[s + 1] - cuts[s]), sequence_keys[s]);
+    dropout = {keys, packed.batch.positions, rates, 0};
+  }
+  DropoutPlan(const DropoutPlan&) = delete;
+  const Dropout* get() const { return keys.empty() ? nullptr : &dropout; }
+
+ private:
+  std::vector<float> rates;
+  std::vector<uint64_t> keys;
+  Dropout dropout;
+};
+
+KvPages& pages_for(const Model& model, Arena& arena, int64_t pages) {
+  return arena.kv_pages(int(model.config().layers), model.attention_shape(), pages);
 }
 
 }  // namespace
@@ -66,13 +97,13 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   Backend& b = model.backend();
   arena.reset();
   PackedBatch packed(ids, to_vector(cu_seqlens), std::move(adapter), int(adapters.size()));
-  auto kv = b.kv_pages(int(model.config().layers), model.attention_shape(), packed.pages);
-  Tensor hidden = Decoder(model).forward(arena, packed.batch, adapters, *kv, nullptr);
+  KvPages& kv = pages_for(model, arena, packed.pages);
+  Tensor hidden = Decoder(model).forward(arena, packed.batch, adapters, kv, nullptr);
   ScoreResult result;
   result.logprobs.assign(ids.size(), 0);
   Targets targets = targets_of(ids, cu_seqlens, [&](size_t i) { return wanted.empty() || wanted[i]; });
   if (!targets.ids.empty()) {
-    HeadRows head = run_head(model, arena, hidden, targets, temperature);
+    HeadRows head = run_head(model, arena, hidden, targets, temperature, {}, adapters.tokens.get());
     auto values = read_column(b, head.logprob);
     for (size_t i = 0; i < values.size(); i++) result.logprobs[size_t(targets.positions[i]) + 1] = values[i];
   }
@@ -81,22 +112,28 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
     Tensor normed = arena.tensor(rows, model.config().hidden_size), out = arena.tensor(rows, v);
     b.rmsnorm(normed, hidden, model.final_norm(), float(model.config().rms_norm_eps));
     b.logits(out, normed, model.head());
+    if (adapters.tokens) adapters.tokens->replace(arena, out, normed);
     result.logits.resize(size_t(rows * v));
     b.read(result.logits.data(), out);
   }
+  arena.reset();
   return result;
 }
 
-Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store)
+Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model* reference, bool track)
     : model_(model),
       store_(std::move(store)),
+      track_(track),
+      reference_(reference),
       scalar_(model.backend().allocate(store_->adapters.size() * sizeof(double))),
       arena_(model.backend()) {
+  if (reference) reference_arena_ = std::make_unique<Arena>(reference->backend());
   for (const auto& adapter : store_->adapters) {
     size_t bytes = adapter->layout().size() * sizeof(float);
     slots_.push_back(
         {AdapterGradient(model, adapter->spec()), model.backend().allocate(bytes), model.backend().allocate(bytes), 0});
   }
+  if (store_->tokens) tokens_ = std::make_unique<TokenTraining>(model, *store_->tokens);
 }
 
 Trainer::Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference)
@@ -104,9 +141,85 @@ Trainer::Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model
       full_(std::move(full)),
       reference_(reference),
       scalar_(model.backend().allocate(sizeof(double))),
-      arena_(model.backend()) {}
+      arena_(model.backend()) {
+  if (reference) reference_arena_ = std::make_unique<Arena>(reference->backend());
+}
+
+AdapterGradient* Trainer::entry(RoleGradients& gradients, size_t roles, size_t role, size_t adapter) {
+  gradients.resize(std::max(gradients.size(), roles));
+  gradients[role].resize(slots_.size());
+  auto& own = gradients[role][adapter];
+  if (!own) own = std::make_unique<AdapterGradient>(model_, store_->adapters[adapter]->spec());
+  return own.get();
+}
+
+const AdapterGradient* Trainer::kept(int role, int adapter) const {
+  if (size_t(role) >= kept_.size() || kept_[size_t(role)].empty()) return nullptr;
+  return kept_[size_t(role)][size_t(adapter)].get();
+}
+
+std::vector<Trainer::Pass> Trainer::passes(const LossBatch& in, CrossRole cross_role) {
+  const auto table = in.adapter_of_role;
+  const size_t roles = table.size();
+  std::vector<Pass> list;
+  if (full_ || cross_role != CrossRole::exact) {
+    Pass all{std::vector<bool>(roles + 1, true)};
+    for (auto& slot : slots_) all.sinks.push_back(&slot.gradient);
+    all.tokens = tokens_ != nullptr;
+    list.push_back(std::move(all));
+  }
+  auto only = [&](size_t adapter, AdapterGradient* sink) {
+    std::vector<AdapterGradient*> sinks(slots_.size(), nullptr);
+    sinks[adapter] = sink;
+    return sinks;
+  };
+  if (!full_ && cross_role == CrossRole::exact) {
+    for (size_t a = 0; a < slots_.size(); a++) {
+      Pass own{std::vector<bool>(roles + 1, false), only(a, &slots_[a].gradient), tokens_ != nullptr};
+      for (size_t v = 0; v < roles; v++) own.roles[v + 1] = table[v] == int32_t(a);
+      list.push_back(std::move(own));
+    }
+    if (tokens_) {
+      // Token rows get the gradient of the whole loss: also of what no adapter runs.
+      Pass rest{std::vector<bool>(roles + 1, false), std::vector<AdapterGradient*>(slots_.size(), nullptr), true};
+      rest.roles[0] = true;
+      for (size_t v = 0; v < roles; v++) rest.roles[v + 1] = table[v] < 0;
+      list.push_back(std::move(rest));
+    }
+  }
+  for (size_t v = 0; track_ && v < roles; v++) {
+    Pass role{std::vector<bool>(roles + 1, false)};
+    role.roles[v + 1] = true;
+    if (cross_role == CrossRole::flow) {
+      for (size_t a = 0; a < slots_.size(); a++) role.sinks.push_back(entry(kept_, roles, v, a));
+    } else {
+      // The loss of a role reaches its own adapter alone: where no other role shares it, that is what the slot has.
+      if (table[v] < 0 || std::count(table.begin(), table.end(), table[v]) < 2) continue;
+      role.sinks = only(size_t(table[v]), entry(kept_, roles, v, size_t(table[v])));
+    }
+    list.push_back(std::move(role));
+  }
+  return list;
+}
 
 LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
+  LossResult result = run(in, o, passes(in, o.cross_role));
+  accumulated_ = true;
+  return result;
+}
+
+std::vector<float> Trainer::reference_logprobs(const LossBatch& in, float temperature) {
+  std::vector<uint8_t> wanted(in.ids.size());
+  for (size_t i = 0; i < wanted.size(); i++) wanted[i] = in.weight[i] != 0;
+  if (full_ && !reference_)
+    throw Error("ERR_REFERENCE",
+                "Expected a reference model (or refLogprobs) for klCoefficient > 0 in full training but received none");
+  return score(reference_ ? *reference_ : model_, reference_ ? *reference_arena_ : arena_, in.ids, in.cu_seqlens,
+               std::vector<int32_t>(in.ids.size(), -1), {}, temperature, false, wanted)
+      .logprobs;
+}
+
+LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::vector<Pass>& passes) {
   Backend& b = model_.backend();
   const size_t total = in.ids.size();
   LossResult result;
@@ -117,31 +230,28 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
 
   // The reference first: it needs the arena for itself.
   std::vector<float> reference(in.reference_logprob.begin(), in.reference_logprob.end());
-  if (o.kind == ObjectiveKind::policy && o.beta != 0 && reference.empty()) {
-    std::vector<uint8_t> wanted(total);
-    for (size_t i = 0; i < total; i++) wanted[i] = in.weight[i] != 0;
-    if (full_ && !reference_)
-      throw Error(
-          "ERR_REFERENCE",
-          "Expected a reference model (or refLogprobs) for klCoefficient > 0 in full training but received none");
-    reference = score(reference_ ? *reference_ : model_, arena_, in.ids, in.cu_seqlens, std::vector<int32_t>(total, -1),
-                      {}, o.temperature, false, wanted)
-                    .logprobs;
-  }
+  if (o.kind == ObjectiveKind::policy && o.beta != 0 && reference.empty())
+    reference = reference_logprobs(in, o.temperature);
 
   std::vector<int32_t> adapter(total);
   for (size_t t = 0; t < total; t++) adapter[t] = in.roles[t] < 0 ? -1 : in.adapter_of_role[size_t(in.roles[t])];
   AdapterList adapters = store_ ? store_->list() : AdapterList{};
   arena_.reset();
   PackedBatch packed(in.ids, to_vector(in.cu_seqlens), std::move(adapter), int(adapters.size()));
-  kv_ = pages_for(model_, std::move(kv_), packed.pages);
+  KvPages& kv = pages_for(model_, arena_, packed.pages);
   Decoder decoder(model_);
   Saved saved;
-  Tensor hidden = decoder.forward(arena_, packed.batch, adapters, *kv_, &saved);
-  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature);
+  const DropoutPlan plan(packed, adapters, in.dropout_key);
+  Tensor hidden = decoder.forward(arena_, packed.batch, adapters, kv, &saved, plan.get());
+  const size_t n = targets.ids.size();
+  // Only adapters are trained: one pass over the vocabulary serves loss and gradient. A target without advantage and KL
+  // has no gradient, whatever its ratio. Token rows need the gradient of their own logits, so a second pass.
+  std::vector<uint8_t> taught(full_ || tokens_ ? 0 : n);
+  for (size_t r = 0; r < taught.size(); r++)
+    taught[r] = o.kind == ObjectiveKind::sft || o.beta != 0 || in.advantage[size_t(targets.positions[r]) + 1] != 0;
+  HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, taught, adapters.tokens.get());
   auto logprob = read_column(b, head.logprob);
 
-  const size_t n = targets.ids.size();
   std::vector<float> coefficient(n), per_token(n), old(n), ref(reference.empty() ? 0 : n);
   std::vector<double> advantage(n), weight(n);
   for (size_t r = 0; r < n; r++) {
@@ -175,26 +285,61 @@ LossResult Trainer::accumulate(const LossBatch& in, const LossOptions& o) {
 
   int64_t rows = int64_t(total), h = model_.config().hidden_size;
   Tensor dnormed = arena_.tensor(int64_t(n), h), draw = arena_.tensor(int64_t(n), h), dh = arena_.tensor(rows, h);
-  Rollback rollback(b, gradient_buffers(), gradients_before_, accumulated_ && !o.discard);
-  b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,
-                  coefficient, o.temperature, targets.group);
+  const auto own_passes = std::count_if(passes.begin(), passes.end(), [](const Pass& pass) { return pass.tokens; });
+  Rollback rollback(b, gradient_buffers(passes), gradients_before_, accumulated_ && !o.discard);
+  if (full_ || tokens_) {
+    Tensor dreplaced = tokens_ ? arena_.tensor(int64_t(n), adapters.tokens->count()) : Tensor{};
+    b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,
+                    coefficient, o.temperature, targets.group, head.replaced, dreplaced);
+    if (tokens_) tokens_->head_backward(*adapters.tokens, dnormed, dreplaced);
+    if (own_passes > 0) tokens_->add_head(dreplaced, head.normed, coefficient, targets.group);
+  } else {
+    b.head_mean_backward(dnormed, head.mean, model_.head(), targets.ids, coefficient, o.temperature);
+  }
   b.rmsnorm_backward(draw, full_ ? &full_->sinks().final_norm : nullptr, dnormed, head.raw, model_.final_norm(),
                      float(model_.config().rms_norm_eps), targets.group, false);
-  b.scatter_rows(dh, draw, targets.positions);
-  std::vector<AdapterGradient*> sinks;
-  for (auto& slot : slots_) sinks.push_back(&slot.gradient);
-  decoder.backward(arena_, dh, packed.batch, adapters, *kv_, saved, sinks, full_ ? &full_->sinks() : nullptr,
-                   o.stop_cross_role ? in.roles : std::span<const int8_t>{});
+  // Up to here a row depends on its own target alone: passes differ in the rows that they begin with. What the forward
+  // pass saved is left as it was, and every pass works in the memory of the one before.
+  Tensor dembedded = own_passes > 1 ? arena_.tensor(rows, h) : Tensor{};
+  if (own_passes > 1) b.zero(dembedded);
+  auto reuse = arena_.mark();
+  for (const Pass& pass : passes) {
+    std::vector<int32_t> chosen, positions;
+    for (size_t r = 0; r < n; r++) {
+      if (!pass.roles[size_t(in.roles[size_t(targets.positions[r])] + 1)]) continue;
+      chosen.push_back(int32_t(r));
+      positions.push_back(targets.positions[r]);
+    }
+    if (chosen.empty()) continue;
+    arena_.release(reuse);
+    Tensor begin = draw;
+    if (chosen.size() < n) b.gather_rows(begin = arena_.tensor(int64_t(chosen.size()), h), draw, chosen);
+    b.scatter_rows(dh, begin, positions);
+    decoder.backward(arena_, dh, packed.batch, adapters, kv, saved, pass.sinks, full_ ? &full_->sinks() : nullptr,
+                     o.cross_role == CrossRole::stop ? in.roles : std::span<const int8_t>{}, plan.get());
+    if (!pass.tokens) continue;
+    // Several passes are summed by row first, so that no bit depends on what else is in the batch.
+    if (own_passes > 1)
+      b.add(dembedded, dh);
+    else
+      tokens_->add_embedding(*adapters.tokens, dh, in.ids, packed.batch.rows.all());
+  }
+  if (own_passes > 1) tokens_->add_embedding(*adapters.tokens, dembedded, in.ids, packed.batch.rows.all());
+  arena_.reset();  // may ask for memory, so before there is no way back
   check_aborted();
   rollback.commit();
-  accumulated_ = true;
   return result;
 }
 
 /// Everything that accumulate() adds to.
-std::vector<GradTensor> Trainer::gradient_buffers() {
+std::vector<GradTensor> Trainer::gradient_buffers(const std::vector<Pass>& passes) {
   std::vector<GradTensor> buffers;
-  for (auto& slot : slots_) buffers.push_back(slot.gradient.flat());
+  std::set<AdapterGradient*> seen;
+  for (const Pass& pass : passes)
+    for (auto* sink : pass.sinks)
+      if (sink && seen.insert(sink).second) buffers.push_back(sink->flat());
+  if (std::any_of(passes.begin(), passes.end(), [](const Pass& pass) { return pass.tokens; }))
+    buffers.push_back(tokens_->sums());
   if (full_) full_->add_gradients(buffers);
   return buffers;
 }
@@ -214,6 +359,7 @@ std::vector<double> Trainer::gradient_norms() {
     b.sum_of_squares(scalar.data, slot.gradient.flat());
     norms.push_back(std::sqrt(b.read_scalar(scalar.data)));
   }
+  if (tokens_) norms.push_back(tokens_->norm());
   return norms;
 }
 
@@ -236,6 +382,10 @@ std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
   for (auto& adapter : store_->adapters)
     if (adapter.use_count() > 1)
       adapter = std::make_shared<Adapter>(*adapter);  // pinned by a rollout: leave it its version
+  if (tokens_) {
+    norms.push_back(tokens_->norm());
+    if (store_->tokens.use_count() > 1) store_->tokens = std::make_shared<TokenRows>(*store_->tokens);
+  }
   // All that can fail is done. From here on the step is taken whole.
   check_aborted();
   AbortScope whole(nullptr);
@@ -247,11 +397,16 @@ std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
             sums + v);
     adapter->refresh();
   }
+  if (tokens_) tokens_->apply(*store_->tokens, step);
   return norms;
 }
 
 void Trainer::zero_gradients() {
   for (auto& slot : slots_) model_.backend().zero(slot.gradient.flat());
+  for (auto& role : kept_)
+    for (auto& gradient : role)
+      if (gradient) model_.backend().zero(gradient->flat());
+  if (tokens_) tokens_->zero();
   if (full_) full_->zero_gradients();
   accumulated_ = false;
 }

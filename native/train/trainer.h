@@ -7,6 +7,7 @@
 #include "model/decoder.h"
 #include "train/full_parameters.h"
 #include "train/rollback.h"
+#include "train/token_training.h"
 
 namespace rolegrad {
 
@@ -15,10 +16,19 @@ namespace rolegrad {
 struct AdapterStore {
   std::vector<std::string> names;
   std::vector<std::shared_ptr<Adapter>> adapters;
-  AdapterList list() const { return {adapters.begin(), adapters.end()}; }
+  std::shared_ptr<TokenRows> tokens;  // null: none are trained
+  AdapterList list() const {
+    AdapterList list(adapters.begin(), adapters.end());
+    list.tokens = tokens;
+    return list;
+  }
 };
 
 enum class ObjectiveKind { policy, sft };
+
+/// How gradients pass between roles (method.md, section 2). exact: adapter u gets the derivative of the loss of the
+/// roles that it runs, along every path, and nothing of another role's.
+enum class CrossRole { flow, stop, exact };
 
 /// A packed batch with what its loss needs. Arrays are [T]; `roles` by input position, the rest by target (entry t
 /// speaks of ids[t]).
@@ -30,13 +40,14 @@ struct LossBatch {
   std::span<const double> advantage;
   std::span<const float> old_logprob;
   std::span<const float> reference_logprob;  // empty: none, or computed where beta asks for it
+  std::span<const uint64_t> dropout_key;     // [B]: of each sequence in this step; needed where adapters have dropout
 };
 
 struct LossOptions {
   ObjectiveKind kind = ObjectiveKind::policy;
   double clip_low = 0.2, clip_high = 0.2, beta = 0;
   float temperature = 1;
-  bool stop_cross_role = false;
+  CrossRole cross_role = CrossRole::flow;
   bool discard = false;  // where it fails: the buffers are zeroed, not put back to what they were
 };
 
@@ -54,17 +65,31 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
                   std::vector<int32_t> adapter, const AdapterList& adapters, float temperature, bool logits,
                   std::span<const uint8_t> wanted = {});
 
+/// Numbers by (role of the loss, adapter), row by row of the roles.
+struct LeakResult {
+  std::vector<double> norm;     // |g_va|, g_va = d loss_v / d adapter_a
+  std::vector<double> own_dot;  // g_va . h_a, h_a = the sum of g_ua over the roles u that adapter a runs
+  std::vector<double> own;      // [adapters] |h_a|
+  std::vector<int64_t> tokens;  // [roles] of the loss
+};
+
 /// Gradient buffers, clipping and AdamW for the adapters of a store, or for all of a model's parameters.
 class Trainer {
  public:
-  Trainer(Model& model, std::shared_ptr<AdapterStore> store);
+  /// `reference`: of the KL; null: the model with adapters off. `track`: keep gradients by role of the loss as well.
+  Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model* reference = nullptr, bool track = false);
   Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference);
 
-  /// Adds the gradient of the batch's loss to the buffers. All or nothing: what throws (an abort too) leaves them as
-  /// they were, or zero with `discard`, which spares the copy that this takes where something is in them.
+  /// Adds the gradient of the batch's loss to the buffers: one forward pass, one backward pass under flow and stop, one
+  /// for each adapter that runs a token of the loss under exact, and those that tracking adds. All or nothing: what
+  /// throws (an abort too) leaves them as they were, or zero with `discard`, which spares the copy that this takes
+  /// where something is in them.
   LossResult accumulate(const LossBatch& batch, const LossOptions& options);
-  /// Clip and AdamW per adapter (or on everything); returns the gradient norms before clipping. `step.step` is counted
-  /// here.
+  /// The gradients of each role's loss by every adapter, over batches that make up one; no buffer is touched. Their
+  /// roles * adapters gradients are held meanwhile.
+  LeakResult leak(std::span<const LossBatch> batches, const LossOptions& options);
+  /// Clip and AdamW per adapter, then on token rows (or on everything); returns the gradient norms before clipping.
+  /// `step.step` is counted here.
   std::vector<double> apply(AdamWStep step, bool decay_vectors);
   void zero_gradients();
   std::vector<double> gradient_norms();
@@ -75,6 +100,10 @@ class Trainer {
     uint64_t steps = 0;
   };
   Slot& slot(int adapter) { return slots_[size_t(adapter)]; }
+  /// What the loss of a role gave an adapter, where it is kept apart from the slot's; null: nothing yet.
+  const AdapterGradient* kept(int role, int adapter) const;
+  /// Null: no token rows are trained.
+  TokenTraining* tokens() { return tokens_.get(); }
   FullParameters* full() { return full_.get(); }
   uint64_t full_steps = 0;
   const AdapterStore* store() const { return store_.get(); }
@@ -83,16 +112,32 @@ class Trainer {
   const Arena& arena() const { return arena_; }
 
  private:
-  std::vector<GradTensor> gradient_buffers();
+  /// [role][adapter], made when first used.
+  using RoleGradients = std::vector<std::vector<std::unique_ptr<AdapterGradient>>>;
+  /// One backward pass: of the loss at targets of some roles, to some adapters.
+  struct Pass {
+    std::vector<bool> roles;                // by role + 1
+    std::vector<AdapterGradient*> sinks{};  // by adapter; null: not wanted
+    bool tokens = false;                    // this loss is also the trained token rows', which belong to no role
+  };
+  std::vector<Pass> passes(const LossBatch& batch, CrossRole cross_role);
+  LossResult run(const LossBatch& batch, const LossOptions& options, const std::vector<Pass>& passes);
+  std::vector<float> reference_logprobs(const LossBatch& batch, float temperature);
+  AdapterGradient* entry(RoleGradients& gradients, size_t roles, size_t role, size_t adapter);
+  /// What the passes write to.
+  std::vector<GradTensor> gradient_buffers(const std::vector<Pass>& passes);
 
   Model& model_;
   std::shared_ptr<AdapterStore> store_;
   std::vector<Slot> slots_;
+  bool track_ = false;
+  RoleGradients kept_;
+  std::unique_ptr<TokenTraining> tokens_;
   std::unique_ptr<FullParameters> full_;
   const Model* reference_ = nullptr;
   std::unique_ptr<Memory> scalar_;
   Arena arena_;
-  std::unique_ptr<KvPages> kv_;
+  std::unique_ptr<Arena> reference_arena_;  // of the reference's own backend
   Rollback::Copy gradients_before_;
   bool accumulated_ = false;  // something is in the buffers
 };

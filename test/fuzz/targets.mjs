@@ -79,11 +79,44 @@ const good = {
 };
 
 const json = (value) => Buffer.from(JSON.stringify(value));
+const llama3 = {
+  rope_type: "llama3",
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 16,
+};
 const others = [
-  { ...good.config, model_type: "qwen3", head_dim: 2 },
-  { ...good.config, model_type: "llama", rope_scaling: { rope_type: "llama3", factor: 8, rope_theta: 1e4 } },
+  { ...good.config, model_type: "qwen3", head_dim: 2, attention_bias: true, use_sliding_window: false },
+  { ...good.config, model_type: "llama", rope_scaling: llama3, mlp_bias: true, max_position_embeddings: 64 },
+  {
+    ...good.config,
+    model_type: "llama",
+    rope_theta: null,
+    rope_scaling: undefined,
+    rope_parameters: { ...llama3, rope_theta: 5e5 },
+    architectures: ["LlamaForCausalLM"],
+  },
   { ...good.config, rope_parameters: { rope_type: "default", rope_theta: 1e6 }, layer_types: ["full_attention"] },
+  { ...good.config, use_sliding_window: true, sliding_window: 8, max_window_layers: 1, hidden_act: "swish" },
 ];
+
+const tokenPrefix = "base_model.model.model.embed_tokens.token_adapter.";
+const tokenRows = {
+  __metadata__: { format: "pt", tokens: JSON.stringify({ a: 0, "<eos>": 4 }) },
+  ...good.pairs,
+  [`${tokenPrefix}trainable_tokens_delta`]: { dtype: "F32", shape: [2, 4], data_offsets: [24, 56] },
+};
+const adapters = [
+  {
+    ...good.adapter,
+    rank_pattern: { "layers.0.self_attn.q_proj": 1 },
+    alpha_pattern: { q_proj: 3 },
+    lora_dropout: 0.1,
+  },
+  { ...good.adapter, target_modules: "all-linear", trainable_token_indices: null, use_rslora: true },
+];
+const mixture = { version: 1, experts: 2, rank: 1, alpha: 2, rsLora: false, dropout: 0, targets: ["q_proj"] };
 
 const bytePieces = {
   model: {
@@ -164,25 +197,56 @@ export const targets = {
     async read({ checkpoint: { readCheckpoint }, config: { parseModelConfig } }, folder) {
       const found = readCheckpoint(folder);
       const config = parseModelConfig(found.config, found.configFile);
-      for (const name of ["vocabSize", "hiddenSize", "layers", "heads", "kvHeads", "headDim", "intermediateSize"]) {
+      holds(["qwen2", "qwen3", "llama"].includes(config.modelType), `the family ${config.modelType}`);
+      for (const name of ["vocabSize", "hiddenSize", "intermediateSize", "maxPositions"]) {
         holds(whole(config[name], 1, 2 ** 24), `${name} is ${config[name]}`);
       }
+      for (const name of ["layers", "heads", "kvHeads", "headDim"]) {
+        holds(whole(config[name], 1, 2 ** 12), `${name} is ${config[name]}`);
+      }
+      for (const name of ["tied", "attentionBias", "outputBias", "mlpBias", "queryKeyNorm"]) {
+        holds(typeof config[name] === "boolean", `${name} is ${config[name]}`);
+      }
       holds(config.heads % config.kvHeads === 0 && config.headDim % 2 === 0, "heads that do not divide");
-      holds(config.rmsNormEps > 0 && config.rmsNormEps < Infinity, `rmsNormEps is ${config.rmsNormEps}`);
-      holds(config.ropeTheta > 0 && config.ropeTheta < Infinity, `ropeTheta is ${config.ropeTheta}`);
+      positive(config, "rmsNormEps");
+      positive(config, "ropeTheta");
+      if (config.ropeScaling === null) return;
+      for (const name of ["factor", "lowFrequencyFactor", "highFrequencyFactor"]) positive(config.ropeScaling, name);
+      holds(whole(config.ropeScaling.originalMaxPositions, 1, 2 ** 24), "original positions that are none");
+      holds(config.ropeScaling.highFrequencyFactor > config.ropeScaling.lowFrequencyFactor, "a band without width");
     },
   },
   shards: {
     shape: "json",
-    seeds: [json({ metadata: { total_size: 16 }, weight_map: { "model.norm.weight": "a.safetensors" } })],
+    seeds: [
+      { metadata: { total_size: 16 }, weight_map: { "model.norm.weight": "a.safetensors" } },
+      { weight_map: { "model.norm.weight": "a.safetensors", "lm_head.weight": "b.safetensors" } },
+    ].map(json),
     files: (input) => ({
       "config.json": json(good.config),
       "model.safetensors.index.json": input,
       "a.safetensors": safetensors(good.weights, 16),
+      "b.safetensors": safetensors({ "lm_head.weight": { dtype: "BF16", shape: [2], data_offsets: [0, 4] } }, 4),
     }),
     async read({ checkpoint: { readCheckpoint } }, folder) {
-      const { files } = readCheckpoint(folder);
+      const { files, tensors } = readCheckpoint(folder);
       for (const file of files) holds(path.dirname(file) === folder, `${file} lies outside its folder`);
+      for (const { name, file } of tensors) holds(whole(file, 0, files.length - 1), `${name} lies in no file`);
+    },
+  },
+  generation: {
+    shape: "json",
+    seeds: [
+      { do_sample: true, temperature: 0.7, top_p: 0.8, top_k: 20, eos_token_id: [4, 1], bos_token_id: 0 },
+      { eos_token_id: 4, pad_token_id: null },
+    ].map(json),
+    files: (input) => ({ "tokenizer.json": json(good.tokenizer), "generation_config.json": input }),
+    async read(lib, folder) {
+      const { temperature, topP, topK } = lib.generation.readRecommendedSampling(folder);
+      holds(temperature >= 0 && temperature < Infinity, `temperature ${temperature}`);
+      holds(topP > 0 && topP <= 1, `topP ${topP}`);
+      holds(whole(topK, 0), `topK ${topK}`);
+      await useTokenizer(lib, folder);
     },
   },
   tokenizer: {
@@ -205,7 +269,7 @@ export const targets = {
   },
   adapter: {
     shape: "json",
-    seeds: [json(good.adapter)],
+    seeds: [good.adapter, ...adapters].map(json),
     files: (input) => ({ "adapter_config.json": input, "adapter_model.safetensors": safetensors(good.pairs, 24) }),
     read: useAdapter,
   },
@@ -215,10 +279,38 @@ export const targets = {
     files: (input) => ({ "adapter_config.json": json(good.adapter), "adapter_model.safetensors": input }),
     read: useAdapter,
   },
+  "adapter-tokens": {
+    shape: "safetensors",
+    seeds: [safetensors(tokenRows, 56)],
+    files: (input) => ({
+      "adapter_config.json": json({ ...good.adapter, trainable_token_indices: [0, 4] }),
+      "adapter_model.safetensors": input,
+    }),
+    read: useAdapter,
+  },
+  mixture: {
+    shape: "json",
+    seeds: [json(mixture)],
+    files: (input) => ({ "mixture.json": input, "mixture.safetensors": safetensors(good.pairs, 24) }),
+    async read({ mixture: { readMixture } }, folder) {
+      const { info } = await readMixture(folder);
+      holds(whole(info.experts, 1, 256) && whole(info.rank, 1, 4096), `${info.experts} experts of rank ${info.rank}`);
+      holds(Number.isFinite(info.alpha), `alpha ${info.alpha}`);
+    },
+  },
 };
 
+function positive(object, name) {
+  holds(object[name] > 0 && object[name] < Infinity, `${name} is ${object[name]}`);
+}
+
 async function useTokenizer({ tokenizer: { loadTokenizer } }, folder) {
-  const tokenizer = await loadTokenizer(folder);
+  checkTokenizer(await loadTokenizer(folder));
+  // As loadModel does it; "<eos>" is known already, "<new>" is not.
+  checkTokenizer(await loadTokenizer(folder, { addTokens: ["<eos>", "<new>"] }));
+}
+
+function checkTokenizer(tokenizer) {
   holds(whole(tokenizer.vocabularySize, 0, 2 ** 22), `a vocabulary of ${tokenizer.vocabularySize}`);
   for (const id of tokenizer.eosTokenIds) holds(Number.isInteger(id), `the end token ${id}`);
   refusable(() => {
@@ -241,15 +333,25 @@ function refusable(work) {
   }
 }
 
-async function useAdapter({ peft: { readPeft } }, folder) {
-  const { rank, alpha, pairs } = await readPeft(folder);
-  holds(whole(rank, 1), `rank ${rank}`);
-  holds(Number.isFinite(alpha), `alpha ${alpha}`);
+async function useAdapter({ peft: { readPeft }, modules }, folder) {
+  const { pairs, tokens, ...info } = await readPeft(folder);
+  holds(info.dropout >= 0 && info.dropout < 1, `dropout ${info.dropout}`);
   for (const [module, { a, b }] of pairs) {
+    const { rank, alpha } = modules.pairSize(info, module);
+    holds(whole(rank, 1), `rank ${rank}`);
+    holds(Number.isFinite(alpha), `alpha ${alpha}`);
     holds(
       a.length % rank === 0 && b.length % rank === 0,
       `${module}: ${a.length} and ${b.length} values of rank ${rank}`,
     );
+  }
+  if (tokens === undefined) return;
+  for (const id of tokens.ids) holds(whole(id, 0, 2 ** 22), `the token ${id}`);
+  for (const rows of [tokens.embedding, tokens.head]) {
+    holds(rows === undefined || rows.length % Math.max(tokens.ids.length, 1) === 0, "rows of different lengths");
+  }
+  for (const [text, id] of Object.entries(tokens.texts)) {
+    holds(typeof text === "string" && whole(id, 0, 2 ** 22), `the text of token ${id}`);
   }
 }
 
@@ -266,7 +368,10 @@ export async function importLib(folder) {
     config: await load("model/config.js"),
     checkpoint: await load("model/checkpoint.js"),
     tokenizer: await load("model/tokenizer.js"),
+    generation: await load("model/generation.js"),
     peft: await load("adapters/peft.js"),
+    mixture: await load("adapters/mixture.js"),
+    modules: await load("adapters/modules.js"),
   };
 }
 

@@ -51,7 +51,7 @@ function sequences(model, lengths) {
 
 const fixtures = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../fixtures/engine");
 let backend;
-for (const name of ["tied", "untied"]) {
+for (const name of ["tied", "untied", "qwen3", "llama3"]) {
   const model = await loadModel(path.join(fixtures, name), { dtype: "float32" });
   ({ backend } = model.info);
   const adapters = makeAdapters(model);

@@ -5,8 +5,13 @@ import { createAdapters, Random } from "rolegrad";
 import type { Adapters, Model, PackedInput, Routes, Trainer, TrainingBatch, Trajectory } from "rolegrad";
 import { root } from "./shared.js";
 
-/** The checkpoints of test/fixtures/engine: "tied" is bf16, "untied" f32 with a head of its own. */
-export const checkpoints = { tied: fixture("tied"), untied: fixture("untied") };
+/** The checkpoints of test/fixtures/engine: of Qwen2 "tied" is bf16, "untied" f32 with a head of its own; "qwen3", "llama3". */
+export const checkpoints = {
+  tied: fixture("tied"),
+  untied: fixture("untied"),
+  qwen3: fixture("qwen3"),
+  llama3: fixture("llama3"),
+};
 
 function fixture(name: string): string {
   return path.join(root, "test/fixtures/engine", name);
@@ -27,10 +32,16 @@ export function normals(random: Random, count: number, deviation: number): Float
 /** Adapters whose B is random as well, so that they change every result. Rank 3 unless told. */
 export function randomAdapters(
   model: Model,
-  options: { roles: string[]; routes?: Routes; rank?: number; seed?: number; targets?: string[] },
+  options: {
+    roles: string[];
+    routes?: Routes;
+    rank?: number | Record<string, number>;
+    seed?: number;
+    targets?: string[];
+  },
 ): Adapters {
   const { rank = 3, seed = 1 } = options;
-  const adapters = createAdapters(model, { ...options, rank, alpha: 2 * rank });
+  const adapters = createAdapters(model, { ...options, rank, alpha: typeof rank === "number" ? 2 * rank : 16 });
   for (const { name, targets } of adapters.list) {
     for (const module of modulesOf(model, targets)) {
       const { a, b } = adapters.get(name, module);
@@ -115,7 +126,7 @@ export async function onPolicy(model: Model, adapters: Adapters, trajectories: T
 /** Trajectories as one batch for accumulate(), with random advantages. */
 export function trainingBatch(
   trajectories: Trajectory[],
-): Required<Omit<TrainingBatch, "lossWeights" | "refLogprobs">> {
+): Required<Omit<TrainingBatch, "lossWeights" | "refLogprobs" | "keys">> {
   const join = (pick: (x: Trajectory) => ArrayLike<number>) => trajectories.flatMap((x) => Array.from(pick(x)));
   return {
     ...pack(trajectories),

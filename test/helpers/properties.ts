@@ -1,4 +1,5 @@
-// Properties over random batches (fast-check), the same cases in every run.
+// Properties over random batches (fast-check), the same cases in every run. ROLEGRAD_SEED makes others, ROLEGRAD_RUNS multiplies them; a
+// counterexample is printed with its seed.
 import fc from "fast-check";
 import type { Test } from "tap";
 import { Random } from "rolegrad";
@@ -12,8 +13,10 @@ export async function holds<T>(
   runs: number,
   check: (value: T) => Promise<boolean>,
 ): Promise<void> {
-  await fc.assert(fc.asyncProperty(arbitrary, check), { seed: 20261, numRuns: runs });
-  t.pass(`in ${runs} cases`);
+  const seed = Number(process.env["ROLEGRAD_SEED"] || 20261);
+  const numRuns = Math.max(1, Math.round(runs * Number(process.env["ROLEGRAD_RUNS"] || 1)));
+  await fc.assert(fc.asyncProperty(arbitrary, check), { seed, numRuns });
+  t.pass(`in ${numRuns} cases`);
 }
 
 /** How long the sequences of a batch are, and a seed for what they hold. */

@@ -1,7 +1,7 @@
 // A folder of reference values (model.safetensors, forward, routed, sft) against the public API.
 import path from "node:path";
 import type { Test } from "tap";
-import { createAdapters, loadModel, Trainer, type Adapters, type Model } from "rolegrad";
+import { createAdapters, loadModel, Trainer, type Adapters, type CrossRole, type Model } from "rolegrad";
 import { readTensors, relativeError, tensor, type Tensors } from "./tensors.js";
 
 export type Device = "cpu" | "cpu-reference";
@@ -86,7 +86,11 @@ export async function checkRouted(t: Test, directory: string, device: Device): P
 
     const objective = { clipLow: scalar("eps"), clipHigh: scalar("eps_high"), klCoefficient: scalar("beta") };
     const optimizer = { learningRate: 0 };
-    const check = async (key: string, gradient: string, options: { lossRoles?: string[]; crossRole?: "stop" }) => {
+    const check = async (
+      key: string,
+      gradient: string | ((role: string) => string),
+      options: { lossRoles?: string[]; crossRole?: CrossRole },
+    ) => {
       const trainer = new Trainer(model, { adapters, objective, optimizer, ...options });
       const result = await trainer.accumulate(batch);
       t.equal(result.normalizer, scalar("n_tokens"), `${key}: N counts every sampled token`);
@@ -99,19 +103,49 @@ export async function checkRouted(t: Test, directory: string, device: Device): P
       if (key === "unified") {
         t.ok(relativeError(result.perTokenLoss, f64("per_token_loss")) < TOLERANCE, "per-token loss");
       }
-      const names = Object.keys(want).filter((name) => name.startsWith(`${gradient}.`) && name.endsWith(".A"));
-      let worst = 0;
-      for (const name of names) {
-        const role = name.slice(gradient.length + 1).split(".")[0] as string;
-        const { a, b } = trainer.gradients.get(role, name.slice(`${gradient}.${role}.`.length, -2));
-        worst = Math.max(worst, relativeError(a, f64(name)), relativeError(b, f64(`${name.slice(0, -1)}B`)));
+      let [worst, modules] = [0, 0];
+      for (const role of adapters.roles) {
+        const prefix = `${typeof gradient === "string" ? gradient : gradient(role)}.${role}.`;
+        for (const name of Object.keys(want).filter((each) => each.startsWith(prefix) && each.endsWith(".A"))) {
+          const { a, b } = trainer.gradients.get(role, name.slice(prefix.length, -2));
+          worst = Math.max(worst, relativeError(a, f64(name)), relativeError(b, f64(`${name.slice(0, -1)}B`)));
+          modules++;
+        }
       }
-      const shown = `worst ${worst.toExponential(1)} of ${names.length} modules`;
-      t.ok(names.length > 0 && worst < TOLERANCE, `${key}: ${gradient}, ${shown}`);
+      const shown = `worst ${worst.toExponential(1)} of ${modules} modules`;
+      t.ok(modules > 0 && worst < TOLERANCE, `${key}: ${JSON.stringify(options)}, ${shown}`);
     };
     await check("unified", "grad.unified", {});
     for (const role of adapters.roles) await check(`only${role}`, `grad.only${role}`, { lossRoles: [role] });
     await check("unified", "grad_stop.unified", { crossRole: "stop" });
+    await check("unified", (role) => `grad.only${role}`, { crossRole: "exact" });
+
+    const measured = await new Trainer(model, { adapters, objective, optimizer }).leakMatrix(batch);
+    for (const role of adapters.roles)
+      for (const adapter of adapters.names) {
+        const squares = (key: string): number =>
+          Object.keys(want)
+            .filter((name) => name.startsWith(`${key}.${adapter}.`))
+            .reduce((sum, name) => sum + f64(name).reduce((s, x) => s + x * x, 0), 0);
+        const dot = Object.keys(want)
+          .filter((name) => name.startsWith(`grad.only${adapter}.${adapter}.`))
+          .reduce((sum, name) => {
+            const other = f64(`grad.only${role}.${name.slice(`grad.only${adapter}.`.length)}`);
+            return sum + f64(name).reduce((s, x, i) => s + x * (other[i] as number), 0);
+          }, 0);
+        const [norm, own] = [Math.sqrt(squares(`grad.only${role}`)), Math.sqrt(squares(`grad.only${adapter}`))];
+        const shown = `loss ${role}, adapter ${adapter}`;
+        if (norm === 0) {
+          t.strictSame([measured.norms[role]?.[adapter], measured.cosines[role]?.[adapter]], [0, null], shown);
+          continue;
+        }
+        t.ok(Math.abs((measured.norms[role]?.[adapter] as number) / norm - 1) < TOLERANCE, `${shown}: norm ${norm}`);
+        const cosine = dot / norm / own;
+        t.ok(
+          Math.abs((measured.cosines[role]?.[adapter] as number) - cosine) < TOLERANCE,
+          `${shown}: cosine ${cosine}`,
+        );
+      }
 
     for (const aggregation of ["seq-mean-token-mean", "seq-mean-token-sum-norm"] as const) {
       const other = { ...objective, aggregation, normLength: scalar("norm_length") };

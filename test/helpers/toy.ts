@@ -41,6 +41,29 @@ export function outcome({ calls, ...rest }: Trajectory): Record<string, unknown>
 /** Extra logits that make for calls, answers and ends now and then, in the world's tokenizer. */
 const likely = { "<search>": 4.3, "</search>": 5.2, "<eos>": 3.5, "<answer>": 3.5, "</answer>": 4 };
 
+/** What differs from the usual toy. */
+export interface ToySizes {
+  hidden?: number;
+  heads?: number;
+  kvHeads?: number;
+  headDim?: number;
+  intermediate?: number;
+  layers?: number;
+  /** Entries of the vocabulary that the tokenizer does not have. */
+  extraTokens?: number;
+}
+/** Rope type llama3; of the toy's four wavelengths the first is short, the second between, the others long. */
+const longContext = {
+  rope_type: "llama3",
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 128,
+};
+
+type Family = "qwen2" | "qwen3" | "llama";
+export const families: readonly Family[] = ["qwen2", "qwen3", "llama"];
+
 const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json"];
 
 /**
@@ -49,12 +72,18 @@ const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json"];
  */
 export async function writeToyModel(
   directory: string,
-  options: { tokenizer?: string; tokens?: Record<string, number>; seed?: number } = {},
+  options: {
+    tokenizer?: string;
+    tokens?: Record<string, number>;
+    seed?: number;
+    sizes?: ToySizes;
+    family?: Family;
+  } = {},
 ): Promise<Tokenizer> {
-  const { tokenizer: source = worldTokenizer, tokens = likely, seed = 1 } = options;
+  const { tokenizer: source = worldTokenizer, tokens = likely, seed = 1, sizes = {}, family = "qwen2" } = options;
   const tokenizer = await loadTokenizer(source);
-  const [hidden, heads, kvHeads, headDim, intermediate, layers] = [24, 3, 1, 8, 28, 2];
-  const vocabulary = tokenizer.vocabularySize + 3;
+  const { hidden = 24, heads = 3, kvHeads = 1, headDim = 8, intermediate = 28, layers = 2, extraTokens = 3 } = sizes;
+  const vocabulary = tokenizer.vocabularySize + extraTokens;
   const random = new Random(seed, "toy model");
   const tensors: Parameters<typeof writeSafetensors>[1] = [];
   const add = (name: string, shape: number[], deviation: number): Float32Array => {
@@ -93,23 +122,30 @@ export async function writeToyModel(
       ["mlp.down_proj", hidden, intermediate],
     ] as const) {
       add(`${prefix}.${name}.weight`, [rows, columns], 0.15);
-      if (/[qkv]_proj/.test(name)) add(`${prefix}.${name}.bias`, [rows], 0.1);
+      if (family === "qwen2" && /[qkv]_proj/.test(name)) add(`${prefix}.${name}.bias`, [rows], 0.1);
+    }
+    if (family !== "qwen3") continue;
+    for (const name of ["q_norm", "k_norm"]) {
+      const norm = add(`${prefix}.self_attn.${name}.weight`, [headDim], 0.2);
+      norm.forEach((x, i) => (norm[i] = 1 + x));
     }
   }
   await mkdir(directory, { recursive: true });
   await writeSafetensors(path.join(directory, "model.safetensors"), tensors);
   const config = {
-    model_type: "qwen2",
+    model_type: family,
     vocab_size: vocabulary,
     hidden_size: hidden,
     num_hidden_layers: layers,
     num_attention_heads: heads,
     num_key_value_heads: kvHeads,
+    head_dim: headDim,
     intermediate_size: intermediate,
     rms_norm_eps: 1e-6,
     rope_theta: 10000,
     tie_word_embeddings: false,
     max_position_embeddings: 1024,
+    ...(family === "llama" && { rope_scaling: longContext }),
   };
   await writeFile(path.join(directory, "config.json"), JSON.stringify(config));
   for (const file of tokenizerFiles) await copyFile(path.join(source, file), path.join(directory, file));

@@ -9,12 +9,14 @@ namespace {
 
 constinit std::atomic<int64_t> countdown{0};
 constinit std::atomic<bool> fired{false};
+constinit std::atomic<int64_t> large{0};
 
 void* allocate(std::size_t bytes) {
   if (countdown.load(std::memory_order_relaxed) > 0 && countdown.fetch_sub(1) == 1) {
     fired = true;
     throw std::bad_alloc();
   }
+  if (bytes >= std::size_t(16) << 10) large.fetch_add(1, std::memory_order_relaxed);
   if (void* block = std::malloc(bytes == 0 ? 1 : bytes)) return block;
   throw std::bad_alloc();
 }
@@ -29,6 +31,8 @@ void fail_allocation(int64_t n) {
 }
 
 bool allocation_failed() { return fired; }
+
+int64_t large_allocations() { return large; }
 
 }  // namespace rolegrad::testing
 

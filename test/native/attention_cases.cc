@@ -2,34 +2,76 @@
 
 #include <cmath>
 
+#include "random_shapes.h"
+
 namespace rolegrad::testing {
 
+namespace {
+
+/// Heads of any size, 1 to 7 queries a key; now and then a sequence of more than one split of 512 keys.
+AttentionCase random_attention(int run, bool whole) {
+  Choices choose(whole ? 2 : 3, run);
+  AttentionCase c;
+  c.kv_heads = choose.between(1, 3);
+  c.heads = c.kv_heads * choose.between(1, 7);
+  c.head_dim = choose.size(1, 40, 130);
+  for (int s = choose.between(1, 4); s > 0; s--) {
+    const int length =
+        choose.chance(0.15) && c.heads * c.head_dim < 150 ? choose.between(513, 700) : choose.between(1, 150);
+    const int start = whole ? 0 : choose.between(0, length - 1);
+    c.pieces.push_back({start, choose.chance(0.5) && !whole ? 1 : length - start});
+  }
+  c.name = choose.name(std::to_string(c.heads) + " heads on " + std::to_string(c.kv_heads) + " of " +
+                       std::to_string(c.head_dim));
+  return c;
+}
+
+std::vector<AttentionCase> with_random(std::vector<AttentionCase> cases, bool whole) {
+  for (int run = 0; run < shape_runs(6); run++) cases.push_back(random_attention(run, whole));
+  return cases;
+}
+
+}  // namespace
+
 const std::vector<AttentionCase>& whole_sequences() {
-  static const std::vector<AttentionCase> cases{
-      {"one position", 2, 2, 16, {{0, 1}}},
-      {"lengths about a page", 2, 1, 16, {{0, 63}, {0, 64}, {0, 65}}},
-      {"several sequences, two queries a key", 4, 2, 32, {{0, 1}, {0, 130}, {0, 7}, {0, 64}}},
-      {"seven queries a key, head of 64", 7, 1, 64, {{0, 70}, {0, 13}}},
-      {"14 heads on 2, head of 64", 14, 2, 64, {{0, 33}}},
-      {"head of 128", 2, 2, 128, {{0, 65}, {0, 2}}},
-      {"one split, and a position more", 2, 1, 16, {{0, 512}, {0, 513}}},
-      {"three splits", 1, 1, 16, {{0, 1027}}},
-  };
+  static const std::vector<AttentionCase> cases = with_random(
+      {
+          {"one position", 2, 2, 16, {{0, 1}}},
+          {"lengths about a page", 2, 1, 16, {{0, 63}, {0, 64}, {0, 65}}},
+          {"several sequences, two queries a key", 4, 2, 32, {{0, 1}, {0, 130}, {0, 7}, {0, 64}}},
+          {"seven queries a key, head of 64", 7, 1, 64, {{0, 70}, {0, 13}}},
+          {"14 heads on 2, head of 64", 14, 2, 64, {{0, 33}}},
+          {"head of 128", 2, 2, 128, {{0, 65}, {0, 2}}},
+          {"one split, and a position more", 2, 1, 16, {{0, 512}, {0, 513}}},
+          {"three splits", 1, 1, 16, {{0, 1027}}},
+      },
+      true);
   return cases;
 }
 
 const std::vector<AttentionCase>& pieces_of_sequences() {
+  static const std::vector<AttentionCase> cases = with_random(
+      {
+          {"one token after one", 2, 2, 16, {{1, 1}}},
+          {"decode at the edges of pages and splits",
+           2,
+           1,
+           16,
+           {{0, 1}, {62, 1}, {63, 1}, {64, 1}, {65, 1}, {129, 1}, {511, 1}, {512, 1}, {513, 1}, {1023, 1}, {1024, 1}}},
+          {"decode, seven queries a key", 14, 2, 64, {{40, 1}, {700, 1}}},
+          {"decode, head of 128", 3, 3, 128, {{530, 1}, {5, 1}}},
+          {"a tool's text after a prompt", 4, 2, 32, {{100, 37}, {0, 5}, {64, 64}}},
+          {"a chunk across a split", 2, 1, 16, {{500, 30}, {512, 3}}},
+      },
+      false);
+  return cases;
+}
+
+const std::vector<AttentionCase>& spans_of_roles() {
   static const std::vector<AttentionCase> cases{
-      {"one token after one", 2, 2, 16, {{1, 1}}},
-      {"decode at the edges of pages and splits",
-       2,
-       1,
-       16,
-       {{0, 1}, {62, 1}, {63, 1}, {64, 1}, {65, 1}, {129, 1}, {511, 1}, {512, 1}, {513, 1}, {1023, 1}, {1024, 1}}},
-      {"decode, seven queries a key", 14, 2, 64, {{40, 1}, {700, 1}}},
-      {"decode, head of 128", 3, 3, 128, {{530, 1}, {5, 1}}},
-      {"a tool's text after a prompt", 4, 2, 32, {{100, 37}, {0, 5}, {64, 64}}},
-      {"a chunk across a split", 2, 1, 16, {{500, 30}, {512, 3}}},
+      {"roles that change at every page", 2, 1, 16, {{0, 200}}, 64},
+      {"roles that change within pages", 4, 2, 32, {{0, 330}, {0, 90}}, 100},
+      {"a role for more than two pages", 2, 2, 20, {{0, 310}}, 150},
   };
   return cases;
 }
@@ -43,7 +85,8 @@ AttentionData::AttentionData(AttentionCase case_, uint64_t seed) : test(std::mov
   k = numbers.matrix(positions, test.kv_heads * d, 2);
   v = numbers.matrix(positions, test.kv_heads * d);
   dout = numbers.matrix(rows, test.heads * d);
-  for (int64_t t = 0; t < rows; t++) roles.push_back(int8_t(numbers.below(3) - 1));
+  for (int64_t t = 0; t < rows; t++)
+    roles.push_back(test.span ? int8_t(t / test.span % 3 - 1) : int8_t(numbers.below(3) - 1));
 }
 
 AttentionShape AttentionData::shape() const {

@@ -19,11 +19,15 @@ struct AttentionCase {
   std::string name;
   int heads = 0, kv_heads = 0, head_dim = 0;
   std::vector<Piece> pieces;
+  /// Rows of one role, then of another; 0: every row has a role of its own.
+  int64_t span = 0;
 };
 
 /// Whole sequences (start 0), and pieces of sequences as decode and chunked prefill have them.
 const std::vector<AttentionCase>& whole_sequences();
 const std::vector<AttentionCase>& pieces_of_sequences();
+/// Whole sequences in long spans of roles: blocks of one role, of another, and of several.
+const std::vector<AttentionCase>& spans_of_roles();
 
 /// The numbers of a case on the host. Row `first_row(s) + i` of k and v is position i of sequence s; q, dout and roles
 /// are the batch's rows.

@@ -42,6 +42,16 @@ std::string state_of(Trainer& trainer, const Model& model) {
     add_tensor(trainer.store()->adapters[v]->flat());
     add(std::vector<uint64_t>{slot.steps});
   }
+  if (TokenTraining* tokens = trainer.tokens()) {
+    GradTensor sums = tokens->sums();
+    std::vector<double> gradient(size_t(sums.rows * sums.cols));
+    model.backend().read(gradient.data(), sums);
+    add(gradient);
+    add_tensor(tokens->first());
+    add_tensor(tokens->second());
+    add_tensor(trainer.store()->tokens->flat());
+    add(std::vector<uint64_t>{tokens->steps});
+  }
   return bytes;
 }
 
@@ -77,12 +87,12 @@ int64_t fail_faults(Fault fault, const std::function<void()>& work, const std::f
   return fail_everywhere([fault](int64_t n) { arm_fault(fault, n); }, failed, work, check);
 }
 
-const LossOptions kPolicy{ObjectiveKind::policy, 0.2, 0.2, 0.1, 1, false};
+const LossOptions kPolicy{ObjectiveKind::policy, 0.2, 0.2, 0.1, 1, CrossRole::flow};
 
-TEST("memory that runs out anywhere in an accumulation leaves the gradients as they were") {
+void fail_accumulation(bool tokens) {
   TinyModel tiny;
   TinyBatch batch(tiny.config), before(tiny.config, 2);
-  Trainer want(*tiny.model, tiny.adapters());
+  Trainer want(*tiny.model, tiny.adapters(tokens));
   want.accumulate(before.view(), kPolicy);
   const std::string first = state_of(want, *tiny.model);
   want.accumulate(batch.view(), kPolicy);
@@ -93,7 +103,7 @@ TEST("memory that runs out anywhere in an accumulation leaves the gradients as t
   for (bool fresh : {true, false}) {
     auto model = tiny.load("cpu");
     std::swap(model, tiny.model);
-    Trainer trainer(*tiny.model, tiny.adapters());
+    Trainer trainer(*tiny.model, tiny.adapters(tokens));
     trainer.accumulate(before.view(), kPolicy);
     if (!fresh) {
       trainer.accumulate(batch.view(), kPolicy);
@@ -117,17 +127,22 @@ TEST("memory that runs out anywhere in an accumulation leaves the gradients as t
   }
 }
 
-TEST("a step is taken whole or not at all, whatever fails in it") {
+TEST("memory that runs out anywhere in an accumulation leaves the gradients as they were") {
+  fail_accumulation(false);
+  fail_accumulation(true);
+}
+
+void fail_step(bool tokens) {
   TinyModel tiny;
   TinyBatch batch(tiny.config);
   const AdamWStep step{.learning_rate = 0.01, .max_norm = 0.5};
-  Trainer want(*tiny.model, tiny.adapters());
+  Trainer want(*tiny.model, tiny.adapters(tokens));
   want.accumulate(batch.view(), kPolicy);
   want.apply(step, false);
   std::atomic<bool> never{false};
   AbortScope scope(&never);
   for (bool pinned : {false, true}) {
-    Trainer trainer(*tiny.model, tiny.adapters());
+    Trainer trainer(*tiny.model, tiny.adapters(tokens));
     trainer.accumulate(batch.view(), kPolicy);
     const std::string before = state_of(trainer, *tiny.model);
     AdapterList held;
@@ -139,6 +154,11 @@ TEST("a step is taken whole or not at all, whatever fails in it") {
     fail_allocations(work, check);
     CHECK(state_of(trainer, *tiny.model) == state_of(want, *tiny.model));
   }
+}
+
+TEST("a step is taken whole or not at all, whatever fails in it") {
+  fail_step(false);
+  fail_step(true);
 }
 
 TEST("loading, scoring and decoding without memory throw and leave nothing behind") {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "op_cases.h"
+#include "random_shapes.h"
 
 namespace rolegrad::testing {
 
@@ -19,8 +20,22 @@ struct HeadShape {
   float temperature = 1;
 };
 
+inline std::vector<HeadShape> with_random(std::vector<HeadShape> shapes) {
+  for (int run = 0; run < shape_runs(6); run++) {
+    Choices choose(4, run);
+    HeadShape s{"", {0}, choose.size(1, 80, 400), choose.size(1, 700, 2500)};
+    for (int n = choose.between(1, 4); n > 0; n--) s.cu.push_back(s.cu.back() + choose.size(1, 20, 60));
+    if (choose.chance(0.5)) s.dtype = DType::bf16;
+    if (choose.chance(0.5)) s.temperature = float(choose.between(3, 20)) / 10;
+    s.name =
+        choose.name(std::to_string(s.cu.back()) + " x " + std::to_string(s.h) + " x " + std::to_string(s.vocabulary));
+    shapes.push_back(std::move(s));
+  }
+  return shapes;
+}
+
 inline const std::vector<HeadShape>& head_shapes() {
-  static const std::vector<HeadShape> shapes{
+  static const std::vector<HeadShape> shapes = with_random({
       {"no row", {0}, 32, 70},
       {"one row, one word", {0, 1}, 16, 1},
       {"one row", {0, 1}, 64, 33},
@@ -29,7 +44,7 @@ inline const std::vector<HeadShape>& head_shapes() {
       {"temperature 0.7", {0, 7}, 33, 130, DType::f32, 0.7f},
       {"temperature 2, bf16, 47 rows", {0, 40, 47}, 64, 320, DType::bf16, 2},
       {"2100 words, wide", {0, 5}, 200, 2100},
-  };
+  });
   return shapes;
 }
 
@@ -73,6 +88,25 @@ inline LogProbs run_logprobs(Backend& backend, const HeadData& data) {
   backend.head_logprobs(logprob, lse, place.put(data.h), *w, data.targets, data.shape.temperature);
   place.guards("head_logprobs, " + data.shape.name);
   return {place.read(logprob), place.read(lse)};
+}
+
+struct MeanGradient {
+  Mat logprob, lse, mean, dh;
+};
+
+/// The gradient by way of the mean row: rows of coefficient 0 do not want theirs, unless all are made.
+inline MeanGradient run_mean(Backend& backend, const HeadData& data, bool all = false) {
+  Place place(backend);
+  auto w = pack(backend, data);
+  const int64_t n = data.h.rows;
+  Tensor logprob = place.poison(n, 1), lse = place.poison(n, 1), mean = place.poison(n, data.shape.h),
+         dh = place.poison(n, data.shape.h);
+  std::vector<uint8_t> wanted;
+  for (float c : data.coefficient) wanted.push_back(all || c != 0);
+  backend.head_logprobs_mean(logprob, lse, mean, place.put(data.h), *w, data.targets, data.shape.temperature, wanted);
+  backend.head_mean_backward(dh, mean, *w, data.targets, data.coefficient, data.shape.temperature);
+  place.guards("head_logprobs_mean, " + data.shape.name);
+  return {place.read(logprob), place.read(lse), place.read(mean), place.read(dh)};
 }
 
 }  // namespace rolegrad::testing

@@ -13,10 +13,12 @@ struct LinearShape {
   std::string name;
   std::vector<int64_t> lengths;  // of the sequences
   int64_t k = 0;
-  std::vector<int64_t> n;          // of the modules
-  std::vector<int> ranks = {};     // of each adapter; 0: it has no pairs on this weight
-  std::string routes = ".";        // the adapter of each row, repeated over the rows; '.': none
-  std::vector<bool> present = {};  // of the modules, for every adapter; empty: all
+  std::vector<int64_t> n;                           // of the modules
+  std::vector<int> ranks = {};                      // of each adapter; 0: it has no pairs on this weight
+  std::string routes = ".";                         // the adapter of each row, repeated over the rows; '.': none
+  std::vector<bool> present = {};                   // of the modules, for every adapter; empty: all
+  std::vector<std::vector<int>> module_ranks = {};  // of each adapter and module, in place of `ranks`; 0: no pair
+  bool module_scales = false;                       // each module has a scale of its own
   DType dtype = DType::f32;
   bool bias = false;
 };
@@ -29,20 +31,21 @@ struct LinearData {
   explicit LinearData(LinearShape shape, uint64_t seed = 7);
 
   int64_t total_n() const;
-  bool present(size_t m) const { return shape.present.empty() || shape.present[m]; }
   int adapter(int64_t t) const { return rows.adapter()[size_t(t)]; }
-  int rank(int64_t t) const { return adapter(t) < 0 ? 0 : shape.ranks[size_t(adapter(t))]; }
   /// Columns of u and du: the most that any adapter needs.
   int64_t u_cols() const;
   /// Those that row t fills.
-  int64_t u_cols(int64_t t) const { return int64_t(shape.n.size()) * rank(t); }
+  int64_t u_cols(int64_t t) const { return adapter(t) < 0 ? 0 : pairs[size_t(adapter(t))].a.rows; }
   /// All modules, one after another.
   Mat all_weights() const;  // [N, K]
 
   struct Pairs {
-    float scale = 0;
-    Mat a;                // [modules r, K]; zero rows for a module that is not present
-    std::vector<Mat> bt;  // [r, N_m]
+    std::vector<int> rank;     // [modules]; 0: no pair
+    std::vector<float> scale;  // [modules]
+    Mat a;                     // [sum of ranks, K]
+    std::vector<Mat> bt;       // [r, N_m]
+
+    int64_t first(size_t m) const;  // its first row of a, and column of u
   };
 
   LinearShape shape;

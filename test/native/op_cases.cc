@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <map>
 
@@ -201,6 +202,37 @@ Backend& reference_backend() {
 }
 
 void skip(size_t test, const std::string& why) { tests()[test].claim += " # SKIP " + why; }
+
+// ---- hashes
+
+void Hash::add(double value) { add(std::isnan(value) ? uint64_t(0x7ff8000000000000) : std::bit_cast<uint64_t>(value)); }
+
+std::string Hash::hex() const {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(state_));
+  return text;
+}
+
+std::vector<NamedOperation>& operations() {
+  static std::vector<NamedOperation> all;
+  return all;
+}
+
+void print_operation_hashes() {
+  Backend* backend = nullptr;
+  for (size_t i = 0; i < fast_backends().size() && !backend; i++) backend = fast_backend(i);
+  if (!backend) throw Error("ERR_CPU_UNSUPPORTED", "Expected a CPU that one of the fast backends can run on");
+  for (const NamedOperation& operation : operations())
+    for (const Case& each : operation.cases()) {
+      const Outputs outputs = each.run(*backend);
+      for (const auto& output : outputs.all()) {
+        Hash hash;
+        hash.add(output.value);
+        std::printf("%s | %s | %s | %s\n", operation.name.c_str(), each.name.c_str(), output.name.c_str(),
+                    hash.hex().c_str());
+      }
+    }
+}
 
 // ---- the three tests of every operation
 

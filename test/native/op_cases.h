@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "harness.h"
@@ -145,6 +146,40 @@ void check_against_reference(Cases cases, Backend& backend);
 void check_threads(Cases cases, Backend& backend);
 void check_same_bits(Cases cases, Backend& a, Backend& b);
 
+/// A hash of bits, 64-bit words mixed as MurmurHash3 ends. All NaNs are one (their bits are not part of the contract).
+class Hash {
+ public:
+  void add(uint64_t word) {
+    state_ += word;
+    state_ = (state_ ^ (state_ >> 33)) * 0xff51afd7ed558ccdull;
+    state_ = (state_ ^ (state_ >> 33)) * 0xc4ceb9fe1a85ec53ull;
+    state_ ^= state_ >> 33;
+  }
+  void add(double value);
+  template <class T>
+  void add(const std::vector<T>& values) {
+    for (const T& value : values)
+      if constexpr (std::is_floating_point_v<T>)
+        add(double(value));
+      else
+        add(uint64_t(int64_t(value)));
+  }
+  std::string hex() const;
+
+ private:
+  uint64_t state_ = 0xcbf29ce484222325ull;
+};
+
+/// Every operation of the tables with its cases.
+struct NamedOperation {
+  std::string name;
+  Cases cases;
+};
+std::vector<NamedOperation>& operations();
+/// Prints a line for each output of each case on the first fast backend that runs here. Two machines that keep the
+/// contract print the same text.
+void print_operation_hashes();
+
 namespace detail {
 
 inline constexpr size_t kMaxBackends = 2;
@@ -198,6 +233,7 @@ struct Operation {
   static void threads(Backend& backend) { check_threads(cases, backend); }
   static void instruction_sets(Backend& a, Backend& b) { check_same_bits(cases, a, b); }
   static bool add(const std::string& name) {
+    operations().push_back({name, cases});
     add_for_each<&reference>(name + " equals the reference within rounding");
     add_for_each<&threads>(name + " gives the same bits with one thread and with all");
     OnBoth<&instruction_sets>::add(name + " gives the same bits with AVX2 and AVX-512");
@@ -219,6 +255,13 @@ struct Operation {
   [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_, __LINE__) =                                \
       ::rolegrad::testing::detail::add_for_each<&ROLEGRAD_JOIN(backend_test_, __LINE__)>(claim);      \
   static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend)
+
+/// A test of backends `a` and `b`, the two instruction sets of x86-64.
+#define TWO_BACKENDS_TEST(claim)                                                                         \
+  static void ROLEGRAD_JOIN(backends_test_, __LINE__)(::rolegrad::Backend & a, ::rolegrad::Backend & b); \
+  [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_, __LINE__) =                                   \
+      ::rolegrad::testing::detail::OnBoth<&ROLEGRAD_JOIN(backends_test_, __LINE__)>::add(claim);         \
+  static void ROLEGRAD_JOIN(backends_test_, __LINE__)(::rolegrad::Backend & a, ::rolegrad::Backend & b)
 
 /// Bit equality of two matrices.
 #define CHECK_SAME_BITS(a, b) CHECK(::rolegrad::testing::same_bits(a, b))

@@ -58,9 +58,12 @@ OPERATION("attention", attention_cases);
 
 std::vector<Case> attention_backward_cases() {
   std::vector<Case> cases;
-  for (const AttentionCase& each : whole_sequences())
+  std::vector<AttentionCase> each_case = whole_sequences();
+  each_case.insert(each_case.end(), spans_of_roles().begin(), spans_of_roles().end());
+  for (const AttentionCase& each : each_case)
     for (bool stop : {false, true}) {
       if (stop && each.pieces[0].count > 1000) continue;  // nothing new, and the reference is slow
+      if (!stop && each.span) continue;
 
       cases.push_back(
           {each.name + (stop ? ", stop" : ", flow"), [each, stop](Backend& backend) {
@@ -91,6 +94,27 @@ BACKEND_TEST("with one role for all, stop is flow bitwise") {
   CHECK_SAME_BITS(flow.dq, stop.dq);
   CHECK_SAME_BITS(flow.dk, stop.dk);
   CHECK_SAME_BITS(flow.dv, stop.dv);
+}
+
+BACKEND_TEST("under stop the queries of a role reach no key or value of another, however long the spans are") {
+  for (const AttentionCase& each : spans_of_roles()) {
+    const AttentionData data(each);
+    // Only the queries of role r give anything: keys of other roles get exactly zero.
+    for (int8_t role : {-1, 0, 1}) {
+      AttentionData own = data;
+      for (int64_t t = 0; t < own.dout.rows; t++)
+        for (int64_t c = 0; c < own.dout.cols && own.roles[size_t(t)] != role; c++) own.dout(t, c) = 0;
+      const auto stop = run_attention_backward(backend, own, true);
+      bool zero = true, some = false;
+      for (int64_t t = 0; t < stop.dv.rows; t++)
+        for (int64_t c = 0; c < stop.dv.cols; c++) {
+          const bool none = stop.dv(t, c) == 0 && stop.dk(t, c) == 0;
+          zero &= own.roles[size_t(t)] == role || none;
+          some |= own.roles[size_t(t)] == role && !none;
+        }
+      CHECK(zero && some);
+    }
+  }
 }
 
 // Position 0 has a role of its own: under "stop" only its own query reaches its key (by ds = 0, as it has no other) and
@@ -131,5 +155,55 @@ void check_layers(Backend& backend) {
 }
 TEST("each layer has its own keys and values (reference)") { check_layers(reference_backend()); }
 BACKEND_TEST("each layer has its own keys and values") { check_layers(backend); }
+
+// A copied page has what its model has in every layer, changes with it no more, and no other page has changed.
+std::vector<Case> copy_cases() {
+  return {{"a page of 3 layers", [](Backend& backend) {
+             const AttentionData data({"copy", 4, 2, 24, {{0, 100}, {0, 64}}});
+             const int64_t columns = 2 * 24;
+             Place place(backend);
+             PlacedPages pages(place, data.shape(), {100, 64, 40}, 3);
+             Numbers numbers(6);
+             auto write = [&](size_t s, int64_t start, int64_t count, int layer) {
+               // Not as arguments: their order is the compiler's choice.
+               const Mat k = numbers.matrix(count, columns), v = numbers.matrix(count, columns);
+               pages.write(s, start, count, k, v, 0, layer);
+             };
+             for (int layer = 0; layer < 3; layer++) write(0, 0, 100, layer), write(1, 0, 64, layer);
+             // Sequence 2 goes on from the second page of sequence 0, which then changes.
+             const SequenceSpan from = pages.span(0, 0, 0, 100), to = pages.span(2, 0, 0, 40);
+             backend.kv_copy_page(pages.kv(), to.pages[0], from.pages[1]);
+             for (int layer = 0; layer < 3; layer++) write(0, 80, 20, layer), write(2, 36, 4, layer);
+             Outputs out;
+             const Mat q = numbers.matrix(3, 4 * 24);
+             for (int layer = 0; layer < 3; layer++) {
+               Tensor y = place.poison(3, 4 * 24), lse = place.poison(3, 4);
+               backend.attention(
+                   y, lse, place.put(q), pages.kv(), layer, data.shape(),
+                   std::vector<SequenceSpan>{
+                       {0, 1, 99, from.pages}, {1, 1, 63, pages.span(1, 0, 0, 64).pages}, {2, 1, 39, to.pages}});
+               out.add("layer " + std::to_string(layer), place.read(y), [](int64_t, int64_t) { return 64 * kEps; });
+             }
+             place.guards("kv_copy_page");
+             return out;
+           }}};
+}
+OPERATION("kv_copy_page", copy_cases);
+
+void check_copy(Backend& backend) {
+  const AttentionData data({"copy", 2, 1, 16, {{0, 64}}});
+  Place place(backend);
+  PlacedPages pages(place, data.shape(), {64, 64}, 2);
+  for (int layer = 0; layer < 2; layer++) pages.write(0, 0, 64, data.k, data.v, 0, layer);
+  backend.kv_copy_page(pages.kv(), pages.span(1, 0, 0, 64).pages[0], pages.span(0, 0, 0, 64).pages[0]);
+  for (int layer = 0; layer < 2; layer++) {
+    Tensor out = place.poison(64, 32), lse = place.poison(64, 2);
+    backend.attention(out, lse, place.put(data.q), pages.kv(), layer, data.shape(),
+                      std::vector<SequenceSpan>{pages.span(1, 0, 0, 64)});
+    CHECK_SAME_BITS(place.read(out), run_attention(backend, data).out);
+  }
+}
+TEST("a copy of a page is that page in every layer (reference)") { check_copy(reference_backend()); }
+BACKEND_TEST("a copy of a page is that page in every layer") { check_copy(backend); }
 
 }  // namespace

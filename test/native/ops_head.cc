@@ -91,6 +91,101 @@ std::vector<Case> head_backward_cases() {
 }
 OPERATION("head_backward", head_backward_cases);
 
+// Every 37th entry of the vocabulary, and the last one, has logits of its own.
+struct OwnLogits {
+  explicit OwnLogits(const HeadData& data) {
+    for (int32_t v = 0; v + 1 < data.shape.vocabulary; v += 37) ids.push_back(v);
+    ids.push_back(int32_t(data.shape.vocabulary - 1));
+    values = Numbers(7).matrix(data.h.rows, int64_t(ids.size()), 3);
+  }
+  std::vector<int32_t> ids;
+  Mat values;
+};
+
+std::vector<Case> replaced_cases() {
+  return for_heads([](Backend& backend, const HeadData& data) {
+    Place place(backend);
+    auto w = pack(backend, data);
+    const OwnLogits own(data);
+    const int64_t n = data.h.rows;
+    const LogitColumns replaced{own.ids, place.put(own.values)};
+    Tensor h = place.put(data.h), logprob = place.poison(n, 1), lse = place.poison(n, 1);
+    Tensor dh = place.poison(n, data.shape.h), dlogits = place.poison(n, own.values.cols);
+    GradTensor dw = place.put(Numbers(2).gradient(data.shape.vocabulary, data.shape.h));
+    const float temperature = data.shape.temperature;
+    backend.head_logprobs(logprob, lse, h, *w, data.targets, temperature, replaced);
+    backend.head_backward(dh, &dw, h, lse, *w, data.targets, data.coefficient, temperature, data.rows.all(), replaced,
+                          dlogits);
+    place.guards(data.shape.name);
+    const auto bounds = logit_bounds(data);
+    // A logit that is given is exact, but the lse beside it is not.
+    auto dlogit = [&](int64_t r) {
+      const double relative =
+          2 * bounds[size_t(r)] / temperature + kEps * (24 + 4 * std::log(double(own.values.cols) + 64));
+      return std::abs(double(data.coefficient[size_t(r)])) / temperature * relative;
+    };
+    double all = 0;
+    for (int64_t r = 0; r < n; r++) all += dlogit(r);
+    const Mat got = place.read(logprob), got_lse = place.read(lse);
+    Outputs out;
+    auto bound = [&](int64_t r, int64_t) {
+      return 2 * bounds[size_t(r)] / temperature + 4 * kEps * (1 + std::abs(got(r, 0)) + std::abs(got_lse(r, 0)));
+    };
+    out.add("logprob", got, bound);
+    out.add("lse", got_lse, bound);
+    out.add("dlogits", place.read(dlogits), [&](int64_t r, int64_t) { return dlogit(r); });
+    out.add("dh", place.read(dh), [&](int64_t r, int64_t) { return dlogit(r) * 4 * data.w_most + 1e-37; });
+    out.add("dw", place.read(dw), [&](int64_t, int64_t) { return all + 1e-15; });
+    return out;
+  });
+}
+OPERATION("a head with logits given for some entries", replaced_cases);
+
+BACKEND_TEST("entries whose given logits are the head's own change no bit of a log-probability") {
+  for (const HeadShape& shape : head_shapes()) {
+    const HeadData data(shape);
+    const OwnLogits own(data);
+    const LogProbs want = run_logprobs(backend, data);
+    Place place(backend);
+    auto w = pack(backend, data);
+    Tensor h = place.put(data.h), logits = place.poison(data.h.rows, shape.vocabulary);
+    backend.logits(logits, h, *w);
+    const Mat all = place.read(logits);
+    Mat same(data.h.rows, int64_t(own.ids.size()));
+    for (int64_t r = 0; r < same.rows; r++)
+      for (int64_t j = 0; j < same.cols; j++) same(r, j) = all(r, own.ids[size_t(j)]);
+    Tensor logprob = place.poison(data.h.rows, 1), lse = place.poison(data.h.rows, 1);
+    backend.head_logprobs(logprob, lse, h, *w, data.targets, shape.temperature, {own.ids, place.put(same)});
+    CHECK_SAME_BITS(place.read(logprob), want.logprob);
+    CHECK_SAME_BITS(place.read(lse), want.lse);
+  }
+}
+std::vector<Case> head_mean_cases() {
+  return for_heads([](Backend& backend, const HeadData& data) {
+    const LogProbs expected = run_logprobs(backend, data);
+    const MeanGradient result = run_mean(backend, data), all = run_mean(backend, data, true);
+    CHECK_SAME_BITS(result.logprob, expected.logprob);
+    CHECK_SAME_BITS(result.lse, expected.lse);
+    CHECK_SAME_BITS(result.dh, all.dh);
+    // Probabilities are off as in head_backward; the chain over the vocabulary adds its own rounding.
+    const auto bounds = logit_bounds(data);
+    const double vocabulary = double(data.shape.vocabulary), temperature = data.shape.temperature;
+    auto mean_bound = [&](int64_t r, int64_t) {
+      const double relative =
+          2 * bounds[size_t(r)] / temperature + kEps * (16 + 4 * std::log(vocabulary) + 2 * std::sqrt(vocabulary));
+      return relative * 4 * data.w_most;
+    };
+    auto dh_bound = [&](int64_t r, int64_t k) {
+      return std::abs(double(data.coefficient[size_t(r)])) / temperature * mean_bound(r, k);
+    };
+    Outputs out;
+    out.add("mean", all.mean, mean_bound);
+    out.add("dh", result.dh, dh_bound);
+    return out;
+  });
+}
+OPERATION("head_logprobs_mean", head_mean_cases);
+
 // A masked row is selected away: whatever its numbers are, its dh is zero and dw does not see it.
 void check_masked_rows(Backend& backend) {
   HeadData data(head_shapes()[3]);
@@ -123,5 +218,27 @@ TEST("a NaN in a row of coefficient 0 changes no gradient of the head (reference
   check_masked_rows(reference_backend());
 }
 BACKEND_TEST("a NaN in a row of coefficient 0 changes no gradient of the head") { check_masked_rows(backend); }
+
+BACKEND_TEST("the gradient by way of the mean row is that of head_backward, and a masked row's is zero") {
+  for (const HeadShape& shape : head_shapes()) {
+    HeadData data(shape);
+    for (int64_t r = 0; r < data.h.rows; r++)
+      for (int64_t k = 0; k < data.h.cols && data.coefficient[size_t(r)] == 0; k++) data.h(r, k) = NAN;
+    const Mat dh = run_mean(backend, data).dh;
+    Place place(backend);
+    auto w = pack(backend, data);
+    Tensor h = place.put(data.h), logprob = place.poison(h.rows, 1), lse = place.poison(h.rows, 1),
+           other = place.poison(h.rows, h.cols);
+    backend.head_logprobs(logprob, lse, h, *w, data.targets, shape.temperature);
+    backend.head_backward(other, nullptr, h, lse, *w, data.targets, data.coefficient, shape.temperature,
+                          data.rows.all());
+    const Mat expected = place.read(other);
+    for (int64_t r = 0; r < dh.rows; r++)
+      for (int64_t k = 0; k < dh.cols; k++) {
+        if (data.coefficient[size_t(r)] == 0) CHECK_EQUAL(dh(r, k), 0.0f);
+        CHECK(std::abs(double(dh(r, k)) - double(expected(r, k))) < 1e-4 * (1 + data.w_most));
+      }
+  }
+}
 
 }  // namespace

@@ -103,12 +103,10 @@ BACKEND_TEST("modules packed together give the bits of each alone") {
     for (size_t m = 0; m < shape.n.size(); m++) {
       LinearData alone = data;
       alone.shape.n = {shape.n[m]};
-      alone.shape.present = {data.present(m)};
       alone.w = {data.w[m]}, alone.bias = {data.bias[m]};
       for (auto& pair : alone.pairs) {
-        const int64_t r = pair.a.rows / int64_t(shape.n.size());
-        pair.a = pair.a.row_range(int64_t(m) * r, r);
-        pair.bt = {pair.bt[m]};
+        pair.a = pair.a.row_range(pair.first(m), pair.rank[m]);
+        pair.bt = {Mat(pair.bt[m])}, pair.rank = {int(pair.rank[m])}, pair.scale = {float(pair.scale[m])};
       }
       const LinearResult one = run_linear(backend, alone);
       bool same = true;
@@ -236,17 +234,19 @@ BACKEND_TEST("attention's gradients of a sequence are the same alone and in a ba
 
 // run(rows of x, their index) on every batch size is the same as on all rows.
 template <class Run>
-void check_rows_alone(const char* what, int64_t rows, const Run& run) {
+void check_rows_alone(const std::string& what, int64_t rows, const Run& run) {
   const Mat all = run(0, rows);
   for (int64_t n : kBatches)
     for (int64_t begin = 0; begin + n <= rows; begin += std::max<int64_t>(n, rows / 11)) {
       if (same_bits(all.row_range(begin, n), run(begin, n))) continue;
-      fail(__FILE__, __LINE__, std::string(what) + ": rows " + std::to_string(begin) + " .. + " + std::to_string(n));
+      fail(__FILE__, __LINE__, what + ": rows " + std::to_string(begin) + " .. + " + std::to_string(n));
     }
 }
 
+int64_t random_columns() { return Choices(7, 0).between(1, 600); }
+
 BACKEND_TEST("a row of rmsnorm, swiglu and rope is the same alone and in any batch") {
-  for (int64_t cols : {16, 50, 96, 897}) {
+  for (int64_t cols : std::initializer_list<int64_t>{16, 50, 96, 897, random_columns()}) {
     Numbers numbers(81);
     const Mat x = numbers.matrix(200, cols), dy = numbers.matrix(200, cols), w = numbers.matrix(1, cols);
     const Mat wide = numbers.matrix(200, 2 * cols);
@@ -261,6 +261,22 @@ BACKEND_TEST("a row of rmsnorm, swiglu and rope is the same alone and in any bat
       Tensor dx = place.poison(n, cols);
       backend.rmsnorm_backward(dx, nullptr, place.put(dy.row_range(begin, n)), place.put(x.row_range(begin, n)),
                                place.put(w), 1e-6f, Rows({0, int32_t(n)}).all(), false);
+      return place.read(dx);
+    });
+    const Mat head_w = numbers.matrix(1, cols / 2);
+    const Mat even = numbers.matrix(200, cols / 2 * 2), even_dy = numbers.matrix(200, cols / 2 * 2);
+    check_rows_alone("rmsnorm_heads", 200, [&](int64_t begin, int64_t n) {
+      Place place(backend);
+      Tensor y = place.poison(n, even.cols);
+      backend.rmsnorm_heads(y, place.put(even.row_range(begin, n)), place.put(head_w), 1e-6f);
+      return place.read(y);
+    });
+    check_rows_alone("rmsnorm_heads_backward", 200, [&](int64_t begin, int64_t n) {
+      Place place(backend);
+      Tensor dx = place.poison(n, even.cols);
+      backend.rmsnorm_heads_backward(dx, nullptr, place.put(even_dy.row_range(begin, n)),
+                                     place.put(even.row_range(begin, n)), place.put(head_w), 1e-6f,
+                                     Rows({0, int32_t(n)}).all());
       return place.read(dx);
     });
     check_rows_alone("swiglu", 200, [&](int64_t begin, int64_t n) {
@@ -306,14 +322,20 @@ Mat run_logits(Backend& backend, const HeadData& data) {
 }
 
 BACKEND_TEST("a row of the head, its log-probability and its gradient are the same alone and in any batch") {
-  for (HeadShape shape : {HeadShape{"f32", {0, 60}, 50, 401}, {"bf16", {0, 60}, 48, 1030, DType::bf16, 0.7f}}) {
+  std::vector<HeadShape> shapes{{"f32", {0, 60}, 50, 401}, {"bf16", {0, 60}, 48, 1030, DType::bf16, 0.7f}};
+  for (const HeadShape& shape : with_random({})) shapes.push_back(shape);
+  for (const HeadShape& shape : shapes) {
     const HeadData data(shape);
-    check_rows_alone("logits", 60, [&](int64_t begin, int64_t n) { return run_logits(backend, part(data, begin, n)); });
-    check_rows_alone("logprob", 60,
+    const int64_t rows = data.h.rows;
+    check_rows_alone(shape.name + ", logits", rows,
+                     [&](int64_t begin, int64_t n) { return run_logits(backend, part(data, begin, n)); });
+    check_rows_alone(shape.name + ", logprob", rows,
                      [&](int64_t begin, int64_t n) { return run_logprobs(backend, part(data, begin, n)).logprob; });
-    check_rows_alone("lse", 60,
+    check_rows_alone(shape.name + ", lse", rows,
                      [&](int64_t begin, int64_t n) { return run_logprobs(backend, part(data, begin, n)).lse; });
-    check_rows_alone("dh", 60, [&](int64_t begin, int64_t n) {
+    check_rows_alone(shape.name + ", dh by the mean", rows,
+                     [&](int64_t begin, int64_t n) { return run_mean(backend, part(data, begin, n)).dh; });
+    check_rows_alone(shape.name + ", dh", rows, [&](int64_t begin, int64_t n) {
       const HeadData some = part(data, begin, n);
       Place place(backend);
       auto w = pack(backend, some);

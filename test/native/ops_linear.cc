@@ -15,8 +15,8 @@ double chain(int64_t k, double x, double w) { return 4 * kEps * std::sqrt(double
 // The pairs of one adapter, in norms: of the rows of a and of all bt, and what a rounding of u or du becomes in each
 // column of y and dx.
 struct PairNorms {
-  explicit PairNorms(const LinearData::Pairs& pairs)
-      : scale(pairs.scale), a(pairs.a.row_norms()), dx(size_t(pairs.a.cols)) {
+  explicit PairNorms(const LinearData::Pairs& pairs) : a(pairs.a.row_norms()), dx(size_t(pairs.a.cols)) {
+    for (float each : pairs.scale) scale = std::max(scale, double(each));
     for (const Mat& module : pairs.bt) {
       const auto norms = module.row_norms();
       for (int64_t n = 0; n < module.cols; n++) {
@@ -28,7 +28,7 @@ struct PairNorms {
     for (int64_t i = 0; i < pairs.a.rows; i++)
       for (int64_t k = 0; k < pairs.a.cols; k++) dx[size_t(k)] += bt[size_t(i)] * std::abs(double(pairs.a(i, k)));
   }
-  double scale;
+  double scale = 0;  // the largest
   std::vector<double> a, bt, y, dx;
 };
 
@@ -50,9 +50,9 @@ std::vector<Case> linear_forward_cases() {
     Outputs out;
     out.add("y", result.y, [&](int64_t t, int64_t j) {
       double bound = chain(data.shape.k, x[size_t(t)], w[size_t(j)]) + 4 * kEps * std::abs(result.y(t, j));
-      if (int r = data.rank(t)) {
+      if (int64_t columns = data.u_cols(t)) {
         const PairNorms& pair = pairs[size_t(data.adapter(t))];
-        bound += pair.scale * chain(data.shape.k + r, x[size_t(t)], pair.y[size_t(j)]);
+        bound += pair.scale * chain(data.shape.k + columns, x[size_t(t)], pair.y[size_t(j)]);
       }
       return bound;
     });
@@ -84,14 +84,14 @@ std::vector<Case> backward_cases() {
     const auto norms = pair_norms(data);
     auto dx_bound = [&](int64_t t, int64_t k) {
       double bound = chain(data.total_n(), dys[size_t(t)], w_norms[size_t(k)]) + 4 * kEps;
-      if (int r = data.rank(t)) {
+      if (int64_t columns = data.u_cols(t)) {
         const PairNorms& pair = norms[size_t(data.adapter(t))];
-        bound += pair.scale * chain(data.total_n() + r, dys[size_t(t)], pair.dx[size_t(k)]);
+        bound += pair.scale * chain(data.total_n() + columns, dys[size_t(t)], pair.dx[size_t(k)]);
       }
       return bound;
     };
     auto du_bound = [&](int64_t t, int64_t j) {
-      if (j >= data.u_cols(t) || !data.present(size_t(j / data.rank(t)))) return 0.0;
+      if (j >= data.u_cols(t)) return 0.0;
       const PairNorms& pair = norms[size_t(data.adapter(t))];
       return pair.scale * chain(data.total_n(), dys[size_t(t)], pair.bt[size_t(j)]);
     };
@@ -106,14 +106,12 @@ std::vector<Case> backward_cases() {
 }
 OPERATION("linear_backward", backward_cases);
 
-// u and du as a forward and backward pass leave them: a row's own columns filled, with zeros for a module without a
-// pair; the others poisoned.
+// u and du as a forward and backward pass leave them: a row's own columns filled, the others poisoned.
 Mat routed(const LinearData& data, uint64_t seed) {
   Numbers numbers(seed);
   Mat u(data.x.rows, data.u_cols());
   for (int64_t t = 0; t < u.rows; t++)
-    for (int64_t j = 0; j < u.cols; j++)
-      u(t, j) = j >= data.u_cols(t) ? NAN : data.present(size_t(j / data.rank(t))) ? numbers.number() : 0;
+    for (int64_t j = 0; j < u.cols; j++) u(t, j) = j >= data.u_cols(t) ? NAN : numbers.number();
   return u;
 }
 
@@ -216,13 +214,14 @@ void check_transposes(Backend& backend) {
     PlacedPairs pairs(place, data);
     for (const LoraGroup& group : pairs.groups())
       for (size_t m = 0; m < shape.n.size(); m++) {
-        if (!group.present[m]) continue;
+        const auto& [rank, scale, column] = group.modules[m];
+        if (rank == 0) continue;
         const Mat a = place.read(group.a), at = place.read(group.at), bt = place.read(group.bt[m]),
                   b = place.read(group.b[m]);
         bool same = true;
-        for (int64_t i = int64_t(m) * group.rank; i < (int64_t(m) + 1) * group.rank; i++)
+        for (int64_t i = column; i < column + rank; i++)
           for (int64_t k = 0; k < a.cols; k++) same &= a(i, k) == at(k, i);
-        for (int64_t i = 0; i < group.rank; i++)
+        for (int64_t i = 0; i < rank; i++)
           for (int64_t n = 0; n < bt.cols; n++) same &= bt(i, n) == b(n, i);
         CHECK(same);
       }

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "op_cases.h"
+#include "random_shapes.h"
 
 using namespace rolegrad;
 using namespace rolegrad::testing;
@@ -14,7 +15,14 @@ struct Size {
   int64_t rows, cols;
   std::string name() const { return std::to_string(rows) + " x " + std::to_string(cols); }
 };
-const std::vector<Size> kSizes{{1, 1}, {1, 16}, {3, 50}, {47, 33}, {5, 64}, {2, 2049}, {131, 97}};
+const std::vector<Size> kSizes = [] {
+  std::vector<Size> sizes{{1, 1}, {1, 16}, {3, 50}, {47, 33}, {5, 64}, {2, 2049}, {131, 97}};
+  for (int run = 0; run < shape_runs(4); run++) {
+    Choices choose(5, run);
+    sizes.push_back({choose.size(1, 30, 200), choose.size(1, 120, 1500)});
+  }
+  return sizes;
+}();
 
 template <class Run>
 std::vector<Case> for_sizes(Run run) {

@@ -114,6 +114,33 @@ void check_ties(Backend& backend) {
     CHECK_EQUAL(draw_from(backend, {0, 0, 0.5, 0.5, 0}, {1, 1, 4}, draw).token, draw < 0.5 ? 2 : 3);
   }
 }
+// Words with and without probability in every place of a large vocabulary: each draw falls on a word that has some,
+// also where rounding carries it beyond the end.
+void check_far_apart(Backend& backend) {
+  for (std::vector<int> words : {std::vector<int>{0}, {15, 16}, {1023, 1024}, {40, 1500, 1501}, {3, 2499}, {2047}}) {
+    std::vector<double> p(2500, 0);
+    for (int w : words) p[size_t(w)] = 1.0 / double(words.size());
+    for (size_t i = 0; i < words.size(); i++) {
+      const double from = double(i) / double(words.size()), to = double(i + 1) / double(words.size());
+      for (double draw : {from + 1e-6, (from + to) / 2, to - 1e-6})
+        CHECK_EQUAL(draw_from(backend, p, {}, draw).token, words[i]);
+    }
+    CHECK_EQUAL(draw_from(backend, p, {}, 0).token, words.front());
+    CHECK_EQUAL(draw_from(backend, p, {}, 1 - 0x1p-53).token, words.back());
+    CHECK_EQUAL(draw_from(backend, p, {0, 1, 0}, 0.5).token, words.front());
+  }
+}
+BACKEND_TEST("the highest draw picks the last word, however the sums round") {
+  Numbers numbers(8);
+  for (int n = 1; n < 1100; n += 13) {
+    std::vector<double> p;
+    for (int v = 0; v < n; v++) p.push_back(0.5 + numbers.uniform());
+    CHECK_EQUAL(draw_from(backend, p, {}, 1 - 0x1p-53).token, n - 1);
+  }
+}
+TEST("a draw finds its word anywhere in a large vocabulary (reference)") { check_far_apart(reference_backend()); }
+BACKEND_TEST("a draw finds its word anywhere in a large vocabulary") { check_far_apart(backend); }
+
 TEST("ties go to the lower id, and a word without probability is never drawn (reference)") {
   check_ties(reference_backend());
 }

@@ -47,11 +47,13 @@ std::unique_ptr<Model> TinyModel::load(const std::string& device) const {
   return std::make_unique<Model>(std::move(backend), config, tensors, true);
 }
 
-std::shared_ptr<AdapterStore> TinyModel::adapters() const {
+std::shared_ptr<AdapterStore> TinyModel::adapters(bool tokens) const {
   auto store = std::make_shared<AdapterStore>();
   for (const char* name : {"reason", "tool"}) {
-    AdapterSpec spec;
-    spec.rank = 3;
+    AdapterSpec spec(*model);
+    for (auto& layer : spec.layers)
+      for (auto& group : layer)
+        for (auto& module : group) module = {3, 16};
     auto adapter = std::make_shared<Adapter>(*model, spec);
     uint64_t position = 0;
     for (int64_t l = 0; l < config.layers; l++)
@@ -69,6 +71,7 @@ std::shared_ptr<AdapterStore> TinyModel::adapters() const {
     store->names.push_back(name);
     store->adapters.push_back(std::move(adapter));
   }
+  if (tokens) store->tokens = std::make_shared<TokenRows>(*model, std::vector<int32_t>{1, 3, 6});
   return store;
 }
 

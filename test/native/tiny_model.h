@@ -20,13 +20,13 @@ struct TinyModel {
 
   std::unique_ptr<Model> load(const std::string& device) const;
   /// Two roles of their own adapter, B random as well.
-  std::shared_ptr<AdapterStore> adapters() const;
+  std::shared_ptr<AdapterStore> adapters(bool tokens = false) const;
 };
 
 /// Three sequences of random tokens, roles and weights.
 struct TinyBatch {
   explicit TinyBatch(const ModelConfig& config, uint64_t seed = 1);
-  LossBatch view() const { return {ids, cu, roles, table, weight, advantage, old, {}}; }
+  LossBatch view() const { return {ids, cu, roles, table, weight, advantage, old, {}, {}}; }
 
   std::vector<int32_t> ids, cu{0, 5, 12, 25}, table{0, 1};
   std::vector<int8_t> roles;

@@ -1,5 +1,7 @@
 // Attention of the CPU backend: tasks are (sequence, kv head, block of queries) forward and (sequence, kv head)
 // backward.
+#include <cstring>
+
 #include "core/abort.h"
 #include "ops/cpu/cpu_backend.h"
 
@@ -24,6 +26,12 @@ void CpuBackend::kv_write(KvPages& kv, int layer, const AttentionShape& shape, c
       for (int64_t c = d; c < pages.ldv(); c++) value[c] = 0;
     }
   });
+}
+
+void CpuBackend::kv_copy_page(KvPages& kv, int32_t to, int32_t from) {
+  auto& pages = static_cast<Pages&>(kv);
+  std::memcpy(pages.keys(0, 0) + to * pages.page_stride(), pages.keys(0, 0) + from * pages.page_stride(),
+              size_t(pages.page_stride()) * sizeof(float));
 }
 
 void CpuBackend::attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,

@@ -102,7 +102,7 @@ constexpr int64_t kBlockRows = 64;
 
 int64_t attention_backward_scratch(int64_t count, int64_t d) {
   int64_t dp = (d + 15) / 16 * 16, padded = (count + kPage - 1) / kPage * kPage;
-  return 2 * padded * dp + kBlockRows * (2 * dp + 4 * kPage + 2) + 64;
+  return 2 * padded * dp + kBlockRows * (2 * dp + 3 * kPage + 1) + padded + padded / kPage + 64;
 }
 
 /// Scores are recomputed from q and the pages; p = exp(s - lse). Chains run over keys (dq) and over queries (dk, dv),
@@ -116,13 +116,19 @@ void attention_backward(const AttentionBackwardTask& t) {
   float* dq = q + kBlockRows * dp;  // [64][dp]
   float* p = dq + kBlockRows * dp;  // [64][64]
   float* ds = p + kBlockRows * kPage;
-  float* pm = ds + kBlockRows * kPage;  // the same without pairs of two roles
-  float* dsm = pm + kBlockRows * kPage;
+  float* dsm = ds + kBlockRows * kPage;  // ds without pairs of two roles
   float* delta = dsm + kBlockRows * kPage;
+  float* role = delta + kBlockRows;  // [padded], NaN beyond the sequence
+  float* page_role = role + padded;  // [blocks], NaN where the positions of a page differ
   for (int64_t b = 0; b < blocks; b++) {
     const float* kt = t.k + t.pages[b] * t.page_stride;
     const float* v = t.v + t.pages[b] * t.page_stride;
     int64_t n = min64(kPage, t.count - b * kPage);
+    for (int64_t j = 0; t.roles && j < kPage; j++)
+      role[b * kPage + j] = j < n ? float(t.roles[b * kPage + j]) : __builtin_nanf("");
+    page_role[b] = t.roles ? role[b * kPage] : 0;
+    for (int64_t j = 1; t.roles && j < n; j++)
+      if (role[b * kPage + j] != page_role[b]) page_role[b] = __builtin_nanf("");
     for (int64_t j = 0; j < kPage; j++)
       for (int64_t c = 0; c < dp; c++) {
         bool real = j < n && c < d;  // beyond the sequence a page may hold anything
@@ -150,6 +156,10 @@ void attention_backward(const AttentionBackwardTask& t) {
       }
       for (int64_t j0 = 0; j0 <= i0; j0 += kPage) {
         int64_t keys = min64(kPage, t.count - j0);
+        // "stop" selects pair by pair in blocks of several roles; of blocks that are not, it takes all or nothing.
+        const float query_role = page_role[i0 / kPage], key_role = page_role[j0 / kPage];
+        const bool whole = query_role == key_role;
+        const bool mixed = !whole && !(query_role == query_role && key_role == key_role);
         small_gemm<false>(rows, kPage, d, q, dp, t.k + t.pages[j0 / kPage] * t.page_stride, kPage, p, kPage, false);
         small_gemm<false>(rows, kPage, d, dout, t.lddo, vt + j0 * dp, kPage, ds, kPage, false);
         for (int64_t i = 0; i < rows; i++) {
@@ -158,22 +168,23 @@ void attention_backward(const AttentionBackwardTask& t) {
           vf lse = splat(t.lse[(i0 + i) * t.ldl + h]), dl = splat(delta[i]);
           for (int64_t j = 0; j < kPage; j += LANES) {
             vf w = exp(load(pi + j) - lse);
-            store(pi + j, w);
-            store(di + j, w * (load(di + j) - dl));
-          }
-          for (int64_t j = i0 + i - j0 + 1 > 0 ? i0 + i - j0 + 1 : 0; j < kPage; j++) pi[j] = di[j] = 0;
-          if (t.roles)
-            for (int64_t j = 0; j < kPage; j++) {
-              bool same = j < keys && t.roles[i0 + i] == t.roles[j0 + j];
-              pm[i * kPage + j] = same ? pi[j] : 0;
-              dsm[i * kPage + j] = same ? di[j] : 0;
+            vf g = w * (load(di + j) - dl);
+            store(di + j, g);
+            if (mixed) {
+              vi same = load(role + j0 + j) == splat(role[i0 + i]);
+              w = same ? w : vf{};
+              store(dsm + i * kPage + j, same ? g : vf{});
             }
+            store(pi + j, w);
+          }
+          for (int64_t j = i0 + i - j0 + 1 > 0 ? i0 + i - j0 + 1 : 0; j < kPage; j++)
+            pi[j] = di[j] = dsm[i * kPage + j] = 0;
         }
         small_gemm<false>(rows, dp, keys, ds, kPage, krow + j0 * dp, dp, dq, dp, j0 > 0);
-        const float* pv = t.roles ? pm : p;
-        const float* dk = t.roles ? dsm : ds;
+        if (!whole && !mixed) continue;
+        const float* dk = mixed ? dsm : ds;
         if (d == dp) {
-          small_gemm<true>(keys, d, rows, pv, kPage, dout, t.lddo, t.dv + j0 * t.lddv, t.lddv, true);
+          small_gemm<true>(keys, d, rows, p, kPage, dout, t.lddo, t.dv + j0 * t.lddv, t.lddv, true);
           small_gemm<true>(keys, d, rows, dk, kPage, q, dp, t.dk + j0 * t.lddk, t.lddk, true);
         } else {
           for (int64_t j = 0; j < keys; j++)
@@ -181,7 +192,7 @@ void attention_backward(const AttentionBackwardTask& t) {
               for (int64_t c = 0; c < d; c++) {
                 float* dvp = t.dv + (j0 + j) * t.lddv + c;
                 float* dkp = t.dk + (j0 + j) * t.lddk + c;
-                *dvp = __builtin_fmaf(pv[i * kPage + j], dout[i * t.lddo + c], *dvp);
+                *dvp = __builtin_fmaf(p[i * kPage + j], dout[i * t.lddo + c], *dvp);
                 *dkp = __builtin_fmaf(dk[i * kPage + j], q[i * dp + c], *dkp);
               }
         }

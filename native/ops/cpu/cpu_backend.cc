@@ -38,7 +38,10 @@ std::unique_ptr<Backend> make_cpu_backend(const std::string& wanted) {
 namespace cpu {
 
 CpuBackend::CpuBackend(const Kernels& kernels)
-    : k_(kernels), pool_(Executor::shared()), scratch_(size_t(Executor::shared().threads())) {}
+    : k_(kernels),
+      pool_(Executor::shared()),
+      scratch_(size_t(Executor::shared().threads())),
+      candidates_(scratch_.size()) {}
 
 void CpuBackend::embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) {
   const auto& panels = static_cast<const Panels&>(table);
@@ -70,6 +73,39 @@ void CpuBackend::rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const 
   parallel((x.cols + 127) / 128, [&](int64_t i, int) {
     k_.rmsnorm_weight(dw->data, dy.data, dy.ld, x.data, x.ld, inverse, i * 128, std::min(i * 128 + 128, x.cols),
                       group.rows.data(), group.cuts.data(), int64_t(group.cuts.size()) - 1);
+  });
+}
+
+void CpuBackend::rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) {
+  over_rows(x.rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++)
+      for (int64_t c = 0; c < x.cols; c += w.cols) {
+        const float* head = x.data + t * x.ld + c;
+        k_.rmsnorm(y.data + t * y.ld + c, head, w.data, k_.rms_inverse(head, w.cols, eps), w.cols);
+      }
+  });
+}
+
+void CpuBackend::rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                                        const Tensor& w, float eps, const Rows::Group& group) {
+  const int64_t d = w.cols, heads = x.cols / d;
+  float* inverse = workspace(inverse_, x.rows * heads);
+  over_rows(x.rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++)
+      for (int64_t h = 0; h < heads; h++) inverse[t * heads + h] = k_.rms_inverse(x.data + t * x.ld + h * d, d, eps);
+  });
+  // dw before dx, which may be dy.
+  if (dw)
+    parallel((d + 31) / 32, [&](int64_t i, int) {
+      k_.rmsnorm_heads_weight(dw->data, dy.data, dy.ld, x.data, x.ld, inverse, heads, d, i * 32,
+                              std::min(i * 32 + 32, d), group.rows.data(), group.cuts.data(),
+                              int64_t(group.cuts.size()) - 1);
+    });
+  over_rows(x.rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++)
+      for (int64_t h = 0; h < heads; h++)
+        k_.rmsnorm_backward(dx.data + t * dx.ld + h * d, dy.data + t * dy.ld + h * d, x.data + t * x.ld + h * d, w.data,
+                            inverse[t * heads + h], d, false);
   });
 }
 
@@ -144,7 +180,8 @@ void CpuBackend::embed_gradient(const GradTensor& dtable, const Tensor& dx, std:
   std::vector<int32_t> order;
   for (size_t s = 0; s + 1 < group.cuts.size(); s++) {
     order.assign(group.rows.begin() + group.cuts[s], group.rows.begin() + group.cuts[s + 1]);
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return ids[size_t(a)] < ids[size_t(b)]; });
+    std::sort(order.begin(), order.end(),
+              [&](int32_t a, int32_t b) { return std::pair(ids[size_t(a)], a) < std::pair(ids[size_t(b)], b); });
     for (size_t i = 0; i < order.size();) {
       int32_t id = ids[size_t(order[i])];
       std::fill(sum.begin(), sum.end(), 0.0f);
@@ -186,12 +223,19 @@ PolicyLossOutput CpuBackend::policy_loss(std::span<float> coefficient, std::span
 }
 
 void CpuBackend::sum_of_squares(double* sum, const GradTensor& g) {
-  double total = 0;
-  for (int64_t r = 0; r < g.rows; r++) {
-    const double* row = g.data + r * g.ld;
-    for (int64_t c = 0; c < g.cols; c++) total += row[c] * row[c];
-  }
-  *sum += total;
+  // Each row over 16 lanes, then the rows in order: whoever computed them.
+  std::vector<double> rows(size_t(g.rows));
+  over_rows(g.rows, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) rows[size_t(r)] = k_.sum_of_squares(g.data + r * g.ld, g.cols);
+  });
+  for (double row : rows) *sum += row;
+}
+
+void CpuBackend::add(const GradTensor& y, const GradTensor& x) {
+  over_rows(y.rows, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++)
+      for (int64_t c = 0; c < y.cols; c++) y.data[r * y.ld + c] += x.data[r * x.ld + c];
+  });
 }
 
 void CpuBackend::adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,

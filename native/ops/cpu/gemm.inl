@@ -95,44 +95,83 @@ INLINE const float* forward_block(const void* panels, bool bf16, int64_t k, int6
   return scratch;
 }
 
-typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t v4i __attribute__((vector_size(16)));
+// Two-source shuffles that stay within 128-bit lanes, and those that exchange such lanes: each one instruction.
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#if LANES == 16
+#define LOW_PAIRS(a, b) SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
+#define HIGH_PAIRS(a, b) SHUFFLE(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
+#define LOW_HALVES(a, b) SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+#define HIGH_HALVES(a, b) SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+#define EVEN_LANES(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
+#define ODD_LANES(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
+#elif LANES == 8
+#define LOW_PAIRS(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 4, 12, 5, 13)
+#define HIGH_PAIRS(a, b) SHUFFLE(a, b, 2, 10, 3, 11, 6, 14, 7, 15)
+#define LOW_HALVES(a, b) SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13)
+#define HIGH_HALVES(a, b) SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15)
+#define EVEN_LANES(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
+#define ODD_LANES(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
+#else
+#define LOW_PAIRS(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
+#define HIGH_PAIRS(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
+#define LOW_HALVES(a, b) SHUFFLE(a, b, 0, 1, 4, 5)
+#define HIGH_HALVES(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
+#endif
 
-/// Columns [c0, c0 + NR) of w for its rows n0 .. n0 + nn, as [nn, NR]: a transposed block of the forward panels (4 x 4
-/// at a time, so that it costs little beside the rows that use it).
-NOINLINE void transposed_block(const void* panels, bool bf16, int64_t k, int64_t c0, int64_t n0, int64_t nn,
-                               float* scratch) {
+/// r [LANES][LANES] becomes its transpose: four rows at a time within 128-bit lanes, then those lanes are exchanged.
+INLINE void transpose(vf* r) {
+  EACH (q, LANES / 4) {
+    vf a = LOW_PAIRS(r[4 * q], r[4 * q + 1]), b = HIGH_PAIRS(r[4 * q], r[4 * q + 1]);
+    vf c = LOW_PAIRS(r[4 * q + 2], r[4 * q + 3]), d = HIGH_PAIRS(r[4 * q + 2], r[4 * q + 3]);
+    r[4 * q] = LOW_HALVES(a, c);
+    r[4 * q + 1] = HIGH_HALVES(a, c);
+    r[4 * q + 2] = LOW_HALVES(b, d);
+    r[4 * q + 3] = HIGH_HALVES(b, d);
+  }
+#if LANES == 16
+  EACH (j, 4) {
+    vf a = EVEN_LANES(r[j], r[j + 4]), b = ODD_LANES(r[j], r[j + 4]);
+    vf c = EVEN_LANES(r[j + 8], r[j + 12]), d = ODD_LANES(r[j + 8], r[j + 12]);
+    r[j] = EVEN_LANES(a, c);
+    r[j + 8] = ODD_LANES(a, c);
+    r[j + 4] = EVEN_LANES(b, d);
+    r[j + 12] = ODD_LANES(b, d);
+  }
+#elif LANES == 8
+  EACH (j, 4) {
+    vf a = EVEN_LANES(r[j], r[j + 4]), b = ODD_LANES(r[j], r[j + 4]);
+    r[j] = a;
+    r[j + 4] = b;
+  }
+#endif
+}
+
+/// Columns [c0, c0 + NR) of w for its rows n0 .. n0 + nn, as [nn, NR]: a transposed block of the forward panels.
+/// n0 is a multiple of LANES; up to LANES - 1 rows beyond nn are written.
+template <bool bf16>
+NOINLINE void transposed_panels(const void* panels, int64_t k, int64_t c0, int64_t n0, int64_t nn, float* scratch) {
   int64_t columns = min64(NR, k - c0);
-  for (int64_t n = n0; n < n0 + nn; n += 4) {
-    // n0 is a multiple of NR's divisors only for whole blocks; blocks start at multiples of the block size, a multiple
-    // of 4.
-    const int64_t panel = n / NR, lane = n % NR;
+  for (int64_t n = n0; n < n0 + nn; n += LANES) {
+    int64_t at = (n / NR * k + c0) * NR + n % NR;
     float* to = scratch + (n - n0) * NR;
-    for (int64_t c = 0; c < columns; c += 4) {
-      v4 r[4];
-      for (int i = 0; i < 4; i++) {
-        if (c + i >= columns) {
-          r[i] = v4{};
-        } else if (bf16) {
-          const uint16_t* from = (const uint16_t*)panels + (panel * k + c0 + c + i) * NR + lane;
-          for (int j = 0; j < 4; j++) {
-            uint32_t bits = uint32_t(from[j]) << 16;
-            float x;
-            __builtin_memcpy(&x, &bits, 4);
-            r[i][j] = x;
-          }
-        } else {
-          r[i] = *(const v4*)((const float*)panels + (panel * k + c0 + c + i) * NR + lane);
-        }
+    for (int64_t c = 0; c < columns; c += LANES) {
+      vf r[LANES];
+      EACH (i, LANES) {
+        int64_t from = at + (c + i) * NR;
+        if (c + i >= columns)
+          r[i] = vf{};
+        else
+          r[i] = bf16 ? widen((const uint16_t*)panels + from) : load((const float*)panels + from);
       }
-      v4 a = __builtin_shuffle(r[0], r[1], v4i{0, 4, 1, 5}), b = __builtin_shuffle(r[0], r[1], v4i{2, 6, 3, 7});
-      v4 d = __builtin_shuffle(r[2], r[3], v4i{0, 4, 1, 5}), e = __builtin_shuffle(r[2], r[3], v4i{2, 6, 3, 7});
-      *(v4*)(to + c) = __builtin_shuffle(a, d, v4i{0, 1, 4, 5});
-      *(v4*)(to + NR + c) = __builtin_shuffle(a, d, v4i{2, 3, 6, 7});
-      *(v4*)(to + 2 * NR + c) = __builtin_shuffle(b, e, v4i{0, 1, 4, 5});
-      *(v4*)(to + 3 * NR + c) = __builtin_shuffle(b, e, v4i{2, 3, 6, 7});
+      transpose(r);
+      EACH (i, LANES) store(to + i * NR + c, r[i]);
     }
   }
+}
+
+INLINE void transposed_block(const void* panels, bool bf16, int64_t k, int64_t c0, int64_t n0, int64_t nn,
+                             float* scratch) {
+  (bf16 ? transposed_panels<true> : transposed_panels<false>)(panels, k, c0, n0, nn, scratch);
 }
 
 /// A tile whose last columns do not exist: through a buffer, so that nothing beyond n is written.
@@ -169,16 +208,27 @@ INLINE void routed_tile(int64_t mr, int64_t n, const float* a, int64_t as, const
     edge_tile(Tiles<NV, false>::at[mr], mr, n, a, as, b, k, uu, ldu, l, own.ldl, own.e, c, ldc, add, end);
   }
   if (!mixed) return;
-  for (int64_t i = 0; i < mr; i++) {
+  // Runs of rows with one adapter: a role's span is seldom shorter than four tokens.
+  for (int64_t i = 0, end = 0; i < mr; i = end) {
+    for (end = i + 1; end < mr && adapter[end] == adapter[i];) end++;
     LowRank row = adapter[i] >= 0 ? lora[adapter[i]] : LowRank{};
     const float* rl = row.e ? row.l + column : nullptr;
     const float* ru = row.e ? u + i * ldu + row.u_column : nullptr;
+    if (!row.e && !bias) continue;
     if (n == NR)
-      tile<1, NV, false>(nullptr, 0, nullptr, 0, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true, bias);
+      Tiles<NV, false>::at[end - i](nullptr, 0, nullptr, 0, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true,
+                                    bias);
     else
-      edge_tile(tile<1, NV, false>, 1, n, nullptr, 0, nullptr, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true,
-                bias);
+      edge_tile(Tiles<NV, false>::at[end - i], end - i, n, nullptr, 0, nullptr, 0, ru, ldu, rl, row.ldl, row.e,
+                c + i * ldc, ldc, true, bias);
   }
+}
+
+/// Rows of the next tile: m rows in as few tiles as MR allows, about equally tall, so that none is left with a short
+/// one.
+INLINE int64_t tile_rows(int64_t m) {
+  int64_t tiles = (m + MR - 1) / MR;
+  return (m + tiles - 1) / tiles;
 }
 
 /// mr <= 3 rows, PW panels side by side: one panel alone would wait for its own chain (decode).
@@ -230,8 +280,8 @@ void forward(const ForwardTask& t) {
     for (int64_t q = p; q < t.p1; q++) {
       const float* b = forward_block(t.panels, t.bf16, t.k, q, k0, kk, t.scratch);
       int64_t n = min64(NR, t.n - q * NR);
-      for (int64_t m = t.m0; m < t.m1; m += MR) {
-        int64_t mr = min64(MR, t.m1 - m);
+      for (int64_t m = t.m0, mr; m < t.m1; m += mr) {
+        mr = tile_rows(t.m1 - m);
         routed_tile(mr, n, t.x + m * t.ldx + k0, t.ldx, b, kk, last, t.adapter ? t.adapter + m : nullptr, t.lora,
                     t.u + m * t.ldu, t.ldu, q * NR, t.y + m * t.ldy + q * NR, t.ldy, k0 > 0,
                     t.bias ? t.bias + q * NR : nullptr);
@@ -249,9 +299,19 @@ void backward(const BackwardTask& t) {
       bool last = i + 1 == t.module_count && n0 + nn >= w.n;
       for (int64_t q = t.q0; q < t.q1; q++) {
         transposed_block(w.panels, t.bf16, t.k, q * NR, n0, nn, t.scratch);
+        // The next block lies in short pieces, one a panel, that no hardware prefetcher foresees: it is fetched bit by
+        // bit while this one is used.
+        const int64_t width = t.bf16 ? 2 : 4, piece = q + 1 < t.q1 ? min64(NR, t.k - (q + 1) * NR) * NR * width : 0;
+        const int64_t pieces = (nn + NR - 1) / NR, tiles = (t.m1 - t.m0 + MR - 1) / MR;
+        const int64_t step = (pieces * piece / 64 + tiles - 1) / tiles * 64;
+        int64_t ahead = 0;
         int64_t n = min64(NR, t.k - q * NR);
-        for (int64_t m = t.m0; m < t.m1; m += MR) {
-          int64_t mr = min64(MR, t.m1 - m);
+        for (int64_t m = t.m0, mr; m < t.m1; m += mr) {
+          for (int64_t end = min64(ahead + step, pieces * piece); ahead < end; ahead += 64)
+            __builtin_prefetch(
+                (const char*)w.panels + ((n0 / NR + ahead / piece) * t.k + (q + 1) * NR) * NR * width + ahead % piece,
+                0, 2);
+          mr = tile_rows(t.m1 - m);
           routed_tile(mr, n, t.dy + m * t.lddy + w.column + n0, t.lddy, t.scratch, nn, last,
                       t.adapter ? t.adapter + m : nullptr, t.lora, t.du + m * t.lddu, t.lddu, q * NR,
                       t.dx + m * t.lddx + q * NR, t.lddx, started, nullptr);
@@ -286,16 +346,17 @@ void narrow(const NarrowTask& t) {
   }
 }
 
-/// c [mr, NR] = the chain over the listed rows of p[row, :mr]^T q[row, :NR].
-template <int mr>
+/// c [mr, NR] = the chain over `count` rows of p[row, :mr]^T q[row, :NR]: the rows listed, or, where packed, all in
+/// order.
+template <int mr, bool packed>
 NOINLINE void outer_tile(const float* p, int64_t ldp, const float* q, int64_t ldq, const int32_t* rows, int64_t count,
                          float* c) {
   vf acc[mr][NV];
   EACH (i, mr)
     EACH (j, NV) acc[i][j] = vf{};
   for (int64_t s = 0; s < count; s++) {
-    const float* a = p + rows[s] * ldp;
-    const float* b = q + rows[s] * ldq;
+    const float* a = packed ? p + s * MR : p + rows[s] * ldp;
+    const float* b = packed ? q + s * NR : q + rows[s] * ldq;
     vf bv[NV];
     EACH (j, NV) bv[j] = load(b + j * LANES);
     EACH (i, mr) {
@@ -308,34 +369,72 @@ NOINLINE void outer_tile(const float* p, int64_t ldp, const float* q, int64_t ld
 }
 
 typedef void (*OuterFn)(const float*, int64_t, const float*, int64_t, const int32_t*, int64_t, float*);
-constexpr OuterFn kOuter[13] = {nullptr,
-                                outer_tile<1>,
-                                outer_tile<2>,
-                                outer_tile<3>,
-                                outer_tile<4>,
-                                outer_tile<5>,
-                                outer_tile<6>,
-                                outer_tile < MR < 7 ? MR : 7 >,
-                                outer_tile < MR < 8 ? MR : 8 >,
-                                outer_tile < MR < 9 ? MR : 9 >,
-                                outer_tile < MR < 10 ? MR : 10 >
-                                , outer_tile < MR < 11 ? MR : 11 >, outer_tile < MR < 12 ? MR : 12 > };
+template <bool packed>
+struct Outer {
+  // As Tiles: entries beyond MR are never asked for.
+  static constexpr int clip(int m) { return m < MR ? m : MR; }
+  static constexpr OuterFn at[13] = {nullptr,
+                                     outer_tile<clip(1), packed>,
+                                     outer_tile<clip(2), packed>,
+                                     outer_tile<clip(3), packed>,
+                                     outer_tile<clip(4), packed>,
+                                     outer_tile<clip(5), packed>,
+                                     outer_tile<clip(6), packed>,
+                                     outer_tile<clip(7), packed>,
+                                     outer_tile<clip(8), packed>,
+                                     outer_tile<clip(9), packed>,
+                                     outer_tile<clip(10), packed>,
+                                     outer_tile<clip(11), packed>,
+                                     outer_tile<clip(12), packed>};
+};
+
+/// g [mr, nn] += c, in f64.
+INLINE void add_tile(double* g, int64_t ldg, const float* c, int64_t mr, int64_t nn) {
+  for (int64_t i = 0; i < mr; i++)
+    for (int64_t j = 0; j < nn; j++) g[i * ldg + j] += double(c[i * NR + j]);
+}
+
+/// Listed rows of x, columns [c0, c1), as panels of `width` columns: [panel][row][width], zero beyond c1.
+INLINE void pack_rows(float* to, const float* x, int64_t ldx, int64_t c0, int64_t c1, const int32_t* rows,
+                      int64_t count, int64_t width) {
+  int64_t panels = (c1 - c0 + width - 1) / width;
+  for (int64_t s = 0; s < count; s++) {
+    const float* from = x + rows[s] * ldx;
+    for (int64_t i = 0; i < panels; i++) {
+      float* panel = to + (i * count + s) * width;
+      int64_t n = min64(width, c1 - c0 - i * width);
+      if (n == width)
+        __builtin_memcpy(panel, from + c0 + i * width, uint64_t(width) * 4);
+      else
+        for (int64_t j = 0; j < width; j++) panel[j] = j < n ? from[c0 + i * width + j] : 0;
+    }
+  }
+}
+
+int64_t gradient_scratch(int64_t rows, int64_t m, int64_t n) { return rows * (m + MR + n + NR); }
 
 // Reads NR columns of q even where fewer exist: backend memory ends with slack.
 void gradient(const GradientTask& t) {
   float c[MR * NR];
-  for (int64_t n = t.n0; n < t.n1; n += NR) {
-    int64_t nn = min64(NR, t.n1 - n);
-    for (int64_t m = t.m0; m < t.m1; m += MR) {
-      int64_t mr = min64(MR, t.m1 - m);
-      for (int64_t s = 0; s < t.sequences; s++) {
-        kOuter[mr](t.p + m, t.ldp, t.q + n, t.ldq, t.rows + t.cuts[s], t.cuts[s + 1] - t.cuts[s], c);
-        for (int64_t i = 0; i < mr; i++) {
-          double* g = t.g + (m + i) * t.ldg + n;
-          for (int64_t j = 0; j < nn; j++) g[j] += double(c[i * NR + j]);
-        }
-      }
+  const bool pack = t.scratch != nullptr;
+  for (int64_t s = 0; s < t.sequences; s++) {
+    const int32_t* rows = t.rows + t.cuts[s];
+    const int64_t count = t.cuts[s + 1] - t.cuts[s];
+    float* q = t.scratch;
+    float* p = pack ? q + count * ((t.n1 - t.n0 + NR - 1) / NR * NR) : nullptr;
+    if (pack) {
+      pack_rows(q, t.q, t.ldq, t.n0, t.n1, rows, count, NR);
+      pack_rows(p, t.p, t.ldp, t.m0, t.m1, rows, count, MR);
     }
+    for (int64_t n = t.n0; n < t.n1; n += NR)
+      for (int64_t m = t.m0; m < t.m1; m += MR) {
+        int64_t mr = min64(MR, t.m1 - m);
+        if (pack)
+          Outer<true>::at[mr](p + (m - t.m0) * count, 0, q + (n - t.n0) * count, 0, nullptr, count, c);
+        else
+          Outer<false>::at[mr](t.p + m, t.ldp, t.q + n, t.ldq, rows, count, c);
+        add_tile(t.g + m * t.ldg + n, t.ldg, c, mr, min64(NR, t.n1 - n));
+      }
   }
 }
 

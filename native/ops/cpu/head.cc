@@ -1,9 +1,8 @@
 // The head in chunks of 1024 vocabulary entries: T x V logits are never made. A row's log-sum-exp is combined from its
 // chunks in increasing order, the same in training and in sampling.
 #include <algorithm>
-#include <cmath>
 
-#include "core/math.h"
+#include "ops/cpu/chunks.h"
 #include "ops/cpu/cpu_backend.h"
 
 namespace rolegrad::cpu {
@@ -11,16 +10,17 @@ namespace rolegrad::cpu {
 namespace {
 
 constexpr int64_t kHeadRows = 96;
+/// Rows of one task of head_logprobs_mean: their logits of a chunk are 512 KiB.
+constexpr int64_t kMeanRows = 128;
 
-/// log(sum over chunks of sum * exp(max)), in f64.
-float combine_lse(const float* stats, int64_t chunks, float* max_out) {
-  float m = stats[0];
-  for (int64_t c = 1; c < chunks; c++) m = stats[2 * c] > m ? stats[2 * c] : m;
-  double sum = 0;
-  for (int64_t c = 0; c < chunks; c++) sum += double(stats[2 * c + 1]) * math::exp(double(stats[2 * c]) - double(m));
-  *max_out = m;
-  return float(double(m) + math::log(sum));
-}
+/// The entries of `ids` in [v0, v0 + n): ids[first .. last).
+struct Columns {
+  size_t first = 0, last = 0;
+  Columns(std::span<const int32_t> ids, int64_t v0, int64_t n) {
+    first = size_t(std::lower_bound(ids.begin(), ids.end(), v0) - ids.begin());
+    last = size_t(std::lower_bound(ids.begin(), ids.end(), v0 + n) - ids.begin());
+  }
+};
 
 }  // namespace
 
@@ -38,7 +38,7 @@ void CpuBackend::logits(const Tensor& logits, const Tensor& h, const PackedWeigh
 }
 
 void CpuBackend::head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& weight,
-                               std::span<const int32_t> targets, float temperature) {
+                               std::span<const int32_t> targets, float temperature, const LogitColumns& replaced) {
   const auto& head = static_cast<const Panels&>(weight);
   int64_t chunks = (head.n() + kVocabularyChunk - 1) / kVocabularyChunk, rows = h.rows;
   float* stats = workspace(stats_, rows * chunks * 2 + rows);
@@ -49,8 +49,11 @@ void CpuBackend::head_logprobs(const Tensor& logprob, const Tensor& lse, const T
     float* block = scratch(worker, kHeadRows * kVocabularyChunk + k_.block * k_.nr);
     logits_chunk(block, h, head, r0, r1, chunk, block + kHeadRows * kVocabularyChunk);
     int64_t v0 = chunk * kVocabularyChunk, n = std::min(kVocabularyChunk, head.n() - v0);
+    const Columns own_logits(replaced.ids, v0, n);
     for (int64_t r = r0; r < r1; r++) {
-      const float* row = block + (r - r0) * kVocabularyChunk;
+      float* row = block + (r - r0) * kVocabularyChunk;
+      for (size_t j = own_logits.first; j < own_logits.last; j++)
+        row[replaced.ids[j] - v0] = replaced.logits.data[r * replaced.logits.ld + int64_t(j)];
       float* s = stats + (r * chunks + chunk) * 2;
       k_.chunk_stats(row, n, temperature, s, s + 1);
       int64_t target = targets[size_t(r)] - v0;
@@ -58,16 +61,110 @@ void CpuBackend::head_logprobs(const Tensor& logprob, const Tensor& lse, const T
     }
   });
   for (int64_t r = 0; r < rows; r++) {
-    float m;
-    float total = combine_lse(stats + r * chunks * 2, chunks, &m);
+    float total = combine_chunks(stats + r * chunks * 2, chunks, nullptr).lse();
     lse.data[r * lse.ld] = total;
     logprob.data[r * logprob.ld] = own[r] - total;
   }
 }
 
+void CpuBackend::head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                                    const PackedWeight& weight, std::span<const int32_t> targets, float temperature,
+                                    std::span<const uint8_t> wanted) {
+  const auto& head = static_cast<const Panels&>(weight);
+  const int64_t chunks = (head.n() + kVocabularyChunk - 1) / kVocabularyChunk, rows = h.rows;
+  if (rows == 0) return;
+  // A task walks the whole vocabulary for its rows, so that their means stay in its cache; evenly many for each thread.
+  const int64_t rounds = (rows + kMeanRows * pool_.threads() - 1) / (kMeanRows * pool_.threads());
+  const int64_t parts = std::min(rows, rounds * pool_.threads());
+  parallel(parts, [&](int64_t part, int worker) {
+    const int64_t r0 = rows * part / parts, r1 = rows * (part + 1) / parts, n = r1 - r0;
+    bool any = false;
+    for (int64_t r = r0; r < r1; r++) any |= wanted[size_t(r)] != 0;
+    // For as many rows as there can be: fewer rows in all may give a task more of them.
+    float* block = scratch(worker, kMeanRows * (kVocabularyChunk + 2 + 2 * chunks) + (k_.block + k_.lanes) * k_.nr);
+    float* room = block + n * kVocabularyChunk;
+    float* own = room + (k_.block + k_.lanes) * k_.nr;  // the target's logit / temperature
+    float* top = own + n;    // the largest logit so far: what the mean's terms are relative to
+    float* stats = top + n;  // [n][chunks] (max, sum)
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+      logits_chunk(block, h, head, r0, r1, chunk, room);
+      const int64_t v0 = chunk * kVocabularyChunk, count = std::min(kVocabularyChunk, head.n() - v0);
+      for (int64_t r = 0; r < n; r++) {
+        float* row = block + r * kVocabularyChunk;
+        float* s = stats + (r * chunks + chunk) * 2;
+        const int64_t target = targets[size_t(r0 + r)] - v0;
+        if (target >= 0 && target < count) own[r] = row[target] / temperature;
+        if (!any) {
+          k_.chunk_stats(row, count, temperature, s, s + 1);
+          continue;
+        }
+        k_.chunk_softmax(row, count, temperature, s, s + 1);
+        if (chunk == 0) {
+          top[r] = s[0];
+        } else if (s[0] > top[r]) {
+          k_.scale(mean.data + (r0 + r) * mean.ld, float(math::exp(double(top[r]) - double(s[0]))), mean.cols);
+          top[r] = s[0];
+        } else {
+          k_.scale(row, float(math::exp(double(s[0]) - double(top[r]))), count);
+        }
+      }
+      if (any) head_rows_product(mean.row_range(r0, n), block, head, chunk, chunk > 0, room);
+    }
+    for (int64_t r = 0; r < n; r++) {
+      const float total = combine_chunks(stats + r * chunks * 2, chunks, nullptr).lse();
+      lse.data[(r0 + r) * lse.ld] = total;
+      logprob.data[(r0 + r) * logprob.ld] = own[r] - total;
+      if (any) k_.scale(mean.data + (r0 + r) * mean.ld, float(math::exp(double(top[r]) - double(total))), mean.cols);
+    }
+  });
+}
+
+void CpuBackend::head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& weight,
+                                    std::span<const int32_t> targets, std::span<const float> coefficient,
+                                    float temperature) {
+  const auto& head = static_cast<const Panels&>(weight);
+  over_rows(dh.rows, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      float* to = dh.data + r * dh.ld;
+      const float* from = mean.data + r * mean.ld;
+      const float c = coefficient[size_t(r)];
+      if (c == 0) {
+        std::fill(to, to + dh.cols, 0.0f);
+        continue;
+      }
+      head.row(to, targets[size_t(r)]);
+      for (int64_t k = 0; k < dh.cols; k++) to[k] = c * (from[k] - to[k]) / temperature;
+    }
+  });
+}
+
+void CpuBackend::head_rows_product(const Tensor& to, const float* dl, const Panels& head, int64_t chunk,
+                                   bool accumulate, float* scratch) {
+  const int64_t v0 = chunk * kVocabularyChunk, panel = v0 / k_.nr * head.k() * k_.nr;
+  const BackwardModule module{head.is_bf16()
+                                  ? static_cast<const void*>(static_cast<const bf16*>(head.panels(0)) + panel)
+                                  : static_cast<const void*>(static_cast<const float*>(head.panels(0)) + panel),
+                              std::min(kVocabularyChunk, head.n() - v0), 0};
+  BackwardTask t{};
+  t.dx = to.data;
+  t.lddx = to.ld;
+  t.dy = dl;
+  t.lddy = kVocabularyChunk;
+  t.m0 = 0, t.m1 = to.rows;
+  t.q0 = 0, t.q1 = (head.k() + k_.nr - 1) / k_.nr;
+  t.modules = &module;
+  t.module_count = 1;
+  t.bf16 = head.is_bf16();
+  t.accumulate = accumulate;
+  t.k = head.k();
+  t.scratch = scratch;
+  k_.backward(t);
+}
+
 void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                                const PackedWeight& weight, std::span<const int32_t> targets,
-                               std::span<const float> coefficient, float temperature, const Rows::Group& group) {
+                               std::span<const float> coefficient, float temperature, const Rows::Group& group,
+                               const LogitColumns& replaced, const Tensor& dlogits) {
   const auto& head = static_cast<const Panels&>(weight);
   int64_t chunks = (head.n() + kVocabularyChunk - 1) / kVocabularyChunk, rows = h.rows;
   float* dl = workspace(chunk_, rows * kVocabularyChunk);
@@ -81,143 +178,37 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
   }
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
     int64_t v0 = chunk * kVocabularyChunk, n = std::min(kVocabularyChunk, head.n() - v0);
+    const Columns own_logits(replaced.ids, v0, n);
     parallel(row_parts, [&](int64_t task, int worker) {
       int64_t r0 = task * kHeadRows, r1 = std::min(r0 + kHeadRows, rows);
       float* block = dl + r0 * kVocabularyChunk;
-      float* room = scratch(worker, (k_.block + 4) * k_.nr);
+      float* room = scratch(worker, (k_.block + k_.lanes) * k_.nr);
       logits_chunk(block, h, head, r0, r1, chunk, room);
       for (int64_t r = r0; r < r1; r++) {
         float* row = dl + r * kVocabularyChunk;
         float c = coefficient[size_t(r)];
         if (c == 0) {  // masked: selected away, whatever its logits are
           std::fill(row, row + n, 0.0f);
+          for (size_t j = own_logits.first; j < own_logits.last; j++) dlogits.data[r * dlogits.ld + int64_t(j)] = 0;
           continue;
         }
+        for (size_t j = own_logits.first; j < own_logits.last; j++)
+          row[replaced.ids[j] - v0] = replaced.logits.data[r * replaced.logits.ld + int64_t(j)];
         k_.chunk_gradient(row, n, temperature, lse.data[r * lse.ld], c);
         int64_t target = targets[size_t(r)] - v0;
         if (target >= 0 && target < n) row[target] -= c / temperature;
+        for (size_t j = own_logits.first; j < own_logits.last; j++) {
+          float& own = row[replaced.ids[j] - v0];
+          dlogits.data[r * dlogits.ld + int64_t(j)] = own;
+          own = 0;
+        }
       }
-      int64_t panel = v0 / k_.nr;
-      BackwardModule module{
-          head.is_bf16()
-              ? static_cast<const void*>(static_cast<const bf16*>(head.panels(0)) + panel * head.k() * k_.nr)
-              : static_cast<const void*>(static_cast<const float*>(head.panels(0)) + panel * head.k() * k_.nr),
-          n, 0};
-      BackwardTask t{};
-      t.dx = dh.data;
-      t.lddx = dh.ld;
-      t.dy = dl;
-      t.lddy = kVocabularyChunk;
-      t.m0 = r0, t.m1 = r1;
-      t.q0 = 0, t.q1 = (head.k() + k_.nr - 1) / k_.nr;
-      t.modules = &module;
-      t.module_count = 1;
-      t.bf16 = head.is_bf16();
-      t.accumulate = chunk > 0;
-      t.k = head.k();
-      t.scratch = room;
-      k_.backward(t);
+      head_rows_product(dh.row_range(r0, r1 - r0), block, head, chunk, chunk > 0, room);
     });
     if (dw)
       weight_gradient({dw->data + v0 * dw->ld, n, dw->cols, dw->ld}, nullptr, {dl, rows, n, kVocabularyChunk}, h,
                       taught);
   }
-}
-
-namespace {
-
-/// The entries that top-k and then top-p keep, most probable first (ties: lower id), and the sum of their
-/// probabilities.
-struct Kept {
-  std::vector<std::pair<double, int32_t>> entries;
-  double sum = 0;
-};
-
-Kept truncate(const float* logits, int64_t n, const SamplingOptions& o, double lse) {
-  Kept kept;
-  kept.entries.reserve(size_t(n));
-  for (int64_t v = 0; v < n; v++)
-    kept.entries.push_back({math::exp(double(logits[v] / float(o.temperature)) - lse), int32_t(v)});
-  auto order = [](const auto& a, const auto& b) {
-    return a.first != b.first ? a.first > b.first : a.second < b.second;
-  };
-  size_t count = kept.entries.size();
-  if (o.top_k > 0 && size_t(o.top_k) < count) {
-    count = size_t(o.top_k);
-    std::nth_element(kept.entries.begin(), kept.entries.begin() + int64_t(count), kept.entries.end(), order);
-    kept.entries.resize(count);
-  }
-  std::sort(kept.entries.begin(), kept.entries.end(), order);
-  double total = 0;
-  for (const auto& e : kept.entries) total += e.first;
-  size_t last = 0;
-  for (; last < count; last++) {
-    kept.sum += kept.entries[last].first;
-    if (o.top_p < 1 && kept.sum >= o.top_p * total) {
-      last++;
-      break;
-    }
-  }
-  kept.entries.resize(last);
-  // Drawn in vocabulary order, so that a truncation that keeps everything changes nothing.
-  std::sort(kept.entries.begin(), kept.entries.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  return kept;
-}
-
-}  // namespace
-
-void CpuBackend::sample(std::span<int32_t> token, std::span<float> logprob, const Tensor& logits,
-                        std::span<const SamplingOptions> options, std::span<const double> draw) {
-  int64_t n = logits.cols, chunks = (n + kVocabularyChunk - 1) / kVocabularyChunk;
-  parallel(logits.rows, [&](int64_t r, int worker) {
-    const float* row = logits.data + r * logits.ld;
-    const SamplingOptions& o = options[size_t(r)];
-    float *stats = scratch(worker, chunks * 2), m;
-    float temperature = o.temperature > 0 ? float(o.temperature) : 1.0f;
-    for (int64_t c = 0; c < chunks; c++)
-      k_.chunk_stats(row + c * kVocabularyChunk, std::min(kVocabularyChunk, n - c * kVocabularyChunk), temperature,
-                     stats + 2 * c, stats + 2 * c + 1);
-    float lse = combine_lse(stats, chunks, &m);
-    int64_t chosen = 0;
-    if (o.temperature <= 0) {
-      for (int64_t v = 1; v < n; v++)
-        if (row[v] > row[chosen]) chosen = v;
-    } else if (o.top_p < 1 || (o.top_k > 0 && o.top_k < n)) {
-      Kept kept = truncate(row, n, o, double(lse));
-      double left = draw[size_t(r)] * kept.sum;
-      chosen = kept.entries.back().second;
-      for (const auto& e : kept.entries) {
-        left -= e.first;
-        if (left < 0) {
-          chosen = e.second;
-          break;
-        }
-      }
-    } else {
-      // Inverse CDF: first the chunk, then the entry within it.
-      double total = 0;
-      for (int64_t c = 0; c < chunks; c++)
-        total += double(stats[2 * c + 1]) * math::exp(double(stats[2 * c]) - double(m));
-      double left = draw[size_t(r)] * total;
-      int64_t c = 0;
-      for (; c + 1 < chunks; c++) {
-        double own = double(stats[2 * c + 1]) * math::exp(double(stats[2 * c]) - double(m));
-        if (left < own) break;
-        left -= own;
-      }
-      int64_t end = std::min(n, (c + 1) * kVocabularyChunk);
-      chosen = -1;
-      for (int64_t v = c * kVocabularyChunk; v < end; v++) {
-        double p = math::exp(double(row[v] / temperature) - double(m));
-        if (p > 0) chosen = v;  // rounding at the very end falls on the last entry that has any probability
-        left -= p;
-        if (left < 0 && p > 0) break;
-      }
-      if (chosen < 0) chosen = c * kVocabularyChunk;
-    }
-    token[size_t(r)] = int32_t(chosen);
-    logprob[size_t(r)] = row[chosen] / temperature - lse;
-  });
 }
 
 }  // namespace rolegrad::cpu

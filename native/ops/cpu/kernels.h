@@ -89,6 +89,7 @@ struct GradientTask {
   const int32_t* rows;
   const int32_t* cuts;
   int64_t sequences;
+  float* scratch;  // gradient_scratch floats: p and q are packed first, which pays where they are read often; or null
 };
 
 /// Attention of `count` <= kAttentionRows queries of one sequence and one kv head; bounds do not decrease.
@@ -132,6 +133,8 @@ struct Kernels {
   void (*forward)(const ForwardTask&);
   void (*backward)(const BackwardTask&);
   void (*narrow)(const NarrowTask&);
+  /// Scratch for a task of m x n elements whose longest sequence has `rows` rows.
+  int64_t (*gradient_scratch)(int64_t rows, int64_t m, int64_t n);
   void (*gradient)(const GradientTask&);
   void (*column_sum)(double* g, const float* x, int64_t ldx, int64_t n0, int64_t n1, const int32_t* rows,
                      const int32_t* cuts, int64_t sequences);
@@ -146,15 +149,29 @@ struct Kernels {
                            bool accumulate);
   void (*rmsnorm_weight)(double* dw, const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* inverse,
                          int64_t n0, int64_t n1, const int32_t* rows, const int32_t* cuts, int64_t sequences);
+  /// dw[n0:n1], n1 - n0 <= 32, of heads of d columns; inverse [T, heads].
+  void (*rmsnorm_heads_weight)(double* dw, const float* dy, int64_t lddy, const float* x, int64_t ldx,
+                               const float* inverse, int64_t heads, int64_t d, int64_t n0, int64_t n1,
+                               const int32_t* rows, const int32_t* cuts, int64_t sequences);
   void (*swiglu)(float* y, const float* gate, const float* up, int64_t n);
   void (*swiglu_backward)(float* dgate, float* dup, const float* dy, const float* gate, const float* up, int64_t n);
   void (*add)(float* y, const float* x, int64_t n);
+  /// y = x * keep, or 0 where the draw of the column is below `threshold`; see ops/dropout.h.
+  void (*dropout)(float* y, const float* x, int64_t n, const uint32_t* counter, const uint32_t* key, uint32_t threshold,
+                  float keep);
   void (*rope)(float* x, const float* cos, const float* sin, int64_t heads, int64_t head_dim, float sign);
   /// Over one chunk of logits / temperature: the maximum and the sum of exp(l - max).
   void (*chunk_stats)(const float* logits, int64_t n, float temperature, float* max, float* sum);
+  /// The first entry of a chunk at which the running sum of exp(l / temperature - max) passes `left`; where rounding
+  /// leaves none, the last that has any probability.
+  int64_t (*chunk_draw)(const float* logits, int64_t n, float temperature, float max, double left);
+  /// The same bits, and logits become exp(logits / temperature - max).
+  void (*chunk_softmax)(float* logits, int64_t n, float temperature, float* max, float* sum);
+  void (*scale)(float* x, float factor, int64_t n);
   /// l -> coefficient * exp(l / temperature - lse) / temperature, in place (the target's own -coefficient / temperature
   /// is added by the caller).
   void (*chunk_gradient)(float* logits, int64_t n, float temperature, float lse, float coefficient);
+  double (*sum_of_squares)(const double* x, int64_t n);
   void (*adamw)(float* p, const double* g, float* m, float* v, int64_t n, double g_scale, double decay, double b1,
                 double b2, double step_size, double bias2_root, double epsilon);
   /// Benchmarks: `n` rounds of independent FMAs (returns FLOPs a round), and a sum over memory.

@@ -1,7 +1,5 @@
 // Linears of the CPU backend: which thread computes which part of the output. Threads split output elements, never a
 // chain.
-#include <cstring>
-
 #include "ops/cpu/cpu_backend.h"
 
 namespace rolegrad::cpu {
@@ -12,6 +10,8 @@ namespace {
 constexpr int64_t kTaskRows = 192;
 /// A transposed block costs more to make, so it serves more rows.
 constexpr int64_t kBackwardRows = 768;
+/// Rows of a sequence up to which a weight's gradient packs what it reads: beyond, the copies leave the cache.
+constexpr int64_t kPackedRows = 2048;
 /// Panels per task.
 constexpr int64_t kTaskPanels = 8;
 
@@ -28,14 +28,17 @@ int64_t part_size(int64_t n, int64_t whole, int64_t other_parts, int threads) {
 std::vector<LowRank> forward_parts(LoraSet lora, int m) {
   std::vector<LowRank> parts(lora.size());
   for (size_t v = 0; v < lora.size(); v++)
-    if (lora[v] && lora[v]->present[size_t(m)])
-      parts[v] = {lora[v]->bt[size_t(m)].data, lora[v]->bt[size_t(m)].ld, lora[v]->rank, int64_t(m) * lora[v]->rank};
+    if (lora[v] && lora[v]->modules[size_t(m)].rank > 0) {
+      const Tensor& bt = lora[v]->bt[size_t(m)];
+      const auto& [rank, scale, column] = lora[v]->modules[size_t(m)];
+      parts[v] = {bt.data, bt.ld, rank, column};
+    }
   return parts;
 }
 
 bool any_adapter(LoraSet lora, const Rows& rows) {
   for (int v = 0; v < rows.adapters() && v < int(lora.size()); v++)
-    if (lora[size_t(v)] && !rows.of(v).rows.empty()) return true;
+    if (lora[size_t(v)] && lora[size_t(v)]->columns() > 0 && !rows.of(v).rows.empty()) return true;
   return false;
 }
 
@@ -86,11 +89,31 @@ void CpuBackend::project(const Tensor& out, int64_t out_column, const Tensor& x,
 
 void CpuBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& weight, LoraSet lora,
                         const Rows& rows) {
+  lora_u(u, x, lora, rows);
+  linear_from_u(y, u, x, weight, lora, rows);
+}
+
+void CpuBackend::lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) {
+  if (!any_adapter(lora, rows)) return;
+  for (int v = 0; v < int(lora.size()); v++) {
+    if (!lora[size_t(v)]) continue;
+    // Modules of one scale, mostly all of them, are one product.
+    const auto& modules = lora[size_t(v)]->modules;
+    for (size_t m = 0, end; m < modules.size(); m = end) {
+      auto joins = [&](const LoraGroup::Module& next) { return next.rank == 0 || next.scale == modules[m].scale; };
+      for (end = m + 1; end < modules.size() && joins(modules[end]);) end++;
+      int64_t column = modules[m].column, columns = modules[end - 1].column + modules[end - 1].rank - column;
+      if (columns > 0)
+        project(u, column, x, lora[size_t(v)]->at.col_range(column, columns), columns, modules[m].scale,
+                rows.of(v).rows);
+    }
+  }
+}
+
+void CpuBackend::linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& weight,
+                               LoraSet lora, const Rows& rows) {
   const Panels& w = panels_of(weight);
   bool routed = any_adapter(lora, rows);
-  for (int v = 0; routed && v < int(lora.size()); v++)
-    if (lora[size_t(v)])
-      project(u, 0, x, lora[size_t(v)]->at, lora[size_t(v)]->at.cols, lora[size_t(v)]->scale, rows.of(v).rows);
 
   struct Part {
     int m;
@@ -121,24 +144,25 @@ void CpuBackend::lora_du(const Tensor& du, const Tensor& dy, const PackedWeight&
     const LoraGroup* group = lora[size_t(v)];
     if (!group || rows.of(v).rows.empty()) continue;
     for (int m = 0; m < w.modules(); m++) {
-      if (group->present[size_t(m)]) {
-        project(du, int64_t(m) * group->rank, dy.col_range(w.column(m), w.n(m)), group->b[size_t(m)], group->rank,
-                group->scale, rows.of(v).rows);
-      } else {
-        for (int32_t row : rows.of(v).rows)
-          std::memset(du.data + row * du.ld + m * group->rank, 0, size_t(group->rank) * sizeof(float));
-      }
+      const auto& [rank, scale, column] = group->modules[size_t(m)];
+      if (rank > 0)
+        project(du, column, dy.col_range(w.column(m), w.n(m)), group->b[size_t(m)], rank, scale, rows.of(v).rows);
     }
   }
 }
 
 void CpuBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& weight,
                                  LoraSet lora, const Rows& rows, bool accumulate) {
+  if (any_adapter(lora, rows)) lora_du(du, dy, weight, lora, rows);
+  linear_backward_from_du(dx, du, dy, weight, lora, rows, accumulate);
+}
+
+void CpuBackend::linear_backward_from_du(const Tensor& dx, const Tensor& du, const Tensor& dy,
+                                         const PackedWeight& weight, LoraSet lora, const Rows& rows, bool accumulate) {
   const Panels& w = panels_of(weight);
   bool routed = any_adapter(lora, rows);
   std::vector<LowRank> low_rank(lora.size());
   if (routed) {
-    lora_du(du, dy, w, lora, rows);
     for (size_t v = 0; v < lora.size(); v++)
       if (lora[v]) low_rank[v] = {lora[v]->a.data, lora[v]->a.ld, lora[v]->a.rows, 0};
   }
@@ -167,7 +191,7 @@ void CpuBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tenso
     t.lora = low_rank.data();
     t.du = du.data;
     t.lddu = du.data ? du.ld : 0;
-    t.scratch = scratch(worker, (k_.block + 4) * k_.nr);
+    t.scratch = scratch(worker, (k_.block + k_.lanes) * k_.nr);
     k_.backward(t);
   });
 }
@@ -183,30 +207,42 @@ void CpuBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const
   auto split = [&](const GradTensor& g, const Tensor& p, const Tensor& q, const Rows::Group& group) {
     for (int64_t n = 0; n < g.cols; n += kColumns)
       tasks.push_back({g.data, g.ld, p.data, p.ld, q.data, q.ld, 0, g.rows, n, std::min(n + kColumns, g.cols),
-                       group.rows.data(), group.cuts.data(), int64_t(group.cuts.size()) - 1});
+                       group.rows.data(), group.cuts.data(), int64_t(group.cuts.size()) - 1, nullptr});
   };
   for (int v = 0; v < rows.adapters() && v < int(lora.size()); v++) {
     const LoraGroup* pair = lora[size_t(v)];
     if (!pair || !gradients[size_t(v)] || rows.of(v).rows.empty()) continue;
     split(gradients[size_t(v)]->a, du, x, rows.of(v));
-    for (int m = 0; m < w.modules(); m++)
-      if (pair->present[size_t(m)])
-        split(gradients[size_t(v)]->bt[size_t(m)], u.col_range(int64_t(m) * pair->rank, pair->rank),
-              dy.col_range(w.column(m), w.n(m)), rows.of(v));
+    for (int m = 0; m < w.modules(); m++) {
+      const auto& [rank, scale, column] = pair->modules[size_t(m)];
+      if (rank > 0)
+        split(gradients[size_t(v)]->bt[size_t(m)], u.col_range(column, rank), dy.col_range(w.column(m), w.n(m)),
+              rows.of(v));
+    }
   }
-  parallel(int64_t(tasks.size()), [&](int64_t i, int) { k_.gradient(tasks[size_t(i)]); });
+  parallel(int64_t(tasks.size()), [&](int64_t i, int worker) {
+    GradientTask& t = tasks[size_t(i)];
+    int64_t longest = 0;
+    for (int64_t s = 0; s < t.sequences; s++) longest = std::max<int64_t>(longest, t.cuts[s + 1] - t.cuts[s]);
+    if (longest <= kPackedRows) t.scratch = scratch(worker, k_.gradient_scratch(longest, t.m1 - t.m0, t.n1 - t.n0));
+    k_.gradient(t);
+  });
 }
 
 void CpuBackend::weight_gradient(const GradTensor& dw, const GradTensor* db, const Tensor& dy, const Tensor& x,
                                  const Rows::Group& group) {
-  int64_t rows_per_task = k_.mr * 8, columns_per_task = k_.nr * 4;
+  int64_t rows_per_task = k_.mr * 16, columns_per_task = k_.nr * 4;
   int64_t row_parts = (dw.rows + rows_per_task - 1) / rows_per_task;
   int64_t column_parts = (dw.cols + columns_per_task - 1) / columns_per_task;
-  int64_t sequences = int64_t(group.cuts.size()) - 1;
-  parallel(row_parts * column_parts, [&](int64_t task, int) {
+  int64_t sequences = int64_t(group.cuts.size()) - 1, longest = 0;
+  for (int64_t s = 0; s < sequences; s++)
+    longest = std::max<int64_t>(longest, group.cuts[size_t(s) + 1] - group.cuts[size_t(s)]);
+  parallel(row_parts * column_parts, [&](int64_t task, int worker) {
     int64_t m0 = task % row_parts * rows_per_task, n0 = task / row_parts * columns_per_task;
     k_.gradient({dw.data, dw.ld, dy.data, dy.ld, x.data, x.ld, m0, std::min(m0 + rows_per_task, dw.rows), n0,
-                 std::min(n0 + columns_per_task, dw.cols), group.rows.data(), group.cuts.data(), sequences});
+                 std::min(n0 + columns_per_task, dw.cols), group.rows.data(), group.cuts.data(), sequences,
+                 longest <= kPackedRows ? scratch(worker, k_.gradient_scratch(longest, rows_per_task, columns_per_task))
+                                        : nullptr});
   });
   if (db)
     parallel((dy.cols + 255) / 256, [&](int64_t i, int) {

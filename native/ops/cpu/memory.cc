@@ -99,14 +99,14 @@ void CpuBackend::repack(PackedWeight& weight, int m, const Tensor& values, const
 Pages::Pages(int layers, const AttentionShape& shape, int64_t pages)
     : pages_(pages), kv_heads_(shape.kv_heads), head_dim_(shape.head_dim) {
   ldv_ = (shape.head_dim + 15) / 16 * 16;
-  page_stride_ = kPage * (shape.head_dim + ldv_);
-  const size_t bytes = checked_bytes({layers, kv_heads_, page_stride_, pages, sizeof(float)});
-  head_stride_ = page_stride_ * pages;
+  block_ = kPage * (shape.head_dim + ldv_);
+  const size_t bytes = checked_bytes({layers, kv_heads_, block_, pages, sizeof(float)});
+  page_stride_ = int64_t(layers) * kv_heads_ * block_;
   memory_ = std::make_unique<HostMemory>(bytes + kSlack);
 }
 
 float* Pages::keys(int layer, int head) const {
-  return static_cast<float*>(memory_->data()) + (int64_t(layer) * kv_heads_ + head) * head_stride_;
+  return static_cast<float*>(memory_->data()) + (int64_t(layer) * kv_heads_ + head) * block_;
 }
 float* Pages::values(int layer, int head) const { return keys(layer, head) + kPage * head_dim_; }
 
@@ -132,7 +132,9 @@ void CpuBackend::zero(const Tensor& x) {
   for (int64_t r = 0; r < x.rows; r++) std::memset(x.data + r * x.ld, 0, size_t(x.cols) * 4);
 }
 void CpuBackend::zero(const GradTensor& x) {
-  for (int64_t r = 0; r < x.rows; r++) std::memset(x.data + r * x.ld, 0, size_t(x.cols) * 8);
+  over_rows(x.rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) std::memset(x.data + r * x.ld, 0, size_t(x.cols) * 8);
+  });
 }
 void CpuBackend::copy(const Tensor& to, const Tensor& from) {
   for (int64_t r = 0; r < to.rows; r++) std::memcpy(to.data + r * to.ld, from.data + r * from.ld, size_t(to.cols) * 4);
@@ -140,9 +142,24 @@ void CpuBackend::copy(const Tensor& to, const Tensor& from) {
 
 float* CpuBackend::scratch(int worker, int64_t n) {
   auto& buffer = scratch_[size_t(worker)];
-  if (int64_t(buffer.size()) < n + 16) buffer.resize(size_t(n + 16));
+  if (int64_t(buffer.size()) < n + 16) {
+    buffer.resize(size_t(n + 16));
+    int64_t most = scratch_wanted_.load(std::memory_order_relaxed);
+    while (most < n && !scratch_wanted_.compare_exchange_weak(most, n, std::memory_order_relaxed)) {
+    }
+  }
   auto address = reinterpret_cast<uintptr_t>(buffer.data());
   return buffer.data() + (64 - address % 64) % 64 / 4;
+}
+
+void CpuBackend::even_scratch() {
+  // Another thread (a binding's, beside the engine's stream) may be in a call that works in these buffers.
+  pool_.between_calls([&] {
+    const int64_t n = scratch_wanted_.load(std::memory_order_relaxed);
+    for (auto& buffer : scratch_)
+      if (int64_t(buffer.size()) < n + 16) buffer.resize(size_t(n + 16));
+    scratch_there_.store(n, std::memory_order_relaxed);
+  });
 }
 
 float* CpuBackend::workspace(std::vector<float>& buffer, int64_t n) {

@@ -55,6 +55,22 @@ void rmsnorm_weight(double* dw, const float* dy, int64_t lddy, const float* x, i
     }
 }
 
+void rmsnorm_heads_weight(double* dw, const float* dy, int64_t lddy, const float* x, int64_t ldx, const float* inverse,
+                          int64_t heads, int64_t d, int64_t n0, int64_t n1, const int32_t* rows, const int32_t* cuts,
+                          int64_t sequences) {
+  for (int64_t s = 0; s < sequences; s++) {
+    float sum[32] = {};
+    for (int64_t i = cuts[s]; i < cuts[s + 1]; i++)
+      for (int64_t h = 0; h < heads; h++) {
+        int64_t t = rows[i];
+        const float *g = dy + t * lddy + h * d + n0, *v = x + t * ldx + h * d + n0;
+        float scale = inverse[t * heads + h];
+        for (int64_t n = 0; n < n1 - n0; n++) sum[n] = __builtin_fmaf(g[n], v[n] * scale, sum[n]);
+      }
+    for (int64_t n = n0; n < n1; n++) dw[n] += double(sum[n - n0]);
+  }
+}
+
 void swiglu(float* y, const float* gate, const float* up, int64_t n) {
   const vf one = splat(1);
   int64_t j = 0;
@@ -114,23 +130,88 @@ void rope(float* x, const float* cos, const float* sin, int64_t heads, int64_t d
   }
 }
 
-void chunk_stats(const float* logits, int64_t n, float temperature, float* max_out, float* sum_out) {
-  vf part[P16], t = splat(temperature);
+/// The maximum of n logits / t and the sum of exp(l / t - max), over 16 lanes; with `keep` the terms replace the
+/// logits. x / 1 is x: at temperature 1 nothing is divided.
+template <bool divide, bool keep>
+NOINLINE void softmax_terms(const float* logits, float* terms, int64_t n, vf t, float* max_out, float* sum_out) {
+  auto scaled = [&](vf x) { return divide ? x / t : x; };
+  vf part[P16];
   for (int i = 0; i < P16; i++) part[i] = splat(-__builtin_inff());
   int64_t whole = n / 16 * 16;
   float tail[16];
   load_tail(tail, logits + whole, n - whole, -__builtin_inff());
   for (int64_t j = 0; j < whole; j += 16)
-    for (int i = 0; i < P16; i++) part[i] = max(load(logits + j + i * LANES) / t, part[i]);
-  for (int i = 0; i < P16; i++) part[i] = max(load(tail + i * LANES) / t, part[i]);
+    for (int i = 0; i < P16; i++) part[i] = max(scaled(load(logits + j + i * LANES)), part[i]);
+  for (int i = 0; i < P16; i++) part[i] = max(scaled(load(tail + i * LANES)), part[i]);
   float m = tree_max(part);
-  vf mv = splat(m);
+  // Of a chunk of nothing but -inf the sum is 0, and not exp(-inf - -inf).
+  vf mv = splat(m > -__FLT_MAX__ ? m : -__FLT_MAX__);
   for (int i = 0; i < P16; i++) part[i] = vf{};
   for (int64_t j = 0; j < whole; j += 16)
-    for (int i = 0; i < P16; i++) part[i] = part[i] + exp(load(logits + j + i * LANES) / t - mv);
-  for (int i = 0; i < P16; i++) part[i] = part[i] + exp(load(tail + i * LANES) / t - mv);
+    for (int i = 0; i < P16; i++) {
+      vf e = exp(scaled(load(logits + j + i * LANES)) - mv);
+      if (keep) store(terms + j + i * LANES, e);
+      part[i] = part[i] + e;
+    }
+  for (int i = 0; i < P16; i++) {
+    vf e = exp(scaled(load(tail + i * LANES)) - mv);
+    if (keep) store(tail + i * LANES, e);
+    part[i] = part[i] + e;
+  }
+  for (int64_t j = whole; keep && j < n; j++) terms[j] = tail[j - whole];
   *max_out = m;
   *sum_out = tree_sum(part);
+}
+
+/// Sums of 16 first (in the 16-lane order), then the entries of the one in which the draw falls.
+int64_t chunk_draw(const float* logits, int64_t n, float temperature, float max, double left) {
+  vf part[P16], t = splat(temperature), mv = splat(max);
+  float tail[16], p[16];
+  auto probabilities = [&](int64_t j) {
+    const float* from = logits + j;
+    if (n - j < 16) {
+      load_tail(tail, from, n - j, -__builtin_inff());
+      from = tail;
+    }
+    for (int i = 0; i < P16; i++) {
+      part[i] = exp(load(from + i * LANES) / t - mv);
+      store(p + i * LANES, part[i]);
+    }
+  };
+  int64_t last = 0;  // the last 16 that have any
+  bool found = false;
+  for (int64_t j = 0; j < n && !found; j += 16) {
+    probabilities(j);
+    double sum = tree_sum(part);
+    if (sum > 0) last = j;
+    found = left < sum;
+    if (!found) left -= sum;
+  }
+  if (!found) {
+    probabilities(last);
+    left = __builtin_inf();
+  }
+  int64_t chosen = last;
+  for (int64_t k = 0; k < 16 && last + k < n; k++) {
+    if (p[k] > 0) chosen = last + k;
+    left -= double(p[k]);
+    if (left < 0 && p[k] > 0) break;
+  }
+  return chosen;
+}
+
+void chunk_stats(const float* logits, int64_t n, float temperature, float* max_out, float* sum_out) {
+  (temperature == 1 ? softmax_terms<false, false> : softmax_terms<true, false>)(logits, nullptr, n, splat(temperature),
+                                                                                max_out, sum_out);
+}
+
+void chunk_softmax(float* logits, int64_t n, float temperature, float* max_out, float* sum_out) {
+  (temperature == 1 ? softmax_terms<false, true> : softmax_terms<true, true>)(logits, logits, n, splat(temperature),
+                                                                              max_out, sum_out);
+}
+
+void scale(float* x, float factor, int64_t n) {
+  for (int64_t i = 0; i < n; i++) x[i] *= factor;
 }
 
 void chunk_gradient(float* logits, int64_t n, float temperature, float lse, float coefficient) {
@@ -143,6 +224,17 @@ void chunk_gradient(float* logits, int64_t n, float temperature, float lse, floa
     store(tail, c * exp(load(tail) / t - l) / t);
     for (int64_t i = j; i < n; i++) logits[i] = tail[i - j];
   }
+}
+
+double sum_of_squares(const double* x, int64_t n) {
+  double part[16] = {};
+  int64_t whole = n / 16 * 16;
+  for (int64_t j = 0; j < whole; j += 16)
+    for (int i = 0; i < 16; i++) part[i] += x[j + i] * x[j + i];
+  for (int64_t j = whole; j < n; j++) part[j - whole] += x[j] * x[j];
+  for (int w = 8; w >= 1; w /= 2)
+    for (int i = 0; i < w; i++) part[i] += part[i + w];
+  return part[0];
 }
 
 void adamw(float* p, const double* g, float* m, float* v, int64_t n, double g_scale, double decay, double b1, double b2,
@@ -178,4 +270,34 @@ void read_memory(const float* x, int64_t n, float* sink) {
   float s = 0;
   for (int i = 0; i < 8; i++) s += acc[i][0];
   *sink = s;
+}
+
+/// See ops/dropout.h: 16 counters side by side, 64 columns.
+void dropout(float* y, const float* x, int64_t n, const uint32_t* counter, const uint32_t* key, uint32_t threshold,
+             float keep) {
+  for (int64_t c = 0; c < n; c += 64) {
+    uint32_t a[4][16];
+    for (int i = 0; i < 16; i++) {
+      a[0][i] = uint32_t(c / 64 * 16 + i);
+      a[1][i] = counter[0];
+      a[2][i] = counter[1];
+      a[3][i] = counter[2];
+    }
+    uint32_t k0 = key[0], k1 = key[1];
+    for (int round = 0; round < 10; round++) {
+      for (int i = 0; i < 16; i++) {
+        uint64_t p0 = uint64_t(0xD2511F53u) * a[0][i], p1 = uint64_t(0xCD9E8D57u) * a[2][i];
+        uint32_t b0 = uint32_t(p1 >> 32) ^ a[1][i] ^ k0, b2 = uint32_t(p0 >> 32) ^ a[3][i] ^ k1;
+        a[1][i] = uint32_t(p1);
+        a[3][i] = uint32_t(p0);
+        a[0][i] = b0;
+        a[2][i] = b2;
+      }
+      k0 += 0x9E3779B9u;
+      k1 += 0xBB67AE85u;
+    }
+    int64_t m = min64(64, n - c);
+    const uint32_t* draw = &a[0][0];
+    for (int64_t j = 0; j < m; j++) y[c + j] = draw[j] < threshold ? 0.0f : x[c + j] * keep;
+  }
 }

@@ -15,12 +15,12 @@ double softmax(std::vector<double>& z) {
 Kv::Kv(int layers, const AttentionShape& shape, int64_t pages)
     : keys(size_t(layers * pages * kPage * shape.kv_heads * shape.head_dim)),
       values(keys.size()),
+      layers_(layers),
       pages_(pages),
       width_(int64_t(shape.kv_heads) * shape.head_dim) {}
 
 size_t Kv::offset(int layer, std::span<const int32_t> pages, int64_t position) const {
-  int64_t page = pages[size_t(position / kPage)];
-  return size_t(((layer * pages_ + page) * kPage + position % kPage) * width_);
+  return page(layer, pages[size_t(position / kPage)]) + size_t(position % kPage * width_);
 }
 
 std::unique_ptr<KvPages> RefBackend::kv_pages(int layers, const AttentionShape& shape, int64_t pages) {
@@ -36,6 +36,13 @@ void RefBackend::kv_write(KvPages& pages, int layer, const AttentionShape&, cons
       std::copy_n(&at(k, span.row + i, 0), k.cols, &kv.keys[to]);
       std::copy_n(&at(v, span.row + i, 0), v.cols, &kv.values[to]);
     }
+}
+
+void RefBackend::kv_copy_page(KvPages& pages, int32_t to, int32_t from) {
+  auto& kv = static_cast<Kv&>(pages);
+  for (int layer = 0; layer < kv.layers(); layer++)
+    for (std::vector<float>* x : {&kv.keys, &kv.values})
+      std::copy_n(&(*x)[kv.page(layer, from)], kv.page_size(), &(*x)[kv.page(layer, to)]);
 }
 
 namespace {

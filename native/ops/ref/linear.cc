@@ -13,9 +13,27 @@ const LoraGroup* pairs_of(LoraSet lora, const Rows& rows, int64_t t) {
 
 }  // namespace
 
-// y = x w^T + bias + u bt, u = scale x a^T; a module without a pair has u = 0
+// y = x w^T + bias + u bt, u = scale x a^T
 void RefBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
                         const Rows& rows) {
+  lora_u(u, x, lora, rows);
+  linear_from_u(y, u, x, w, lora, rows);
+}
+
+// u = scale x a^T
+void RefBackend::lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) {
+  for (int64_t t = 0; t < x.rows; t++)
+    if (const LoraGroup* pairs = pairs_of(lora, rows, t))
+      for (const auto& [rank, scale, column] : pairs->modules)
+        for (int64_t i = column; i < column + rank; i++) {
+          double xa = 0;
+          for (int64_t k = 0; k < x.cols; k++) xa += double(at(x, t, k)) * at(pairs->a, i, k);
+          at(u, t, i) = float(scale * xa);
+        }
+}
+
+void RefBackend::linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
+                               const Rows& rows) {
   const auto& weight = static_cast<const Weight&>(w);
   for (int64_t t = 0; t < x.rows; t++) {
     std::vector<double> sum(weight.bias.begin(), weight.bias.end());
@@ -23,51 +41,60 @@ void RefBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const
       for (int64_t k = 0; k < w.k(); k++) sum[size_t(n)] += double(at(x, t, k)) * weight.at(n, k);
 
     if (const LoraGroup* pairs = pairs_of(lora, rows, t))
-      for (int m = 0; m < w.modules(); m++)
-        for (int64_t i = 0; i < pairs->rank; i++) {
-          int64_t row = m * int64_t(pairs->rank) + i;
-          at(u, t, row) = 0;
-          if (!pairs->present[size_t(m)]) continue;
-          double xa = 0;
-          for (int64_t k = 0; k < w.k(); k++) xa += double(at(x, t, k)) * at(pairs->a, row, k);
-          double ui = pairs->scale * xa;
-          at(u, t, row) = float(ui);
-          for (int64_t n = 0; n < w.n(m); n++) sum[size_t(w.column(m) + n)] += ui * at(pairs->bt[size_t(m)], i, n);
-        }
+      for (int m = 0; m < w.modules(); m++) {
+        const auto [rank, scale, column] = pairs->modules[size_t(m)];
+        for (int64_t i = 0; i < rank; i++)
+          for (int64_t n = 0; n < w.n(m); n++)
+            sum[size_t(w.column(m) + n)] += double(at(u, t, column + i)) * at(pairs->bt[size_t(m)], i, n);
+      }
     for (int64_t n = 0; n < w.n(); n++) at(y, t, n) = float(sum[size_t(n)]);
   }
 }
 
-// du = scale dy b, 0 for a module without a pair
+// du = scale dy b
 void RefBackend::lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) {
   for (int64_t t = 0; t < dy.rows; t++) {
     const LoraGroup* pairs = pairs_of(lora, rows, t);
     if (!pairs) continue;
-    for (int m = 0; m < w.modules(); m++)
-      for (int64_t i = 0; i < pairs->rank; i++) {
+    for (int m = 0; m < w.modules(); m++) {
+      const auto [rank, scale, column] = pairs->modules[size_t(m)];
+      for (int64_t i = 0; i < rank; i++) {
         double sum = 0;
-        for (int64_t n = 0; pairs->present[size_t(m)] && n < w.n(m); n++)
-          sum += double(at(dy, t, w.column(m) + n)) * at(pairs->bt[size_t(m)], i, n);
-        at(du, t, m * int64_t(pairs->rank) + i) = float(pairs->scale * sum);
+        for (int64_t n = 0; n < w.n(m); n++) sum += double(at(dy, t, w.column(m) + n)) * at(pairs->bt[size_t(m)], i, n);
+        at(du, t, column + i) = float(scale * sum);
       }
+    }
   }
 }
 
 // dx = dy w + du a
 void RefBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
                                  LoraSet lora, const Rows& rows, bool accumulate) {
-  const auto& weight = static_cast<const Weight&>(w);
   lora_du(du, dy, w, lora, rows);
+  linear_backward_from_du(dx, du, dy, w, lora, rows, accumulate);
+}
+
+void RefBackend::linear_backward_from_du(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
+                                         LoraSet lora, const Rows& rows, bool accumulate) {
+  const auto& weight = static_cast<const Weight&>(w);
   for (int64_t t = 0; t < dy.rows; t++) {
     const LoraGroup* pairs = pairs_of(lora, rows, t);
     for (int64_t k = 0; k < w.k(); k++) {
       double sum = accumulate ? at(dx, t, k) : 0.0;
       for (int64_t n = 0; n < w.n(); n++) sum += double(at(dy, t, n)) * weight.at(n, k);
-      for (int m = 0; pairs && m < w.modules(); m++) {
-        if (!pairs->present[size_t(m)]) continue;
-        for (int64_t i = m * int64_t(pairs->rank); i < (m + 1) * int64_t(pairs->rank); i++)
-          sum += double(at(du, t, i)) * at(pairs->a, i, k);
-      }
+      for (int64_t i = 0; pairs && i < pairs->columns(); i++) sum += double(at(du, t, i)) * at(pairs->a, i, k);
+      at(dx, t, k) = float(sum);
+    }
+  }
+}
+
+// dx = du a
+void RefBackend::lora_dx(const Tensor& dx, const Tensor& du, LoraSet lora, const Rows& rows) {
+  for (int64_t t = 0; t < dx.rows; t++) {
+    const LoraGroup* pairs = pairs_of(lora, rows, t);
+    for (int64_t k = 0; k < dx.cols; k++) {
+      double sum = 0;
+      for (int64_t i = 0; pairs && i < pairs->columns(); i++) sum += double(at(du, t, i)) * at(pairs->a, i, k);
       at(dx, t, k) = float(sum);
     }
   }
@@ -82,9 +109,9 @@ void RefBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const
     const LoraGradient& gradient = *gradients[size_t(v)];
     for (int32_t t : rows.of(v).rows)
       for (int m = 0; m < w.modules(); m++) {
-        if (!pairs.present[size_t(m)]) continue;
-        for (int64_t i = 0; i < pairs.rank; i++) {
-          int64_t row = m * int64_t(pairs.rank) + i;
+        const auto [rank, scale, column] = pairs.modules[size_t(m)];
+        for (int64_t i = 0; i < rank; i++) {
+          int64_t row = column + i;
           for (int64_t k = 0; k < w.k(); k++) at(gradient.a, row, k) += double(at(du, t, row)) * at(x, t, k);
           for (int64_t n = 0; n < w.n(m); n++)
             at(gradient.bt[size_t(m)], i, n) += double(at(u, t, row)) * at(dy, t, w.column(m) + n);

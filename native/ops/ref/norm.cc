@@ -41,4 +41,16 @@ void RefBackend::rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const 
   }
 }
 
+// Every head is a row of its own.
+void RefBackend::rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) {
+  for (int64_t c = 0; c < x.cols; c += w.cols) rmsnorm(y.col_range(c, w.cols), x.col_range(c, w.cols), w, eps);
+}
+
+void RefBackend::rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                                        const Tensor& w, float eps, const Rows::Group& group) {
+  for (int64_t c = 0; c < x.cols; c += w.cols)
+    rmsnorm_backward(dx.col_range(c, w.cols), dw, dy.col_range(c, w.cols), x.col_range(c, w.cols), w, eps, group,
+                     false);
+}
+
 }  // namespace rolegrad::ref

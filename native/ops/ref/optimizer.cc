@@ -11,6 +11,11 @@ void RefBackend::sum_of_squares(double* sum, const GradTensor& g) {
     for (int64_t j = 0; j < g.cols; j++) *sum += at(g, i, j) * at(g, i, j);
 }
 
+void RefBackend::add(const GradTensor& y, const GradTensor& x) {
+  for (int64_t i = 0; i < y.rows; i++)
+    for (int64_t j = 0; j < y.cols; j++) at(y, i, j) += at(x, i, j);
+}
+
 // torch.optim.AdamW after torch.nn.utils.clip_grad_norm_:
 //   g *= min(1, max_norm / (norm + 1e-6));   p *= 1 - lr wd;   m = b1 m + (1 - b1) g;   v = b2 v + (1 - b2) g^2
 //   p -= lr / (1 - b1^step) * m / (sqrt(v) / sqrt(1 - b2^step) + eps)

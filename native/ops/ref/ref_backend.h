@@ -33,12 +33,17 @@ class Kv final : public KvPages {
   Kv(int layers, const AttentionShape& shape, int64_t pages);
   int64_t pages() const override { return pages_; }
   size_t bytes() const override { return (keys.size() + values.size()) * sizeof(float); }
+  int layers() const { return layers_; }
+  /// Index of the first number of a page of a layer, and how many numbers it has.
+  size_t page(int layer, int64_t page) const { return size_t((layer * pages_ + page) * kPage * width_); }
+  size_t page_size() const { return size_t(kPage * width_); }
   /// Index of the first number of `position` of a sequence.
   size_t offset(int layer, std::span<const int32_t> pages, int64_t position) const;
 
   std::vector<float> keys, values;
 
  private:
+  int layers_ = 0;
   int64_t pages_ = 0, width_ = 0;
 };
 
@@ -69,13 +74,28 @@ class RefBackend final : public Backend {
                       const Rows::Group& group) override;
 
   void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
+  void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
   void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x, const Tensor& w,
                         float eps, const Rows::Group& group, bool accumulate) override;
+  void rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
+                              const Tensor& w, float eps, const Rows::Group& group) override;
 
   void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
               const Rows& rows) override;
   void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora,
                        const Rows& rows, bool accumulate) override;
+  void lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) override;
+  void linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
+                     const Rows& rows) override;
+  void dropout(const Tensor& y, const Tensor& x, const Dropout& dropout, const Rows& rows) override;
+  void softmax_rows(const Tensor& y, const Tensor& x) override;
+  void softmax_rows_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) override;
+  void gate(const Tensor& out, const Tensor& u, const Tensor& gates, int modules, const Rows& rows) override;
+  void linear_backward_from_du(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
+                               LoraSet lora, const Rows& rows, bool accumulate) override;
+  void lora_dx(const Tensor& dx, const Tensor& du, LoraSet lora, const Rows& rows) override;
+  void gate_gradient(const Tensor& dgates, const Tensor& u, const Tensor& du, float scale, int modules,
+                     const Rows& rows, bool accumulate) override;
   void lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) override;
   void lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x, const Tensor& dy,
                      const PackedWeight& w, LoraSet lora, const Rows& rows) override;
@@ -85,6 +105,7 @@ class RefBackend final : public Backend {
   std::unique_ptr<KvPages> kv_pages(int layers, const AttentionShape& shape, int64_t pages) override;
   void kv_write(KvPages& kv, int layer, const AttentionShape& shape, const Tensor& k, const Tensor& v,
                 std::span<const SequenceSpan> spans) override;
+  void kv_copy_page(KvPages& kv, int32_t to, int32_t from) override;
   void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,
                  const AttentionShape& shape, std::span<const SequenceSpan> spans) override;
   void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
@@ -102,14 +123,22 @@ class RefBackend final : public Backend {
 
   void logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) override;
   void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
-                     std::span<const int32_t> targets, float temperature) override;
+                     std::span<const int32_t> targets, float temperature, const LogitColumns& replaced) override;
+  void head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
+                          const PackedWeight& head, std::span<const int32_t> targets, float temperature,
+                          std::span<const uint8_t> wanted) override;
   void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
                      const PackedWeight& head, std::span<const int32_t> targets, std::span<const float> coefficient,
-                     float temperature, const Rows::Group& group) override;
+                     float temperature, const Rows::Group& group, const LogitColumns& replaced,
+                     const Tensor& dlogits) override;
+  void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
+                          std::span<const int32_t> targets, std::span<const float> coefficient,
+                          float temperature) override;
 
   PolicyLossOutput policy_loss(std::span<float> coefficient, std::span<float> per_token, const Tensor& logprob,
                                const PolicyLossInput& input) override;
   void sum_of_squares(double* sum, const GradTensor& g) override;
+  void add(const GradTensor& y, const GradTensor& x) override;
   void adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,
              const double* sum_of_squares) override;
 

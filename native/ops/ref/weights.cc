@@ -34,14 +34,11 @@ void RefBackend::repack(PackedWeight& packed, int m, const Tensor& values, const
 }
 
 void RefBackend::refresh_lora(const LoraGroup& group) {
-  for (size_t m = 0; m < group.present.size(); m++) {
-    if (!group.present[m]) continue;
-    int64_t r = group.rank, first = int64_t(m) * r;
-    for (int64_t i = first; i < first + r; i++)
-      for (int64_t k = 0; k < group.a.cols; k++) at(group.at, k, i) = at(group.a, i, k);
-    for (int64_t i = 0; i < r; i++)
+  for (int64_t i = 0; i < group.columns(); i++)
+    for (int64_t k = 0; k < group.a.cols; k++) at(group.at, k, i) = at(group.a, i, k);
+  for (size_t m = 0; m < group.modules.size(); m++)
+    for (int64_t i = 0; i < group.modules[m].rank; i++)
       for (int64_t n = 0; n < group.bt[m].cols; n++) at(group.b[m], n, i) = at(group.bt[m], i, n);
-  }
 }
 
 }  // namespace rolegrad::ref

@@ -1,0 +1,49 @@
+#include "bindings/trainer_arguments.h"
+
+namespace rolegrad::bindings {
+
+BatchArguments batch_argument(const Model& model, const Napi::Object& o) {
+  BatchArguments b;
+  b.ids = copy_argument<int32_t>(o.Get("inputIds"), "inputIds");
+  b.cu = copy_argument<int32_t>(o.Get("cuSeqlens"), "cuSeqlens");
+  b.roles = copy_argument<int8_t>(o.Get("roles"), "roles");
+  b.table = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
+  b.weight = copy_argument<double>(o.Get("weights"), "weights");
+  b.advantage = copy_argument<double>(o.Get("advantages"), "advantages");
+  b.old = copy_argument<float>(o.Get("oldLogprobs"), "oldLogprobs");
+  b.reference = optional_copy<float>(o.Get("refLogprobs"), "refLogprobs");
+  b.dropout = optional_copy<uint64_t>(o.Get("dropoutKeys"), "dropoutKeys");
+  check_batch(model, b.ids, b.cu, b.roles, b.table.size());
+  size_t n = b.ids.size();
+  check_length(b.roles, n, "roles");
+  check_length(b.weight, n, "weights");
+  check_length(b.advantage, n, "advantages");
+  check_length(b.old, n, "oldLogprobs");
+  if (!b.reference.empty()) check_length(b.reference, n, "refLogprobs");
+  return b;
+}
+
+LossOptions loss_argument(const Napi::Object& o) {
+  LossOptions l;
+  l.kind = string_argument(o.Get("kind"), "kind") == "sft" ? ObjectiveKind::sft : ObjectiveKind::policy;
+  l.clip_low = number_argument(o.Get("clipLow"), "clipLow");
+  l.clip_high = number_argument(o.Get("clipHigh"), "clipHigh");
+  l.beta = number_argument(o.Get("beta"), "beta");
+  l.temperature = float(number_argument(o.Get("temperature"), "temperature"));
+  const std::string cross = string_argument(o.Get("crossRole"), "crossRole");
+  l.cross_role = cross == "stop" ? CrossRole::stop : cross == "exact" ? CrossRole::exact : CrossRole::flow;
+  return l;
+}
+
+AdamWStep adamw_argument(const Napi::Object& o) {
+  AdamWStep s;
+  s.learning_rate = number_argument(o.Get("learningRate"), "learningRate");
+  s.beta1 = number_argument(o.Get("beta1"), "beta1");
+  s.beta2 = number_argument(o.Get("beta2"), "beta2");
+  s.epsilon = number_argument(o.Get("epsilon"), "epsilon");
+  s.weight_decay = number_argument(o.Get("weightDecay"), "weightDecay");
+  s.max_norm = number_argument(o.Get("maxGradNorm"), "maxGradNorm");
+  return s;
+}
+
+}  // namespace rolegrad::bindings

@@ -1,0 +1,34 @@
+#pragma once
+// What a trainer's calls take, checked and copied.
+
+#include <string>
+#include <vector>
+
+#include "bindings/engine.h"
+
+namespace rolegrad::bindings {
+
+template <class T>
+void check_length(const std::vector<T>& x, size_t n, const char* name) {
+  if (x.size() != n)
+    throw Error("ERR_SHAPE", std::string("Expected ") + name + " of length " + std::to_string(n) + " but received " +
+                                 std::to_string(x.size()));
+}
+
+/// A LossBatch's arrays, copied at the call.
+struct BatchArguments {
+  std::vector<int32_t> ids, cu, table;
+  std::vector<int8_t> roles;
+  std::vector<double> weight, advantage;
+  std::vector<float> old, reference;
+  std::vector<uint64_t> dropout;
+  LossBatch view() const { return {ids, cu, roles, table, weight, advantage, old, reference, dropout}; }
+};
+
+/// { inputIds, cuSeqlens, roles, adapterOfRole, weights, advantages, oldLogprobs, refLogprobs, dropoutKeys }
+BatchArguments batch_argument(const Model& model, const Napi::Object& o);
+
+/// { kind, clipLow, clipHigh, beta, temperature, crossRole }
+LossOptions loss_argument(const Napi::Object& o);
+
+}  // namespace rolegrad::bindings

@@ -1,0 +1,103 @@
+// A step allocates nothing after the first: no block of backend memory, and no other block that grows with the model or
+// the batch.
+#include "allocation.h"
+#include "model_cases.h"
+#include "ops/host_memory.h"
+
+using namespace rolegrad;
+using namespace rolegrad::testing;
+
+namespace {
+
+struct Use {
+  int64_t blocks = host_memory_use().allocations, bytes = host_memory_use().bytes, large = large_allocations();
+  bool operator==(const Use&) const = default;
+};
+
+void check_same(const std::string& what, const Use& before) {
+  const Use now;
+  if (now == before) return;
+  fail(__FILE__, __LINE__,
+       what + ": " + std::to_string(now.blocks - before.blocks) + " blocks of backend memory (" +
+           std::to_string(now.bytes - before.bytes) + " bytes) and " + std::to_string(now.large - before.large) +
+           " other large blocks");
+}
+
+ModelShape shape_of(DType dtype, bool tied) {
+  ModelShape s;
+  s.config.vocab_size = 2037;
+  s.config.hidden_size = 48;
+  s.config.layers = 4;
+  s.config.heads = 4;
+  s.config.kv_heads = 2;
+  s.config.head_dim = 12;
+  s.config.intermediate_size = 500;
+  s.config.tied = tied;
+  s.dtype = dtype;
+  s.ranks = {4, 9};
+  return s;
+}
+
+std::unique_ptr<Backend> another(Backend& backend) { return make_cpu_backend(backend.name().substr(4)); }
+
+BACKEND_TEST("a training step of adapters allocates nothing after the first of its size, smaller ones neither") {
+  for (bool stop : {false, true}) {
+    const ModelData data(shape_of(DType::bf16, true));
+    auto model = data.model(another(backend));
+    Trainer trainer(*model, data.adapters(*model));
+    const SequenceData large(data.shape(), {120, 7, 70}), small(data.shape(), {33, 90});
+    LossOptions options;
+    options.beta = 0.1;
+    options.cross_role = stop ? CrossRole::stop : CrossRole::flow;
+    auto step = [&](const SequenceData& batch) {
+      LossBatch in = batch.batch();
+      in.reference_logprob = {};
+      trainer.accumulate(in, options);
+      trainer.apply({.learning_rate = 0.01}, false);
+      trainer.zero_gradients();
+    };
+    step(large);
+    for (const auto* batch : {&large, &small, &large}) {
+      const Use before;
+      step(*batch);
+      check_same(stop ? "stop" : "flow", before);
+    }
+  }
+}
+
+BACKEND_TEST("a step of full training allocates nothing after the first of its size") {
+  for (bool tied : {false, true}) {
+    const ModelData data(shape_of(DType::bf16, tied));
+    auto model = data.model(another(backend), true);
+    std::shared_ptr<Memory> masters;
+    Trainer trainer(*model, std::make_unique<FullParameters>(*model, data.tensors(), masters), nullptr);
+    SequenceData batch(data.shape(), {90, 7, 100});
+    batch.roles.assign(batch.roles.size(), -1);
+    auto step = [&] {
+      trainer.accumulate(batch.batch(), {});
+      trainer.apply({.learning_rate = 0.01}, false);
+      trainer.zero_gradients();
+    };
+    step();
+    for (int i = 0; i < 2; i++) {
+      const Use before;
+      step();
+      check_same(tied ? "tied" : "own head", before);
+    }
+  }
+}
+
+BACKEND_TEST("scoring allocates no backend memory after the first call of its size") {
+  const ModelData data(shape_of(DType::f32, false));
+  auto model = data.model(another(backend));
+  auto store = data.adapters(*model);
+  Arena arena(model->backend());
+  const SequenceData large(data.shape(), {120, 7, 70}), small(data.shape(), {50});
+  auto run = [&](const SequenceData& s) { score(*model, arena, s.ids, s.cu, s.adapter(), store->list(), 1, false); };
+  run(large);
+  const Use before;
+  run(small), run(large);
+  check_same("score", before);
+}
+
+}  // namespace
