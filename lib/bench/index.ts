@@ -5,6 +5,7 @@ import { interference } from "./interference.js";
 import { gemm, routedBackward, routedForward } from "./linear.js";
 import { Machine } from "./machine.js";
 import { Peer } from "./peer.js";
+import { packedTokens, threads } from "./scaling.js";
 import { fullTrainStep, trainStep } from "./train.js";
 import { type Bench, type BenchContext, type BenchLine, type BenchName, benchNames } from "./types.js";
 
@@ -18,6 +19,8 @@ const benches: Record<BenchName, Bench> = {
   "train-step": trainStep,
   "full-train-step": fullTrainStep,
   decode: decodeBench,
+  threads,
+  "packed-tokens": packedTokens,
   interference,
 };
 
