@@ -125,6 +125,23 @@ TEST("jobs run in order, and one that has not begun is taken back on the thread 
   CHECK(!Stream::shared().cancel(jobs[5].ticket));
 }
 
+TEST("a job that is taken back while the stream works through others runs, or is taken back, but not both") {
+  int taken = 0;
+  for (int round = 0; round < 300; round++) {
+    std::vector<Submitted> jobs;
+    std::atomic<int> ran{0};
+    for (int i = 0; i < 4; i++) jobs.push_back(submit([&] { ran++; }, flag()));
+    int back = 0;
+    for (int i = 3; i > 0; i--) back += Stream::shared().cancel(jobs[size_t(i)].ticket);
+    int ends = 0;
+    for (auto& job : jobs) ends += job.end.get() == "taken back";
+    CHECK_EQUAL(ends, back);
+    CHECK_EQUAL(ran.load(), 4 - back);
+    taken += back;
+  }
+  CHECK(taken > 0);
+}
+
 TEST("an accumulation that another thread aborts is taken back whole, at whatever time") {
   TinyModel tiny;
   TinyBatch batch(tiny.config), before(tiny.config, 2);
