@@ -118,7 +118,7 @@ export class Rollout {
     const tokenizer = options.tokenizer ?? model.tokenizer;
     if (tokenizer === undefined)
       fail("ERR_TOKENIZER_NOT_FOUND", `Expected a tokenizer in ${model.directory} or in options.tokenizer`);
-    checkInstance(tokenizer, ["encode", "decode", "tokenBytes"], "a tokenizer", "tokenizer");
+    checkInstance(tokenizer, ["tokenBytes"], "a tokenizer", "tokenizer");
     const { group = 8, concurrency = 64, seed = 0, actionBudget = 4, sampling = {}, adapters, router } = options;
     for (const [name, tags] of Object.entries({ output: options.output, answer: options.answer })) {
       if (tags === undefined) continue;
