@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/executor.h"
+#include "random_shapes.h"
 #include "toy_decoder.h"
 #include "train/trainer.h"
 
@@ -125,7 +126,8 @@ std::vector<Task> random_tasks(Numbers& numbers, int64_t max_length) {
 TEST("a sequence gets the same ids, roles and log-probabilities in any memory, batch and order of events") {
   Generator::Stats total;
   int64_t threads = Executor::shared().threads();
-  for (uint64_t trial = 0; trial < 60; trial++) {
+  const int64_t trials = std::max(10, shape_runs(60));
+  for (uint64_t trial = 0; trial < uint64_t(trials); trial++) {
     Numbers numbers(trial);
     Generator::Options options = toy().options();
     options.max_length = 100 + numbers.below(200);
@@ -156,9 +158,9 @@ TEST("a sequence gets the same ids, roles and log-probabilities in any memory, b
       total.shared += got.stats.shared;
     }
   }
-  CHECK(total.preemptions > 100);
-  CHECK(total.recomputed > 1000);
-  CHECK(total.shared > 1000);
+  CHECK(total.preemptions > 2 * trials);
+  CHECK(total.recomputed > 20 * trials);
+  CHECK(total.shared > 20 * trials);
 }
 
 TEST("so it does on the reference backend") {
