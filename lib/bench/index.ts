@@ -1,4 +1,6 @@
 import { native } from "../binding.js";
+import { fail } from "../errors.js";
+import type { Precision } from "../model/model.js";
 import { Checkpoints, type SizeName, sizeNames } from "./checkpoint.js";
 import { decodeBench } from "./decode.js";
 import { interference } from "./interference.js";
@@ -30,6 +32,8 @@ export interface BenchOptions {
   cases?: readonly string[];
   /** One round of a few runs, fewer cases and tokens. */
   quick?: boolean;
+  /** What models and linears multiply. Full training and the attribution have only "exact". @default "exact" */
+  precision?: Precision;
   /** Run the same work in Python beside it. */
   peer?: boolean;
   signal?: AbortSignal;
@@ -44,9 +48,16 @@ export interface BenchOptions {
 export async function* runBenches(options: BenchOptions = {}): AsyncGenerator<BenchLine, void, undefined> {
   const { benches: names = benchNames, cases = [], quick = false, remark = () => {}, status = () => {} } = options;
   const signal = options.signal ?? new AbortController().signal;
+  const { precision = "exact" } = options;
+  if (!native.cpuInfo().precisions.includes(precision)) {
+    fail(
+      "ERR_CPU_UNSUPPORTED",
+      `Expected a CPU (and ROLEGRAD_ISA) for precision "${precision}" but this one offers: ${native.cpuInfo().precisions.join(", ")}`,
+    );
+  }
   const sizes = options.sizes ?? sizeNames.filter((name) => !quick || name !== "qwen2.5-0.5b");
   status("measuring the machine");
-  const machine = await Machine.measure(native, signal);
+  const machine = await Machine.measure(native, signal, precision);
   yield machine.line;
   const checkpoints = new Checkpoints();
   const peer = options.peer === true ? await Peer.start(machine.line.threads, remark) : undefined;
@@ -57,6 +68,7 @@ export async function* runBenches(options: BenchOptions = {}): AsyncGenerator<Be
     peer,
     sizes,
     quick,
+    precision,
     repeats: quick ? { rounds: 1, runs: 3, least: 0.01 } : { rounds: 3, runs: 5, least: 0.05 },
     wanted: (name) => cases.length === 0 || cases.some((part) => name.includes(part)),
     status,
@@ -66,7 +78,13 @@ export async function* runBenches(options: BenchOptions = {}): AsyncGenerator<Be
   try {
     for (const name of benchNames.filter((bench) => names.includes(bench))) {
       signal.throwIfAborted();
-      yield* benches[name](context);
+      if (precision === "exact") {
+        yield* benches[name](context);
+      } else if (name === "full-train-step" || name === "interference") {
+        remark(`${name}: skipped. It has no precision but "exact"`);
+      } else {
+        for await (const line of benches[name](context)) yield { ...line, precision };
+      }
     }
   } finally {
     peer?.close();

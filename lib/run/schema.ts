@@ -116,6 +116,13 @@ const checkpoint = z.strictObject({
 export const runSchema = z.strictObject({
   $schema: z.exactOptional(z.string()).describe("This schema, for editors."),
   model: text.describe("Checkpoint directory in Hugging Face's layout, or a hub id that is in the local cache."),
+  precision: z
+    .enum(["exact", "bf16-multiply"])
+    .default("exact")
+    .describe(
+      'What the products with the model\'s weights multiply: f32 ("exact"), or both operands rounded to bf16, which is faster and needs a ' +
+        "CPU with AVX512-BF16.",
+    ),
   data,
   environment,
   agent: agent.prefault({}),
