@@ -52,9 +52,9 @@ struct TensorEntry {
   double begin, end;
 };
 
-/// loadModel(config, files, tensors, device, f32, added, precision): tensors [{ name, file, dtype, shape, begin, end }], offsets
-/// within the file; added null, or { fresh: Int32Array, known }: the vocabulary is larger than the checkpoint's, the
-/// rows `fresh` are the mean of the first `known`; precision "exact" or "bf16-multiply".
+/// loadModel(config, files, tensors, device, f32, added, precision): tensors [{ name, file, dtype, shape, begin, end
+/// }], offsets within the file; added null, or { fresh: Int32Array, known }: the vocabulary is larger than the
+/// checkpoint's, the rows `fresh` are the mean of the first `known`; precision "exact" or "bf16-multiply".
 Napi::Value load_model(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {

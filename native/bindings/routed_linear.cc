@@ -32,7 +32,9 @@ Precision precision_argument(const Napi::Value& value, const std::string& name) 
 }
 
 RoutedLinear::RoutedLinear(const LinearArguments& in)
-    : b(backend_named(in.device, in.precision)), arena(std::make_unique<Arena>(*b)), rows(in.cu, in.adapter, int(in.a.size())) {
+    : b(backend_named(in.device, in.precision)),
+      arena(std::make_unique<Arena>(*b)),
+      rows(in.cu, in.adapter, int(in.a.size())) {
   WeightSource source{in.w.data(), DType::f32, in.n, in.k, in.bias.empty() ? nullptr : in.bias.data()};
   w = b->pack(std::span(&source, 1));
   for (size_t v = 0; v < in.a.size(); v++) {

@@ -278,8 +278,8 @@ void compare(const std::string& name, const Outputs& ours, const Outputs& theirs
       fail(__FILE__, __LINE__,
            name + ": " + a.name + "[" + std::to_string(int64_t(worst) / a.cols) + ", " +
                std::to_string(int64_t(worst) % a.cols) + "] is " + show(a.value[worst]) + ", expected " +
-               show(b.value[worst]) + (bitwise ? "" : " within " + show(slack * b.bound[worst])) + "; " + std::to_string(bad) +
-               " of " + std::to_string(a.value.size()) + " differ");
+               show(b.value[worst]) + (bitwise ? "" : " within " + show(slack * b.bound[worst])) + "; " +
+               std::to_string(bad) + " of " + std::to_string(a.value.size()) + " differ");
     if (!bitwise && std::sqrt(all_error) > b.relative * std::sqrt(all))
       fail(__FILE__, __LINE__,
            name + ": " + a.name + " has a relative error of " + show(std::sqrt(all_error / all)) +

@@ -287,11 +287,11 @@ struct Operation {
   static void ROLEGRAD_JOIN(bf16_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend)
 
 /// A test of what holds in every precision: for each fast backend, and for that of the bf16 multiply mode.
-#define CONTRACT_TEST(claim)                                                                           \
-  static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend);  \
-  [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_, __LINE__) =                                 \
-      ::rolegrad::testing::detail::add_for_each<&ROLEGRAD_JOIN(backend_test_, __LINE__)>(claim) &&     \
-      ::rolegrad::testing::detail::OnBf16<&ROLEGRAD_JOIN(backend_test_, __LINE__)>::add(claim);        \
+#define CONTRACT_TEST(claim)                                                                          \
+  static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend); \
+  [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_, __LINE__) =                                \
+      ::rolegrad::testing::detail::add_for_each<&ROLEGRAD_JOIN(backend_test_, __LINE__)>(claim) &&    \
+      ::rolegrad::testing::detail::OnBf16<&ROLEGRAD_JOIN(backend_test_, __LINE__)>::add(claim);       \
   static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend)
 
 /// A test of backends `a` and `b`, the two instruction sets of x86-64.

@@ -64,7 +64,8 @@ BF16_TEST("an element is one chain of f32 steps over k of operands rounded to bf
     for (int most : {2, 70}) {
       Numbers numbers(uint64_t(t * 7 + k + n));
       const Mat x = wild(numbers, t, k, most), dy = wild(numbers, t, n, most), w = wild(numbers, n, k, most);
-      const Product ours = product(backend, x, dy, w, DType::f32), theirs = product(bf16_reference(), x, dy, w, DType::f32);
+      const Product ours = product(backend, x, dy, w, DType::f32),
+                    theirs = product(bf16_reference(), x, dy, w, DType::f32);
       CHECK_SAME_BITS(ours.y, theirs.y);
       CHECK_SAME_BITS(ours.dx, theirs.dx);
     }
@@ -139,8 +140,7 @@ BF16_TEST("a row of the embedding is the stored one rounded to bf16, and weights
   backend.embed(y, *table, ids);
   const Mat got = place.read(y);
   for (int64_t i = 0; i < 3; i++)
-    for (int64_t k = 0; k < 64; k++)
-      CHECK_EQUAL(got(i, k), bf16_to_float(float_to_bf16(w(ids[size_t(i)], k))));
+    for (int64_t k = 0; k < 64; k++) CHECK_EQUAL(got(i, k), bf16_to_float(float_to_bf16(w(ids[size_t(i)], k))));
 }
 
 TEST("without AVX512-BF16, or with other kernels asked for, the mode is refused") {

@@ -46,8 +46,7 @@ INLINE void pack_row(uint32_t* to, const float* x, int64_t n) {
     const v8u both = (v8u)rounded;  // the even k is the low word
     *(v8w*)(to + k / 2) = __builtin_convertvector((both & 0xffff0000u) | (both >> 48), v8w);
   }
-  for (; k < n; k += 2)
-    to[k / 2] = (round_bits(x[k]) & 0xffff0000u) | (k + 1 < n ? round_bits(x[k + 1]) >> 16 : 0u);
+  for (; k < n; k += 2) to[k / 2] = (round_bits(x[k]) & 0xffff0000u) | (k + 1 < n ? round_bits(x[k + 1]) >> 16 : 0u);
 }
 
 INLINE void pack_rows(uint32_t* to, int64_t ld, const float* x, int64_t ldx, int64_t rows, int64_t n) {
@@ -175,8 +174,8 @@ void forward_rows(const ForwardTask& t, int64_t m0, int64_t m1) {
     auto panel = [&](int64_t p) { return (const uint32_t*)t.panels + (p * all + s0) * NR; };
     auto routed = [&](int64_t p, int64_t m, int64_t mr, int64_t steps, bool adds) {
       routed_tile(mr, min64(NR, t.n - p * NR), a + (m - m0) * pairs, pairs, panel(p), steps, last,
-                  t.adapter ? t.adapter + m : nullptr, t.lora, t.u + m * t.ldu, t.ldu, p * NR,
-                  t.y + m * t.ldy + p * NR, t.ldy, adds, t.bias ? t.bias + p * NR : nullptr);
+                  t.adapter ? t.adapter + m : nullptr, t.lora, t.u + m * t.ldu, t.ldu, p * NR, t.y + m * t.ldy + p * NR,
+                  t.ldy, adds, t.bias ? t.bias + p * NR : nullptr);
     };
     int64_t p = t.p0;
     if (rows <= 3 && pairs > 0)

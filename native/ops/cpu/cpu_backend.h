@@ -12,8 +12,8 @@
 namespace rolegrad::cpu {
 
 /// Panels of `nr` columns: module m's panel p, step k, lane j holds w[p * nr + j, k]. Zero beyond n.
-/// With `pairs` they are bf16, whatever was stored, and two steps of k lie side by side: 32 bits of panel p, step k / 2,
-/// lane j, with the even k in the high half and zero beyond an odd K.
+/// With `pairs` they are bf16, whatever was stored, and two steps of k lie side by side: the 32 bits of panel p,
+/// step k / 2, lane j, with the even k in the high half and zero beyond an odd K.
 class Panels final : public PackedWeight {
  public:
   Panels(std::span<const WeightSource> modules, int64_t nr, bool pairs);

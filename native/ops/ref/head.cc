@@ -93,7 +93,8 @@ void RefBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
       for (size_t j = 0; j < replaced.ids.size(); j++) at(dlogits, r, int64_t(j)) = float(dz[size_t(replaced.ids[j])]);
       leave_out(dz);
       for (int64_t v = 0; v < head.n(); v++)
-        for (int64_t k = 0; k < head.k(); k++) sum[size_t(k)] = weight.step(sum[size_t(k)], dz[size_t(v)], weight.at(v, k));
+        for (int64_t k = 0; k < head.k(); k++)
+          sum[size_t(k)] = weight.step(sum[size_t(k)], dz[size_t(v)], weight.at(v, k));
     }
     for (int64_t k = 0; k < head.k(); k++) at(dh, r, k) = float(sum[size_t(k)]);
   }
