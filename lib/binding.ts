@@ -346,6 +346,8 @@ export interface LinearMeasurementOptions {
 }
 
 interface MeasureNative {
+  /** The engine computes with at most n threads from now on; no more than it has. */
+  limitThreads(n: number): void;
   measureFma(): NativeJob<{ isa: string; threads: number; gflops: number }>;
   /** GB/s of reading a buffer of this size again and again. */
   measureRead(bytes: number): NativeJob<number>;

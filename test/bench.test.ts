@@ -86,17 +86,17 @@ t.test("a kernel whose result is wrong is not timed, and ends the run", async (t
       peer: undefined,
       quick: true,
       repeats: { rounds: 2, runs: 1, least: 0 },
-      wanted: (name: string) => name.startsWith("2048x2048x2048 f32"),
+      wanted: (name: string) => name === "2048x896x896 f32",
       status: () => undefined,
       signal,
     } as unknown as BenchContext;
     for await (const line of gemm(context)) lines.push(line);
     return lines;
   };
-  await t.rejects(run(2 ** -50), { code: "ERR_BENCH_WRONG", message: /2048x2048x2048 f32: y against a scalar chain/ });
+  await t.rejects(run(2 ** -50), { code: "ERR_BENCH_WRONG", message: /2048x896x896 f32: y against a scalar chain/ });
   t.strictSame([timed, closed], [0, 1]);
   const [line] = await run(0);
-  t.match(line, { case: "2048x2048x2048 f32", value: (2 * 2048 ** 3) / 0.5 / 1e9, limitedBy: "compute" });
+  t.match(line, { case: "2048x896x896 f32", value: (2 * 2048 * 896 ** 2) / 0.5 / 1e9, limitedBy: "compute" });
   t.strictSame([timed, closed], [2, 2]);
 });
 
@@ -183,7 +183,7 @@ t.test("a wrong attribution is found", async (t) => {
 const quick = ["--size", "tiny", "--quick"];
 
 t.test("bench prints the machine first, then one complete object a line", async (t) => {
-  const cases = ["64x896x4864 bf16", "64x896x4864 f32 span 64", "16x256", "tiny B=1", "100 questions"];
+  const cases = ["64x896x9728 bf16", "64x896x9728 f32 span 4", "16x256", "tiny B=1", "1x1024", "100 questions"];
   const { status, stdout, stderr } = await rolegrad(["bench", ...quick, "--json", "--case", ...cases]);
   t.equal(stderr, "");
   t.equal(status, 0);
@@ -198,11 +198,24 @@ t.test("bench prints the machine first, then one complete object a line", async 
       t.ok(line[key] > 0 && Number.isFinite(line[key]), `${what}: ${key}`);
     t.ok(Math.abs(line.share / (line.value / line.limit) - 1) < 1e-9, `${what}: share is value / limit`);
     t.equal(line.overhead !== undefined, line.bench.startsWith("routed") || line.case.endsWith("routed"), what);
+    t.equal(line.switching !== undefined, line.case.endsWith("routed"), what);
+    t.equal(line.speedup !== undefined, line.bench === "threads", what);
+    t.equal(line.growth !== undefined, line.bench === "packed-tokens", what);
     t.equal(line.peakRssMiB !== undefined, line.bench.endsWith("step"), what);
     t.equal(line.peer, undefined, what);
   }
-  const names = results.map((line) => line.case).slice(-5);
-  t.same(names, ["tiny 16x256", "tiny 16x256", "tiny B=1", "tiny B=1 routed", "100 questions"]);
+  const names = results.map((line) => line.case);
+  t.same(names.slice(0, 5), [
+    "64x896x9728 bf16",
+    "64x896x9728 f32 span 4",
+    "64x896x9728 f32 span 4, 8 roles",
+    "64x896x9728 f32 span 4",
+    "64x896x9728 f32 span 4, 8 roles",
+  ]);
+  t.same(names.slice(5), [
+    ...["tiny 16x256", "tiny 16x256", "tiny B=1", "tiny B=1 routed"],
+    ...["train-step tiny 16x256", "full-train-step tiny 16x256", "tiny 1x1024", "100 questions"],
+  ]);
 });
 
 t.test("without --json it is a table", async (t) => {

@@ -235,17 +235,27 @@ async function savedByUs(name: Name, directory: string): Promise<Job[]> {
   );
   again.close();
 
-  const adapters = createAdapters(model, { roles: ["role"], rank: 3, alpha: 5, rsLora: name === "qwen3" });
-  const routed = new Trainer(model, { adapters, objective: { kind: "sft" }, optimizer: { learningRate: 0.1 } });
-  for (let step = 0; step < 3; step++) {
-    await routed.accumulate({ ...input, lossMask });
-    await routed.apply();
+  const common = { roles: ["role"], rank: 3, alpha: 5, rsLora: name === "qwen3" };
+  const patterns = {
+    rankPattern: { q_proj: 2, "layers.1.mlp.down_proj": 6 },
+    alphaPattern: { "layers.0.mlp.gate_proj": 4, v_proj: 9 },
+  };
+  for (const [claim, options] of [
+    ["an adapter on it", common],
+    ["an adapter on it whose modules have ranks and alphas of their own", { ...common, ...patterns }],
+  ] as const) {
+    const adapters = createAdapters(model, options);
+    const routed = new Trainer(model, { adapters, objective: { kind: "sft" }, optimizer: { learningRate: 0.1 } });
+    for (let step = 0; step < 3; step++) {
+      await routed.accumulate({ ...input, lossMask });
+      await routed.apply();
+    }
+    const adapter = path.join(directory, `adapter-${jobs.length}`);
+    await adapters.save(adapter, "role");
+    const trained = (await model.forward(input, { adapters, logits: true })).logits as Float32Array;
+    if (relativeError(trained, backbone) < 0.1) throw new Error("the adapter changes little: it would not be missed");
+    add(claim, saved, adapter, trained);
   }
-  const adapter = path.join(directory, "adapter");
-  await adapters.save(adapter, "role");
-  const trained = (await model.forward(input, { adapters, logits: true })).logits as Float32Array;
-  if (relativeError(trained, backbone) < 0.1) throw new Error("the adapter changes little: it would not be missed");
-  add("an adapter on it", saved, adapter, trained);
   model.close();
   return jobs;
 }

@@ -133,31 +133,37 @@ export const decodeBench: Bench = async function* (context) {
           const adapters = dartAdapters(model);
           fillAdapters(adapters);
           const tokenBytes = tagBytes(s.vocabulary);
+          const steadyBytes = tokenBytes.map(() => new TextEncoder().encode("x"));
           for (const B of wanted) {
             context.status(`${bench} ${name(B, false)}`);
             const random = new Random(5, "bench/prompts");
             const prompts = Array.from({ length: B }, () =>
               Int32Array.from({ length: prompt }, () => random.integer(s.vocabulary)),
             );
-            const cases = { engine: undefined, routed: adapters };
-            const counts = { engine: 0, routed: 0 };
-            for (const key of ["engine", "routed"] as const) {
-              const d = { model, adapters: cases[key], tokenBytes, prompts, tokens };
+            const common = { model, prompts, tokens };
+            const cases = {
+              engine: { ...common, adapters: undefined, tokenBytes },
+              routed: { ...common, adapters, tokenBytes },
+              steady: { ...common, adapters, tokenBytes: steadyBytes },
+            };
+            type Key = keyof typeof cases;
+            const counts = { engine: 0, routed: 0, steady: 0 };
+            for (const key of Object.keys(cases) as Key[]) {
               const results: Decoded[] = [];
-              counts[key] = await decode(context, d, results);
-              await verify(`${bench} ${name(B, key === "routed")}`, d, results);
+              counts[key] = await decode(context, cases[key], results);
+              await verify(`${bench} ${name(B, key !== "engine")}`, cases[key], results);
             }
             const runs = quick ? 2 : 3;
-            const time = (key: "engine" | "routed") => () =>
-              clock(runs, () => decode(context, { model, adapters: cases[key], tokenBytes, prompts, tokens }));
+            const time = (key: Key) => () => clock(runs, () => decode(context, cases[key]));
             const request = { bench, ...peerSize(s), B, prompt, tokens, dtype };
             const best = await race(repeats.rounds, {
               engine: time("engine"),
               routed: time("routed"),
+              steady: time("steady"),
               peer: () => Promise.resolve(peer?.time(request, runs)),
             });
             // A token of each: text differs, and with it the number of calls.
-            const each = (key: "engine" | "routed") => (best[key] as number) / counts[key];
+            const each = (key: Key) => (best[key] as number) / counts[key];
             for (const key of ["engine", "routed"] as const) {
               const routed = key === "routed";
               if (!context.wanted(name(B, routed))) continue;
@@ -170,7 +176,11 @@ export const decodeBench: Bench = async function* (context) {
                 roofline: await machine.roofline(parts(s, dtype, B, tokens, routed)),
                 peer: peer?.describe(request, best.peer, B * tokens),
               };
-              yield resultLine(outcome, routed ? { overhead: each("routed") / each("engine") } : {});
+              const routedOnly = {
+                overhead: each("routed") / each("engine"),
+                switching: each("routed") / each("steady"),
+              };
+              yield resultLine(outcome, routed ? routedOnly : {});
             }
           }
         },

@@ -7,6 +7,7 @@ import { interference } from "./interference.js";
 import { gemm, routedBackward, routedForward } from "./linear.js";
 import { Machine } from "./machine.js";
 import { Peer } from "./peer.js";
+import { packedTokens, threads } from "./scaling.js";
 import { fullTrainStep, trainStep } from "./train.js";
 import { type Bench, type BenchContext, type BenchLine, type BenchName, benchNames } from "./types.js";
 
@@ -20,8 +21,18 @@ const benches: Record<BenchName, Bench> = {
   "train-step": trainStep,
   "full-train-step": fullTrainStep,
   decode: decodeBench,
+  threads,
+  "packed-tokens": packedTokens,
   interference,
 };
+
+const inEveryPrecision: ReadonlySet<BenchName> = new Set([
+  "gemm",
+  "routed-forward",
+  "routed-backward",
+  "train-step",
+  "decode",
+]);
 
 export interface BenchOptions {
   /** Default: all. */
@@ -32,7 +43,7 @@ export interface BenchOptions {
   cases?: readonly string[];
   /** One round of a few runs, fewer cases and tokens. */
   quick?: boolean;
-  /** What models and linears multiply. Full training and the attribution have only "exact". @default "exact" */
+  /** What models and linears multiply; benches that have only "exact" are left out of others. @default "exact" */
   precision?: Precision;
   /** Run the same work in Python beside it. */
   peer?: boolean;
@@ -80,7 +91,7 @@ export async function* runBenches(options: BenchOptions = {}): AsyncGenerator<Be
       signal.throwIfAborted();
       if (precision === "exact") {
         yield* benches[name](context);
-      } else if (name === "full-train-step" || name === "interference") {
+      } else if (!inEveryPrecision.has(name)) {
         remark(`${name}: skipped. It has no precision but "exact"`);
       } else {
         for await (const line of benches[name](context)) yield { ...line, precision };

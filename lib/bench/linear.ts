@@ -1,23 +1,33 @@
-// One linear: the plain product, and the routed one with two adapters of rank 8 whose roles alternate in spans of rows.
+// One linear: the plain product, and the routed one with adapters of rank 8 whose roles alternate in spans of rows.
 import { abortable } from "../arguments.js";
 import type { LinearMeasurementOptions, NativeLinearMeasurement } from "../binding.js";
 import { race, resultLine } from "./timing.js";
 import type { Bench, BenchContext } from "./types.js";
 import { requireSameBits } from "./verify.js";
 
-/** T rows, K inputs, N outputs: the linears of Qwen2.5-0.5B, a square one, and few rows. */
+/** T rows, K inputs, N outputs: the linears of Qwen2.5-0.5B, q k v and gate up fused, in training; then few rows. */
 const shapes: readonly (readonly [t: number, k: number, n: number])[] = [
-  [2048, 896, 4864],
-  [2048, 896, 896],
-  [2048, 4864, 896],
-  [2048, 2048, 2048],
-  [64, 896, 4864],
-  [1, 896, 4864],
+  ...[2048, 512].flatMap((t) =>
+    [
+      [896, 1152],
+      [896, 896],
+      [896, 9728],
+      [4864, 896],
+    ].map(([k, n]) => [t, k, n] as [number, number, number]),
+  ),
+  [64, 896, 9728],
+  [1, 896, 9728],
 ];
 /** With --quick, of all but the plain product in f32. */
-const quickShapes = new Set(["2048x896x4864", "64x896x4864", "1x896x4864"]);
+const quickShapes = new Set(["512x896x9728", "64x896x9728", "1x896x9728"]);
 const rank = 8;
-const roles = 2;
+/** How roles lie in the routed cases: their number, and the rows of a span. */
+const layouts = [
+  { roles: 2, span: 4 },
+  { roles: 2, span: 64 },
+  { roles: 8, span: 4 },
+] as const;
+const plainLayout = { roles: 2, span: 64 } as const;
 
 interface LinearCase {
   t: number;
@@ -25,6 +35,7 @@ interface LinearCase {
   n: number;
   dtype: "float32" | "bfloat16";
   span: number;
+  roles: number;
 }
 
 function cases({ quick, precision }: BenchContext, routed: boolean): LinearCase[] {
@@ -33,12 +44,15 @@ function cases({ quick, precision }: BenchContext, routed: boolean): LinearCase[
   return dtypes.flatMap((dtype) =>
     shapes
       .filter((shape) => !quick || (!routed && dtype === "float32") || quickShapes.has(shape.join("x")))
-      .flatMap(([t, k, n]) => (routed && t > 1 ? [4, 64] : [64]).map((span) => ({ t, k, n, dtype, span }))),
+      .flatMap(([t, k, n]) =>
+        (routed && t > 1 ? layouts : [plainLayout]).map((layout) => ({ t, k, n, dtype, ...layout })),
+      ),
   );
 }
 
-function caseName({ t, k, n, dtype, span }: LinearCase, routed: boolean): string {
-  return `${t}x${k}x${n} ${dtype === "float32" ? "f32" : "bf16"}${routed && t > 1 ? ` span ${span}` : ""}`;
+function caseName({ t, k, n, dtype, span, roles }: LinearCase, routed: boolean): string {
+  const plain = `${t}x${k}x${n} ${dtype === "float32" ? "f32" : "bf16"}`;
+  return routed && t > 1 ? `${plain} span ${span}${roles === 2 ? "" : `, ${roles} roles`}` : plain;
 }
 
 /** Sampled outputs against scalar chains, bit for bit: ERR_BENCH_WRONG names the first that differs. */
@@ -65,13 +79,13 @@ function linearBench(bench: "gemm" | "routed-forward" | "routed-backward"): Benc
       const name = caseName(shape, routed);
       if (!context.wanted(name)) continue;
       context.status(`${bench} ${name}`);
-      const { t, k, n, span, dtype } = shape;
+      const { t, k, n, span, roles, dtype } = shape;
       const options: LinearMeasurementOptions = { t, k, n, span, rank, roles, bf16: dtype === "bfloat16", precision };
       const linear = new native.LinearMeasurement(options);
       try {
         await verifyLinear(`${bench} ${name}`, linear, signal);
         const time = (work: What) => () => abortable(linear.time(work, repeats.runs, repeats.least), signal);
-        const request = { bench, ...shape, rank, roles, least: repeats.least };
+        const request = { bench, ...shape, rank, least: repeats.least };
         const best = await race(repeats.rounds, {
           engine: time(what),
           plain: routed ? time("plain") : () => Promise.resolve(undefined),

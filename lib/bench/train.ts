@@ -13,10 +13,10 @@ import { clock, race, resultLine } from "./timing.js";
 import type { Bench, BenchContext, ResultLine } from "./types.js";
 import { requireClose, requireSameBits, wrong } from "./verify.js";
 
-const T = 256;
+export const T = 256;
 const span = 64;
-const sequences: Record<SizeName, number> = { tiny: 16, small: 8, "qwen2.5-0.5b": 1 };
-const learningRate = 1e-5;
+export const sequences: Record<SizeName, number> = { tiny: 16, small: 8, "qwen2.5-0.5b": 1 };
+export const learningRate = 1e-5;
 /** Of the step that is checked: well above f32's rounding, well below the curvature. */
 const checkedChange = 2e-3;
 

@@ -12,6 +12,8 @@ export const benchNames = [
   "train-step",
   "full-train-step",
   "decode",
+  "threads",
+  "packed-tokens",
   "interference",
 ] as const;
 export type BenchName = (typeof benchNames)[number];
@@ -51,6 +53,12 @@ export interface ResultLine {
   seconds: number;
   /** Routed ones: time over the engine's own plain work of the same shape. */
   overhead?: number;
+  /** Decoding with roles that switch: time of a token over that of the same adapters where none switches. */
+  switching?: number;
+  /** Time with one thread over the time with all. */
+  speedup?: number;
+  /** Seconds a token over those of the smallest batch of the same model. */
+  growth?: number;
   /** Largest resident memory while the steps were timed. */
   peakRssMiB?: number;
   /** What ran the same work beside it, its figure, and value / peerValue. */

@@ -22,7 +22,7 @@ export function register(program: Command): void {
     .command("bench")
     .argument(
       "[benches...]",
-      "gemm, routed-forward, routed-backward, train-step, full-train-step, decode, interference",
+      "gemm, routed-forward, routed-backward, train-step, full-train-step, decode, threads, packed-tokens, interference",
     )
     .description("measure the machine, then kernels, training, decoding and attribution against it")
     .addOption(new Option("--device <device>", "where to compute").choices(["cpu"]).default("cpu"))
@@ -107,6 +107,9 @@ function table(lines: readonly ResultLine[]): string {
   const percent = (value: number): string => `${(100 * value).toFixed(1)} %`;
   const optional: [string, (line: ResultLine) => string | undefined][] = [
     ["overhead", ({ overhead }) => (overhead === undefined ? undefined : `x ${overhead.toFixed(3)}`)],
+    ["switching", ({ switching }) => (switching === undefined ? undefined : `x ${switching.toFixed(3)}`)],
+    ["one thread", ({ speedup }) => (speedup === undefined ? undefined : `x ${speedup.toFixed(3)}`)],
+    ["growth", ({ growth }) => (growth === undefined ? undefined : `x ${growth.toFixed(3)}`)],
     ["peak MiB", ({ peakRssMiB }) => peakRssMiB?.toFixed(0)],
     ["peer", ({ peerValue }) => (peerValue === undefined ? undefined : figure(peerValue))],
     ["ratio", ({ ratio }) => (ratio === undefined ? undefined : ratio.toFixed(2))],

@@ -99,6 +99,14 @@ void trim_memory(const Napi::CallbackInfo&) {
 #endif
 }
 
+/// limitThreads(n): the executor computes with at most n threads from now on; no more than it has.
+Napi::Value limit_threads(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    Executor::shared().limit_threads(int(integer_argument(info[0], "n", 1, 256)));
+    return info.Env().Undefined();
+  });
+}
+
 /// memoryUse() -> { allocations, bytes }: blocks of backend memory asked for since the process began, bytes held now.
 Napi::Value memory_use(const Napi::CallbackInfo& info) {
   auto o = Napi::Object::New(info.Env());
@@ -110,6 +118,7 @@ Napi::Value memory_use(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void register_measure(Napi::Env env, Napi::Object exports) {
+  exports.Set("limitThreads", Napi::Function::New(env, limit_threads, "limitThreads"));
   exports.Set("measureFma", Napi::Function::New(env, measure_fma, "measureFma"));
   exports.Set("measureRead", Napi::Function::New(env, measure_read, "measureRead"));
   exports.Set("memoryUse", Napi::Function::New(env, memory_use, "memoryUse"));

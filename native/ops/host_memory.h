@@ -2,11 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
-#include <string>
 
-#include "core/error.h"
-#include "core/fault.h"
 #include "ops/backend.h"
 
 namespace rolegrad {
@@ -21,23 +17,14 @@ inline HostMemoryUse& host_memory_use() {
   return use;
 }
 
-/// Zeroed memory of the host, 64-byte aligned. calloc and not new: the system's zero pages are touched only when they
-/// are used.
+/// Zeroed memory of the host, 64-byte aligned, touched only when it is used. Large blocks are the system's own, in huge
+/// pages where it has them: weights and the cache are read in places far apart, each of which would take a page's
+/// translation of its own.
 class HostMemory final : public Memory {
  public:
-  explicit HostMemory(size_t bytes) : bytes_(bytes) {
-    if (bytes <= SIZE_MAX - kAlign && !fault_due(Fault::allocation)) block_ = std::calloc(bytes + kAlign, 1);
-    if (!block_)
-      throw Error("ERR_OUT_OF_MEMORY",
-                  "Expected " + std::to_string(bytes) + " bytes of memory but the system refused them");
-    host_memory_use().allocations++;
-    host_memory_use().bytes += int64_t(bytes);
-    data_ = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(block_) + kAlign - 1) / kAlign * kAlign);
-  }
-  ~HostMemory() override {
-    host_memory_use().bytes -= int64_t(bytes_);
-    std::free(block_);
-  }
+  /// ERR_OUT_OF_MEMORY when the system refuses.
+  explicit HostMemory(size_t bytes);
+  ~HostMemory() override;
   HostMemory(const HostMemory&) = delete;
   HostMemory& operator=(const HostMemory&) = delete;
 
@@ -45,10 +32,10 @@ class HostMemory final : public Memory {
   size_t bytes() const override { return bytes_; }
 
  private:
-  static constexpr size_t kAlign = 64;
   void* block_ = nullptr;
   void* data_ = nullptr;
   size_t bytes_ = 0;
+  size_t mapped_ = 0;  // the length of what was mapped; 0: of the heap
 };
 
 }  // namespace rolegrad

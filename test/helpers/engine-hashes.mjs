@@ -58,7 +58,7 @@ for (const name of ["tied", "untied", "qwen3", "llama3"]) {
   const batch = sequences(model, [40, 1, 133, 17]);
   const { logprobs, logits } = await model.forward(batch, { adapters, logits: true, temperature: 0.9 });
   record(`${name} forward`, logprobs, logits);
-  for (const crossRole of ["flow", "stop"]) {
+  for (const crossRole of ["flow", "stop", "exact"]) {
     const objective = { klCoefficient: 0.1 };
     const trainer = new Trainer(model, {
       adapters,

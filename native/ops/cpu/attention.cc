@@ -1,5 +1,6 @@
 // Attention of the CPU backend: tasks are (sequence, kv head, block of queries) forward and (sequence, kv head)
 // backward.
+#include <algorithm>
 #include <cstring>
 
 #include "core/abort.h"
@@ -55,7 +56,7 @@ void CpuBackend::attention(const Tensor& out, const Tensor& lse, const Tensor& q
           parts.push_back({&span, i, std::min(kAttentionRows, span.count - i), int(h * group + g), h});
     }
   const int64_t need = k_.attention_scratch(d);
-  parallel(int64_t(parts.size()), [&](int64_t task, int worker) {
+  auto run = [&](int64_t task, int worker, const Part& next) {
     const Part& part = parts[size_t(task)];
     int64_t bounds[kAttentionRows];
     int64_t row = part.span->row + part.first;
@@ -79,7 +80,14 @@ void CpuBackend::attention(const Tensor& out, const Tensor& lse, const Tensor& q
     t.pages = part.span->pages.data();
     t.scale = shape.scale;
     t.scratch = scratch(worker, need);
+    if (decode) t.next = pages.keys(layer, next.kv_head) + next.span->pages[0] * pages.page_stride();
     k_.attention(t);
+  };
+  // A task takes several parts where there are many, so that it knows which keys come next.
+  const int64_t count = int64_t(parts.size()), each = std::clamp<int64_t>(count / (8 * pool_.threads()), 1, 16);
+  parallel((count + each - 1) / each, [&](int64_t task, int worker) {
+    const int64_t end = std::min(count, (task + 1) * each);
+    for (int64_t i = task * each; i < end; i++) run(i, worker, parts[size_t(std::min(i + 1, end - 1))]);
   });
 }
 

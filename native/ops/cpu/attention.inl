@@ -33,6 +33,62 @@ INLINE float softmax_row(float* s, int64_t n, float* max_out) {
   return tree_sum(part);
 }
 
+/// c [mr, 4 vectors] (+)= a [mr, k] b [k, :] for few rows, which wait for b: `ahead`, what is read after b and lies as
+/// it does, is fetched meanwhile.
+template <int mr, int nv>
+NOINLINE void narrow_tile(const float* a, int64_t as, const float* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
+                          bool add, const float* ahead) {
+  vf acc[mr][nv];
+  EACH (i, mr)
+    EACH (j, nv) acc[i][j] = add ? load(c + i * ldc + j * LANES) : vf{};
+  for (int64_t s = 0; s < k; s++) {
+    vf bv[nv];
+    EACH (j, nv) bv[j] = load(b + s * ldb + j * LANES);
+    for (int j = 0; j < nv * LANES; j += 16) __builtin_prefetch(ahead + s * ldb + j, 0, 3);
+    EACH (i, mr) {
+      vf x = splat(a[i * as + s]);
+      EACH (j, nv) acc[i][j] = fma(x, bv[j], acc[i][j]);
+    }
+  }
+  EACH (i, mr)
+    EACH (j, nv) store(c + i * ldc + j * LANES, acc[i][j]);
+}
+
+/// Rows that narrow_tile takes at once, with 4 vectors each.
+constexpr int64_t kFewRows = 4;
+
+/// c [m, n] (+)= a [m, k] b [k, n], n a multiple of LANES.
+INLINE void narrow_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t as, const float* b, int64_t ldb,
+                        float* c, int64_t ldc, bool add, const float* ahead) {
+  typedef void (*Fn)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t, bool, const float*);
+  static constexpr Fn at[2][4] = {{narrow_tile<1, 2>, narrow_tile<2, 2>, narrow_tile<3, 2>, narrow_tile<4, 2>},
+                                  {narrow_tile<1, 4>, narrow_tile<2, 4>, narrow_tile<3, 4>, narrow_tile<4, 4>}};
+  static constexpr Fn one[4] = {narrow_tile<1, 1>, narrow_tile<2, 1>, narrow_tile<3, 1>, narrow_tile<4, 1>};
+  for (int64_t j = 0; j < n;) {
+    int64_t nv = n - j >= 4 * LANES ? 4 : n - j >= 2 * LANES ? 2 : 1;
+    for (int64_t i = 0; i < m; i += kFewRows) {
+      int64_t r = min64(kFewRows, m - i) - 1;
+      (nv == 1 ? one[r] : at[nv / 4][r])(a + i * as, as, b + j, ldb, k, c + i * ldc + j, ldc, add, ahead + j);
+    }
+    j += nv * LANES;
+  }
+}
+
+/// Queries that see the same keys, few of them: decoding. Page by page, the next half of it fetched ahead.
+INLINE void few_queries_split(const AttentionTask& t, int64_t base, const float* q, float* o, float* s, float* part_max,
+                              float* part_sum) {
+  const int64_t d = t.head_dim, dp = (d + 15) / 16 * 16, keys = min64(kKeySplit, t.bounds[0] - base);
+  auto k_page = [&](int64_t j) { return t.k + t.pages[(base + j) / kPage] * t.page_stride; };
+  auto v_page = [&](int64_t j) { return t.v + t.pages[(base + j) / kPage] * t.page_stride; };
+  for (int64_t j = 0; j < keys; j += kPage)
+    narrow_gemm(t.count, kPage, d, q, dp, k_page(j), kPage, s + j, kKeySplit, false,
+                j + kPage < keys ? k_page(j + kPage) : v_page(0));
+  for (int64_t i = 0; i < t.count; i++) part_sum[i] = softmax_row(s + i * kKeySplit, keys, &part_max[i]);
+  for (int64_t j = 0; j < keys; j += kPage)
+    narrow_gemm(t.count, dp, min64(kPage, keys - j), s + j, kKeySplit, v_page(j), t.ldv, o, dp, j > 0,
+                j + kPage < keys ? v_page(j + kPage) : t.next);
+}
+
 void attention(const AttentionTask& t) {
   const int64_t d = t.head_dim, dp = (d + 15) / 16 * 16;
   float* q = t.scratch;
@@ -41,6 +97,7 @@ void attention(const AttentionTask& t) {
   float* run_max = s + kAttentionRows * kKeySplit;
   float* run_sum = run_max + kAttentionRows;
   const int64_t most = t.bounds[t.count - 1];
+  const bool few = t.next != nullptr && t.count <= 2 * kFewRows;
   for (int64_t i = 0; i < t.count; i++)
     for (int64_t c = 0; c < d; c++) q[i * dp + c] = t.q[i * t.ldq + c] * t.scale;
 
@@ -49,14 +106,18 @@ void attention(const AttentionTask& t) {
     while (t.bounds[first] <= base) first++;
     int64_t keys = min64(kKeySplit, most - base);
     int64_t rows = t.count - first;
-    for (int64_t j = 0; j < keys; j += kPage) {
-      const float* k = t.k + t.pages[(base + j) / kPage] * t.page_stride;
-      small_gemm<false>(rows, kPage, d, q + first * dp, dp, k, kPage, s + first * kKeySplit + j, kKeySplit, false);
-    }
     float part_max[kAttentionRows], part_sum[kAttentionRows];
-    for (int64_t i = first; i < t.count; i++)
-      part_sum[i] = softmax_row(s + i * kKeySplit, min64(kKeySplit, t.bounds[i] - base), &part_max[i]);
-    for (int64_t i = first; i < t.count; i += MR) {
+    if (few) {
+      few_queries_split(t, base, q, o, s, part_max, part_sum);
+    } else {
+      for (int64_t j = 0; j < keys; j += kPage) {
+        const float* k = t.k + t.pages[(base + j) / kPage] * t.page_stride;
+        small_gemm<false>(rows, kPage, d, q + first * dp, dp, k, kPage, s + first * kKeySplit + j, kKeySplit, false);
+      }
+      for (int64_t i = first; i < t.count; i++)
+        part_sum[i] = softmax_row(s + i * kKeySplit, min64(kKeySplit, t.bounds[i] - base), &part_max[i]);
+    }
+    for (int64_t i = few ? t.count : first; i < t.count; i += MR) {
       int64_t mr = min64(MR, t.count - i);
       // Keys that every row of the tile sees, then each row's own rest: a key beyond a row's bound is never multiplied.
       int64_t common = min64(kKeySplit, t.bounds[i] - base);

@@ -108,6 +108,7 @@ struct AttentionTask {
   const int32_t* pages;
   float scale;
   float* scratch;
+  const float* next;  // null, or: all bounds are equal, and these keys are read after this task
 };
 
 /// Backward of a whole sequence (positions 0 .. count) and one kv head with its `group` query heads.
