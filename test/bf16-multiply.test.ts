@@ -138,7 +138,7 @@ t.test("a checkpoint names the precision and is continued in it, unless other bi
 });
 
 t.test("bench and doctor name it", fast, async (t) => {
-  const cases = ["gemm", "routed-backward", "--quick", "--json", "--case", "1x896x4864"];
+  const cases = ["gemm", "routed-backward", "--quick", "--json", "--case", "1x896x9728"];
   const { stdout, stderr, status } = await rolegrad(["bench", ...cases, "--precision", precision]);
   t.equal(status, 0, stderr);
   const [machine, ...lines] = stdout

@@ -129,11 +129,11 @@ BF16_TEST("linear, linear_backward and repack equal the mode's reference within 
     check_against(cases_of(name), backend, bf16_reference());
 }
 
-// Probabilities are rounded to bf16 before they are multiplied, and f32 and f64 may fall on two sides of a tie: one
-// step of bf16, 2^16 of f32's, for some of the terms.
+// Probabilities are rounded to bf16 before they are multiplied, those of the mean relative to another maximum than the
+// reference's: half a step of bf16, 2^15 of f32's, for some of the terms. The bounds are for f32's in all of them.
 BF16_TEST("the head's gradients equal the mode's reference within bf16's rounding") {
   for (const char* name : {"head_backward", "head_logprobs_mean"})
-    check_against(cases_of(name), backend, bf16_reference(), 0x1p10);
+    check_against(cases_of(name), backend, bf16_reference(), 0x1p8);
 }
 
 BF16_TEST("every product gives the same bits with one thread and with all") {
