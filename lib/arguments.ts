@@ -1,9 +1,12 @@
 import type { NativeJob } from "./binding.js";
 import { fail } from "./errors.js";
 
-/** Throws the signal's own reason where it has been aborted. */
+/** Throws the signal's own reason where it has been aborted; ERR_INVALID_ARGUMENT where it is no signal. */
 export function checkSignal(signal: AbortSignal | undefined): void {
-  signal?.throwIfAborted();
+  if (signal === undefined) return;
+  if (typeof signal?.throwIfAborted !== "function")
+    fail("ERR_INVALID_ARGUMENT", `Expected an AbortSignal for signal but received ${describe(signal)}`);
+  signal.throwIfAborted();
 }
 
 /**
@@ -74,10 +77,60 @@ export function checkInteger(value: unknown, name: string, low: number, high = N
   }
 }
 
+/** ERR_INVALID_ARGUMENT unless `value` is a number above 0, and finite. */
+export function checkPositive(value: unknown, name: string): void {
+  if (!(typeof value === "number" && value > 0 && value < Infinity))
+    fail("ERR_INVALID_ARGUMENT", `Expected a positive ${name} but received ${describe(value)}`);
+}
+
+/** ERR_INVALID_ARGUMENT unless `value` is an object with fields: no array, null or function. */
+export function checkObject(value: unknown, name: string): void {
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    fail("ERR_INVALID_ARGUMENT", `Expected an object for ${name} but received ${describe(value)}`);
+}
+
+/** ERR_INVALID_ARGUMENT unless `value` is a string that names a file or folder. */
+export function checkPath(value: unknown, name: string): void {
+  if (typeof value !== "string" || value === "" || value.includes("\0"))
+    fail("ERR_INVALID_ARGUMENT", `Expected a path for ${name} but received ${describe(value)}`);
+}
+
+/** ERR_INVALID_ARGUMENT unless `value` is a list of strings. */
+export function checkStrings(value: unknown, name: string): void {
+  if (!Array.isArray(value) || !value.every((item) => typeof item === "string"))
+    fail("ERR_INVALID_ARGUMENT", `Expected a list of strings for ${name} but received ${describe(value)}`);
+}
+
+/** ERR_INVALID_ARGUMENT unless `value` is a list or a typed array of numbers. (Not what says it has a length: it may lie.) */
+export function checkNumbers(value: unknown, name: string): void {
+  const wide = value instanceof BigInt64Array || value instanceof BigUint64Array;
+  if (ArrayBuffer.isView(value) && !(value instanceof DataView) && !wide) {
+    const what = unsafeBuffer(value.buffer);
+    if (what === undefined) return;
+    fail("ERR_INVALID_ARGUMENT", `Expected numbers for ${name} but received an array on a ${what} buffer`);
+  }
+  if (!Array.isArray(value) || !value.every((item) => typeof item === "number"))
+    fail("ERR_INVALID_ARGUMENT", `Expected numbers for ${name} but received ${describe(value)}`);
+}
+
+/** ERR_INVALID_ARGUMENT unless `value` has these methods: an instance of a class of this package, or of a copy of it. */
+export function checkInstance(value: unknown, methods: readonly string[], what: string, name: string): void {
+  const object = value as Record<string, unknown> | null;
+  if (typeof object !== "object" || object === null || methods.some((method) => typeof object[method] !== "function"))
+    fail("ERR_INVALID_ARGUMENT", `Expected ${what} for ${name} but received ${describe(value)}`);
+}
+
+export const checkModel = (value: unknown, name: string): void =>
+  checkInstance(value, ["forward", "checkOpen", "lease"], "a model of loadModel()", name);
+
+export const checkAdapters = (value: unknown, name: string): void =>
+  checkInstance(value, ["checkIdle", "withRoutes", "lease"], "adapters", name);
+
 /** A value as messages name it. */
 export function describe(value: unknown): string {
   if (value === null || value === undefined || typeof value === "number" || typeof value === "boolean")
     return String(value);
   if (typeof value === "string") return JSON.stringify(value);
-  return value.constructor?.name ?? typeof value;
+  const { constructor } = value as { constructor?: unknown };
+  return typeof constructor === "function" && constructor.name !== "" ? constructor.name : typeof value;
 }

@@ -207,7 +207,7 @@ export interface NativeTrainer {
   setParameters(values: Record<string, Float32Array>): NativeJob<void>;
   state(): { steps: number[]; first: Float32Array[]; second: Float32Array[] };
   restore(index: number, steps: number, first: Float32Array, second: Float32Array): void;
-  memory(): { arenaBytes: number; arenaAllocations: number };
+  memory(): { arenaBytes: number; kvBytes: number; arenaAllocations: number };
 }
 
 export interface NativeRouter {
@@ -289,6 +289,7 @@ interface EngineNative {
     adapters: NativeAdapters | null,
     reference: NativeModel | null,
     trackLossRoles: boolean,
+    gradientCheckpointing: boolean,
   ) => NativeTrainer;
   Generator: new (
     model: NativeModel,

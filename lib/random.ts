@@ -1,3 +1,4 @@
+import { describe } from "./arguments.js";
 import { fail } from "./errors.js";
 
 /** High 32 bits of a 32 x 32 bit product, in 16-bit limbs: every partial product and sum stays below 2^32. */
@@ -73,7 +74,7 @@ export class Random {
   /** `seed`: an integer from 0 to 2^53 - 1 (else ERR_INVALID_SEED). */
   constructor(seed: number, purpose: string) {
     if (!Number.isSafeInteger(seed) || seed < 0) {
-      fail("ERR_INVALID_SEED", `Expected an integer from 0 to 2^53 - 1 for seed but received ${seed}`);
+      fail("ERR_INVALID_SEED", `Expected an integer from 0 to 2^53 - 1 for seed but received ${describe(seed)}`);
     }
     const stream = streamOf(purpose);
     this.seed = seed;

@@ -8,7 +8,7 @@ tests=("$@")
 if [ ${#tests[@]} -eq 0 ]; then
   # By name: what runs the engine for minutes (training to a reward), or not at all, is left out.
   shopt -s nullglob
-  tests=(test/{native,binding,attribution,attribution-{fixture,properties,table,worker},fixtures-*,model*,weights*,safetensors*,forward*,adapter*,router*,lora*,kernel*,gradient*,trainer*,optimizer*,bad-*}.test.ts)
+  tests=(test/{native,binding,attribution,attribution-{fixture,properties,table,worker},fixtures-*,model*,weights*,safetensors*,forward*,adapter*,router*,lora*,kernel*,gradient*,trainer*,optimizer*,bad-*,robust-faults,hostile}.test.ts)
 fi
 
 node native/build.mjs --out build/asan/build -D ROLEGRAD_SANITIZE=address,undefined

@@ -206,6 +206,8 @@ t.test("options that make no sense are refused by field", async (t) => {
     ["ERR_INVALID_ARGUMENT", "exact", { adapters: undefined, full: true, crossRole: "exact" }],
     ["ERR_INVALID_ARGUMENT", "trackLossRoles", { adapters: undefined, full: true, trackLossRoles: true }],
     ["ERR_INVALID_ARGUMENT", "trackLossRoles", { trackLossRoles: 1 }],
+    ["ERR_INVALID_ARGUMENT", "boolean gradientCheckpointing but received", { gradientCheckpointing: "yes" }],
+    ["ERR_INVALID_ARGUMENT", "gradientCheckpointing", { adapters: undefined, full: true, gradientCheckpointing: null }],
     ["ERR_INVALID_ARGUMENT", "roles", { roles }],
     ["ERR_INVALID_ARGUMENT", "roles", { adapters: undefined, full: true, lossRoles: ["tool"] }],
     ["ERR_INVALID_ARGUMENT", "distinct", { adapters: undefined, full: true, roles: ["a", "a"] }],

@@ -1,5 +1,5 @@
 import { native, type NativeAdapters } from "../binding.js";
-import { checkArray, checkInteger, describe } from "../arguments.js";
+import { checkArray, checkInteger, checkModel, checkObject, checkPath, checkStrings, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import { Random } from "../random.js";
@@ -196,7 +196,9 @@ export class Adapters {
   }
 
   /** Replaces a module's pair. Non-finite values -> ERR_NOT_FINITE (isolation rests on finite adapters). */
-  set(adapter: string, module: string, { a, b }: LoraPair): void {
+  set(adapter: string, module: string, pair: LoraPair): void {
+    checkObject(pair, "pair");
+    const { a, b } = pair;
     checkArray(a, Float32Array, "a");
     checkArray(b, Float32Array, "b");
     this.checkIdle("any");
@@ -251,6 +253,7 @@ export class Adapters {
 
   /** The same weights under another map, e.g. `{ reason: "reason", tool: null }`. Roles that are left out keep their route. */
   withRoutes(routes: Routes): Adapters {
+    checkObject(routes, "routes");
     const { model, roles, list, native: handle, trainableTokens } = this;
     return new Adapters(model, roles, { ...this.routes, ...routes }, list, handle, trainableTokens);
   }
@@ -260,6 +263,7 @@ export class Adapters {
    * share, go into each. A mixture, which PEFT has no format for, is mixture.json and mixture.safetensors.
    */
   async save(directory: string, adapter: string): Promise<void> {
+    checkPath(directory, "directory");
     const info = this.list[this.indexOf(adapter)] as AdapterInfo;
     if (info.experts > 0) return writeMixture(directory, this, info);
     const modules = modulesOf(this.model.config, info.targets);
@@ -279,11 +283,14 @@ export class Adapters {
    * The same directory under two roles is one shared adapter.
    */
   static async load(model: Model, directories: Record<string, string | null>): Promise<Adapters> {
+    checkModel(model, "model");
+    checkObject(directories, "directories");
     const roles = Object.keys(directories);
     const routes: Routes = {};
     const owner = new Map<string, string>();
     for (const role of roles) {
       const directory = directories[role] ?? null;
+      if (directory !== null) checkPath(directory, `directories.${role}`);
       if (directory !== null && !owner.has(directory)) owner.set(directory, role);
       routes[role] = directory === null ? null : (owner.get(directory) as string);
     }
@@ -398,11 +405,14 @@ function checkRoutes(roles: readonly string[], routes: Routes, list: readonly Ad
  * createAdapters(model, { roles: ["reason", "tool"], routing: "soft", rank: 8, alpha: 16 }); // MixLoRA
  */
 export function createAdapters(model: Model, options: CreateAdaptersOptions): Adapters {
+  checkModel(model, "model");
+  checkObject(options, "options");
   const { roles, rsLora = false, targets = [...TARGETS], dropout = 0, seed = 0 } = options;
   const { rankPattern = {}, alphaPattern = {} } = options;
-  if (!Array.isArray(roles) || roles.length === 0) {
-    fail("ERR_INVALID_ARGUMENT", `Expected at least one role but received ${describe(roles)}`);
-  }
+  checkStrings(roles, "roles");
+  if (roles.length === 0) fail("ERR_INVALID_ARGUMENT", "Expected at least one role but received none");
+  if (options.routes !== undefined) checkObject(options.routes, "routes");
+  checkStrings(targets, "targets");
   if (typeof dropout !== "number" || !(dropout >= 0 && dropout < 1)) {
     fail("ERR_INVALID_ARGUMENT", `Expected dropout from 0 to below 1 but received ${describe(dropout)}`);
   }
@@ -488,6 +498,7 @@ function checkAlpha(alpha: unknown, name: string): void {
 }
 
 function checkPattern(pattern: ModulePattern, name: string, check: (value: number, key: string) => void): void {
+  checkObject(pattern, name);
   for (const [key, value] of Object.entries(pattern)) {
     check(value, `${name}[${JSON.stringify(key)}]`);
     try {

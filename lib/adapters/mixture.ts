@@ -3,6 +3,7 @@ import { mkdir, rename, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
 import type { NativeAdapterSpec } from "../binding.js";
+import { describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import type { ModelConfig } from "../model/config.js";
 import { readSafetensors, writeSafetensors, type TensorData } from "../model/safetensors.js";
@@ -45,7 +46,7 @@ export function wholeRank(info: AdapterInfo, module: string): number {
 /** Number of a router's block in the engine; ERR_NO_MODULE. */
 export function blockIndex(block: RouterBlock): number {
   const index = BLOCKS.indexOf(block);
-  if (index < 0) fail("ERR_NO_MODULE", `Expected a router of "attention" or "mlp" but received ${String(block)}`);
+  if (index < 0) fail("ERR_NO_MODULE", `Expected a router of "attention" or "mlp" but received ${describe(block)}`);
   return index;
 }
 

@@ -10,6 +10,7 @@ import { takeTokens, type SavedTokens, type tokenTensors } from "./tokens.js";
 
 const PREFIX = "base_model.model.";
 
+const tokenId = z.number().int().nonnegative();
 const schema = z.looseObject({
   peft_type: z.string(),
   r: z.number().int().positive(),
@@ -23,9 +24,7 @@ const schema = z.looseObject({
   rank_pattern: z.record(z.string(), z.number().int().positive()).nullish(),
   alpha_pattern: z.record(z.string(), z.number()).nullish(),
   modules_to_save: z.array(z.string()).nullish(),
-  trainable_token_indices: z
-    .union([z.array(z.number().int()), z.record(z.string(), z.array(z.number().int()))])
-    .nullish(),
+  trainable_token_indices: z.union([z.array(tokenId), z.record(z.string(), z.array(tokenId))]).nullish(),
 });
 
 export interface PeftAdapter extends Omit<AdapterInfo, "name"> {

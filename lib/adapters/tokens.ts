@@ -1,4 +1,4 @@
-import { checkArray, describe } from "../arguments.js";
+import { checkArray, checkObject, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import { readSafetensorsHeader, type TensorData } from "../model/safetensors.js";
@@ -22,6 +22,8 @@ export interface SavedTokens {
 
 /** Increasing ids of tokens given as ids or as the tokenizer's entries. ERR_NO_TOKEN, ERR_TOKEN_RANGE. */
 export function tokenIds(model: Model, tokens: readonly (number | string)[]): number[] {
+  const list: unknown = tokens;
+  if (!Array.isArray(list)) fail("ERR_INVALID_ARGUMENT", `Expected a list of tokens but received ${describe(list)}`);
   return [...new Set(tokens.map((token) => tokenId(model, token)))].sort((a, b) => a - b);
 }
 
@@ -49,6 +51,7 @@ export function rowOf(model: Model, flat: Float32Array, index: number): TokenRow
 
 /** Puts one token's row into flat rows. */
 export function setRow(model: Model, flat: Float32Array, index: number, row: TokenRow): void {
+  checkObject(row, "row");
   const { tied, hiddenSize } = model.config;
   const count = flat.length / hiddenSize / (tied ? 1 : 2);
   checkArray(row.embedding, Float32Array, "embedding");
@@ -103,9 +106,26 @@ export function takeTokens(
         `Expected ${ids.length} token rows in ${file} but received [${part.shape.join(", ")}]`,
       );
   if (embedding === undefined) fail("ERR_ADAPTER_INVALID", `Expected the rows of trainable_token_indices in ${file}`);
-  const said = readSafetensorsHeader(file).metadata["tokens"];
-  const texts = said === undefined ? {} : (JSON.parse(said) as Record<string, number>);
-  return { ids, embedding: embedding.data, head: head?.data, texts };
+  const { tokens } = readSafetensorsHeader(file).metadata;
+  return {
+    ids,
+    embedding: embedding.data,
+    head: head?.data,
+    texts: tokens === undefined ? {} : readTexts(tokens, file),
+  };
+}
+
+function readTexts(json: string, file: string): Record<string, number> {
+  let texts: unknown;
+  try {
+    texts = JSON.parse(json);
+  } catch {
+    texts = undefined;
+  }
+  const known = (id: unknown): boolean => Number.isSafeInteger(id) && (id as number) >= 0;
+  if (typeof texts !== "object" || texts === null || Array.isArray(texts) || !Object.values(texts).every(known))
+    fail("ERR_ADAPTER_INVALID", `Expected ids by text in the metadata "tokens" of ${file}`);
+  return texts as Record<string, number>;
 }
 
 /** Token rows as PEFT saves them: its setting, its tensors, and the tokens' texts for {@link checkTexts}. */

@@ -6,10 +6,11 @@ export function show(value: unknown): string {
   if (typeof value === "function") return "a function";
   if (typeof value === "bigint") return `${value}n`;
   if (Array.isArray(value)) return `an array of ${value.length}`;
-  if (typeof value === "object" && value !== null)
-    return value.constructor?.name === "Object"
-      ? "an object"
-      : `a ${value.constructor?.name ?? "null-prototype object"}`;
+  if (typeof value === "object" && value !== null) {
+    const { constructor } = value as { constructor?: unknown };
+    if (constructor === undefined) return "a null-prototype object";
+    return typeof constructor !== "function" || constructor === Object ? "an object" : `a ${constructor.name}`;
+  }
   return String(value);
 }
 

@@ -1,5 +1,5 @@
 import { fail } from "../errors.js";
-import { describe } from "../arguments.js";
+import { checkStrings, describe } from "../arguments.js";
 import { vocabularyOf, type AddedToken, type TokenizerFiles } from "./tokenizer-files.js";
 
 /** A tokenizer's files with tokens added, the ids that are new, and the number of ids before. */
@@ -14,6 +14,7 @@ export interface AddedTokens {
  * highest, in order. ERR_INVALID_ARGUMENT for an empty text or one that is given twice.
  */
 export function addTokens(files: TokenizerFiles, tokens: readonly string[]): AddedTokens {
+  checkStrings(tokens, "addTokens");
   const { tokenizer } = files;
   const known = new Map(tokenizer.added_tokens.map(({ content, id }) => [content, id]));
   const vocabulary = new Map(vocabularyOf(tokenizer.model) as [string, number][]);

@@ -139,10 +139,10 @@ export function parseModelConfig(json: unknown, file: string): ModelConfig {
   if (hasSlidingWindow(c, family)) unsupported("a sliding window");
   const headDim = c.head_dim ?? (family === "qwen3" ? 128 : c.hidden_size / c.num_attention_heads);
   const kvHeads = c.num_key_value_heads ?? c.num_attention_heads;
-  if (!Number.isInteger(headDim) || headDim % 2 !== 0 || c.num_attention_heads % kvHeads !== 0) {
+  if (!small.safeParse(headDim).success || headDim % 2 !== 0 || c.num_attention_heads % kvHeads !== 0) {
     fail(
       "ERR_MODEL_CONFIG",
-      `${file}: Expected an even head_dim and num_attention_heads to be a multiple of num_key_value_heads`,
+      `${file}: Expected an even head_dim of at most 4096 and num_attention_heads to be a multiple of num_key_value_heads`,
     );
   }
   return {

@@ -1,7 +1,15 @@
 import path from "node:path";
 import type { Adapters } from "../adapters/adapters.js";
 import { native, type NativeModel } from "../binding.js";
-import { abortable, checkArray, checkSignal, describe } from "../arguments.js";
+import {
+  abortable,
+  checkAdapters,
+  checkArray,
+  checkObject,
+  checkPositive,
+  checkSignal,
+  describe,
+} from "../arguments.js";
 import { fail } from "../errors.js";
 import { readCheckpoint } from "./checkpoint.js";
 import { parseModelConfig, type ModelConfig } from "./config.js";
@@ -118,15 +126,16 @@ export class Model {
    * const { logprobs } = await model.forward({ inputIds: Int32Array.of(1, 2, 3), cuSeqlens: Int32Array.of(0, 3) });
    */
   async forward(input: PackedInput, options: ForwardOptions = {}): Promise<ForwardResult> {
+    checkObject(options, "options");
     const { adapters, temperature = 1, logits = false, signal } = options;
     this.checkOpen();
-    if (!(temperature > 0 && temperature < Infinity)) {
-      fail("ERR_INVALID_ARGUMENT", `Expected a positive temperature but received ${describe(temperature)}`);
-    }
+    checkPositive(temperature, "temperature");
+    checkObject(input, "input");
     checkArray(input.inputIds, Int32Array, "inputIds");
     checkArray(input.cuSeqlens, Int32Array, "cuSeqlens");
     if (input.roles !== undefined) checkArray(input.roles, Int8Array, "roles");
     checkSignal(signal);
+    if (adapters !== undefined) checkAdapters(adapters, "adapters");
     adapters?.checkIdle("write");
     const table = adapters?.adapterOfRole ?? NO_ADAPTERS;
     return abortable(
@@ -194,14 +203,15 @@ export class Model {
  * }
  */
 export async function loadModel(directory: string, options: LoadModelOptions = {}): Promise<Model> {
+  checkObject(options, "options");
   const { device = "cpu", dtype = "auto", precision = "exact", addTokens: texts, signal } = options;
   if (typeof directory !== "string")
-    fail("ERR_INVALID_ARGUMENT", `Expected a directory but received ${typeof directory}`);
+    fail("ERR_INVALID_ARGUMENT", `Expected a directory but received ${describe(directory)}`);
   if (dtype !== "auto" && dtype !== "float32") {
-    fail("ERR_INVALID_ARGUMENT", `Expected dtype "auto" or "float32" but received ${String(dtype)}`);
+    fail("ERR_INVALID_ARGUMENT", `Expected dtype "auto" or "float32" but received ${describe(dtype)}`);
   }
   if (precision !== "exact" && precision !== "bf16-multiply") {
-    fail("ERR_INVALID_ARGUMENT", `Expected precision "exact" or "bf16-multiply" but received ${String(precision)}`);
+    fail("ERR_INVALID_ARGUMENT", `Expected precision "exact" or "bf16-multiply" but received ${describe(precision)}`);
   }
   if (precision === "bf16-multiply" && dtype === "float32")
     fail("ERR_INVALID_ARGUMENT", 'Expected dtype "auto" with precision "bf16-multiply" but received "float32"');

@@ -1,5 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { open, rename, rm } from "node:fs/promises";
+import { describe } from "../arguments.js";
 import { fail } from "../errors.js";
 
 /** Where a tensor of a safetensors file lies; offsets are from the start of the file. */
@@ -77,7 +78,10 @@ export function readSafetensorsHeader(file: string): { tensors: TensorPlace[]; m
     const tensors: TensorPlace[] = [];
     for (const [name, value] of Object.entries(header as Record<string, unknown>)) {
       if (name === "__metadata__") {
-        for (const [key, entry] of Object.entries(value ?? {})) metadata[key] = String(entry);
+        for (const [key, entry] of Object.entries(value ?? {})) {
+          // The format says strings; what writers put there besides stays readable.
+          metadata[key] = typeof entry === "string" ? entry : JSON.stringify(entry);
+        }
         continue;
       }
       tensors.push(place(name, value, 8 + length, size, bad));
@@ -104,7 +108,7 @@ function place(name: string, value: unknown, start: number, size: number, bad: (
   const shape = entry?.shape;
   const dtype = entry?.dtype;
   if (typeof dtype !== "string" || !Object.hasOwn(BYTES, dtype))
-    return bad(`Expected a known dtype for ${name} but received ${String(dtype)}`);
+    return bad(`Expected a known dtype for ${name} but received ${describe(dtype)}`);
   if (!Array.isArray(shape) || shape.length > 8 || !shape.every(whole))
     return bad(`Expected a shape of whole numbers for ${name}`);
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(whole))

@@ -1,5 +1,7 @@
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { checkInstance, checkObject, checkPath, describe } from "../arguments.js";
+import { fail } from "../errors.js";
 import type { Trainer } from "../trainer/trainer.js";
 import { toBf16, writeSafetensors, type TensorData } from "./safetensors.js";
 
@@ -19,8 +21,14 @@ const FILES = [
 export async function saveModel(
   trainer: Trainer,
   directory: string,
-  { dtype = "float32" }: { dtype?: "float32" | "bfloat16" } = {},
+  options: { dtype?: "float32" | "bfloat16" } = {},
 ): Promise<void> {
+  checkInstance(trainer, ["parameters", "parameter"], "a trainer", "trainer");
+  checkPath(directory, "directory");
+  checkObject(options, "options");
+  const { dtype = "float32" } = options;
+  if (dtype !== "float32" && dtype !== "bfloat16")
+    fail("ERR_INVALID_ARGUMENT", `Expected dtype "float32" or "bfloat16" but received ${describe(dtype)}`);
   await writeModel(trainer, (name) => trainer.parameter(name), directory, dtype);
 }
 

@@ -1,3 +1,4 @@
+import { describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import { vocabularyOf, type TokenizerJson } from "./tokenizer-files.js";
 
@@ -18,8 +19,8 @@ export function tokenBytesOf(tokenizer: TokenizerJson, size: number, file: strin
 }
 
 function vocabularyBytes({ decoder, model }: TokenizerJson, file: string): (token: string) => Uint8Array {
-  const steps = stepsOf(decoder);
-  const types = steps.map((step) => String(step["type"]));
+  const steps = stepsOf(decoder, file);
+  const types = steps.map(({ type }) => (typeof type === "string" ? type : describe(type)));
   if (types.length === 1 && types[0] === "ByteLevel") return byteLevelBytes;
 
   // SentencePiece as Llama 2 has it: ▁ for a space, <0xNN> for a byte. `Strip` only takes the first space off a whole text.
@@ -37,10 +38,13 @@ function vocabularyBytes({ decoder, model }: TokenizerJson, file: string): (toke
   };
 }
 
-function stepsOf(decoder: Record<string, unknown> | null): Record<string, unknown>[] {
+function stepsOf(decoder: Record<string, unknown> | null, file: string): Record<string, unknown>[] {
   if (decoder === null) return [];
   const inner = decoder["type"] === "Sequence" ? decoder["decoders"] : [decoder];
-  return Array.isArray(inner) ? (inner as Record<string, unknown>[]) : [];
+  if (!Array.isArray(inner) || inner.some((step) => typeof step !== "object" || step === null)) {
+    return fail("ERR_TOKENIZER_INVALID", `Expected a list of objects for decoder.decoders in ${file}`);
+  }
+  return inner as Record<string, unknown>[];
 }
 
 function replacementOf(step: Record<string, unknown>, file: string): [from: string, to: string] {

@@ -1,5 +1,6 @@
 import { Template } from "@huggingface/jinja";
 import * as huggingFace from "@huggingface/tokenizers";
+import { checkNumbers, checkPath } from "../arguments.js";
 import { fail } from "../errors.js";
 import { addTokens } from "./added-tokens.js";
 import { tokenBytesOf } from "./token-bytes.js";
@@ -73,8 +74,13 @@ export class Tokenizer {
   encode(text: string, { addSpecialTokens = false }: { addSpecialTokens?: boolean } = {}): number[] {
     if (typeof text !== "string")
       fail("ERR_INVALID_ARGUMENT", `Expected a string for text but received ${typeof text}`);
-    const { ids, tokens } = this.#encoder.encode(text, { add_special_tokens: addSpecialTokens });
-    const lost = ids.indexOf(undefined);
+    const { ids, tokens } = this.#run("encode a text", () =>
+      this.#encoder.encode(text, { add_special_tokens: addSpecialTokens }),
+    );
+    // The encoder takes ids such as that of the unknown token from the file as they are.
+    const lost = ids.findIndex(
+      (id) => !Number.isInteger(id) || (id as number) < 0 || (id as number) >= this.vocabularySize,
+    );
     if (lost >= 0) {
       const token = JSON.stringify(tokens[lost]);
       fail("ERR_TOKENIZER_INVALID", `Expected a token for ${token} in ${this.file}, which has no unknown token either`);
@@ -98,8 +104,19 @@ export class Tokenizer {
    * `skipSpecialTokens` (default false) leaves special tokens out.
    */
   decode(ids: ArrayLike<number>, { skipSpecialTokens = false }: { skipSpecialTokens?: boolean } = {}): string {
+    checkNumbers(ids, "ids");
     const known = Array.from(ids).filter((id) => this.#encoder.id_to_token(id) !== undefined);
-    return known.length === 0 ? "" : this.#encoder.decode(known, { skip_special_tokens: skipSpecialTokens });
+    if (known.length === 0) return "";
+    return this.#run("decode ids", () => this.#encoder.decode(known, { skip_special_tokens: skipSpecialTokens }));
+  }
+
+  /** What the encoder throws on a file that it took, but cannot work with. */
+  #run<T>(what: string, work: () => T): T {
+    try {
+      return work();
+    } catch (cause) {
+      return fail("ERR_TOKENIZER_INVALID", `${this.file} cannot ${what}: ${(cause as Error).message}`, cause);
+    }
   }
 
   /** tokenizer.json with the tokens that were added. @internal */
@@ -185,5 +202,6 @@ export async function loadTokenizer(
   directory: string,
   { addTokens: texts = [] }: { addTokens?: readonly string[] } = {},
 ): Promise<Tokenizer> {
+  checkPath(directory, "directory");
   return new Tokenizer(addTokens(await readTokenizerFiles(directory), texts).files);
 }

@@ -1,5 +1,5 @@
 import { native, type NativeRouter } from "../binding.js";
-import { describe } from "../arguments.js";
+import { checkNumbers, checkObject, checkStrings, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 
 /** A span of sampled text that belongs to a role, by its tags. */
@@ -42,8 +42,12 @@ export class RoleRouter {
     if (!Array.isArray(roles) || roles.length === 0 || roles.length > 127 || new Set(roles).size !== roles.length) {
       fail("ERR_INVALID_ARGUMENT", `Expected 1 to 127 distinct roles but received ${describe(roles)}`);
     }
+    checkStrings(roles, "roles");
     known(base, "base");
-    spans.forEach(({ role, open, close }, i) => {
+    if (!Array.isArray(spans)) fail("ERR_INVALID_ARGUMENT", `Expected a list of spans but received ${describe(spans)}`);
+    spans.forEach((span, i) => {
+      checkObject(span, `spans[${i}]`);
+      const { role, open, close } = span;
       known(role, `spans[${i}].role`);
       if (typeof open !== "string" || typeof close !== "string" || open === "" || close === "") {
         fail("ERR_INVALID_ARGUMENT", `Expected spans[${i}] to have tags that are not empty`);
@@ -68,6 +72,7 @@ export class RoleRouter {
    * `target_role[t]` is the entry at t - 1.
    */
   annotate(tokenBytes: readonly Uint8Array[], sampled: ArrayLike<number>): Int8Array {
+    checkNumbers(sampled, "sampled");
     return native.annotateRoles(this.native, tokenBytes, Uint8Array.from(sampled));
   }
 }

@@ -1,6 +1,17 @@
 import { setMaxListeners } from "node:events";
 import type { Adapters } from "../adapters/adapters.js";
-import { abortable, checkInteger, checkSignal, describe } from "../arguments.js";
+import {
+  abortable,
+  checkAdapters,
+  checkInstance,
+  checkInteger,
+  checkModel,
+  checkNumbers,
+  checkObject,
+  checkSignal,
+  checkStrings,
+  describe,
+} from "../arguments.js";
 import { native, type NativeGenerator, type NativeGeneratorEvent } from "../binding.js";
 import { defaultCacheTokens } from "./cache.js";
 import type { Environment, Question } from "../environments/types.js";
@@ -102,22 +113,34 @@ export class Rollout {
   #stats = zeroStats();
 
   constructor(model: Model, options: RolloutOptions) {
+    checkModel(model, "model");
+    checkObject(options, "options");
     const tokenizer = options.tokenizer ?? model.tokenizer;
     if (tokenizer === undefined)
       fail("ERR_TOKENIZER_NOT_FOUND", `Expected a tokenizer in ${model.directory} or in options.tokenizer`);
+    checkInstance(tokenizer, ["tokenBytes"], "a tokenizer", "tokenizer");
     const { group = 8, concurrency = 64, seed = 0, actionBudget = 4, sampling = {}, adapters, router } = options;
+    for (const [name, tags] of Object.entries({ output: options.output, answer: options.answer })) {
+      if (tags === undefined) continue;
+      checkObject(tags, name);
+      checkStrings([tags.open, tags.close], `${name}.open and ${name}.close`);
+    }
+    if (adapters !== undefined) checkAdapters(adapters, "adapters");
+    checkInstance(router, ["annotate"], "a RoleRouter", "router");
+    checkObject(sampling, "sampling");
+    checkInteger(group, "group", 1, 1 << 20);
     const { cacheTokens, chunk } = options;
-    checkInteger(group, "group", 1);
     checkInteger(concurrency, "concurrency", 1, 1 << 16);
     checkInteger(seed, "seed", 0);
     checkInteger(actionBudget, "actionBudget", 0);
     if (cacheTokens !== undefined) checkInteger(cacheTokens, "cacheTokens", 1, 2 ** 40);
     if (chunk !== undefined) checkInteger(chunk, "chunk", 1, 1 << 24);
     const { temperature = 1, topP = 1 } = sampling;
-    if (!(temperature >= 0 && Number.isFinite(temperature))) {
+    if (options.stopIds !== undefined) checkNumbers(options.stopIds, "stopIds");
+    if (!(Number.isFinite(temperature) && temperature >= 0)) {
       fail("ERR_INVALID_ARGUMENT", `Expected a temperature of at least 0 but received ${describe(temperature)}`);
     }
-    if (!(topP > 0 && topP <= 1))
+    if (!(typeof topP === "number" && topP > 0 && topP <= 1))
       fail("ERR_INVALID_ARGUMENT", `Expected topP above 0 and up to 1 but received ${describe(topP)}`);
     if (adapters !== undefined && adapters.roles.join() !== router.roles.join()) {
       fail(
@@ -138,10 +161,12 @@ export class Rollout {
   /** Trajectories in the order in which they end. What each holds does not depend on that order, nor on the concurrency. */
   async *run(questions: Iterable<Question>, run: RunOptions = {}): AsyncGenerator<Trajectory, void, undefined> {
     const { adapters, router, concurrency = 64, group = 8 } = this.options;
+    checkRun(questions, run);
     const { signal } = run;
     checkSignal(signal);
     const maxLength = this.options.maxLength ?? Math.min(4096, this.model.config.maxPositions);
     checkInteger(maxLength, "maxLength", 2, this.model.config.maxPositions);
+    adapters?.checkIdle("write");
     const { cacheTokens = defaultCacheTokens(this.model.config, concurrency, maxLength), chunk } = this.options;
     const generator = new native.Generator(this.model.native, adapters?.native ?? null, {
       maxSequences: concurrency,
@@ -174,6 +199,7 @@ export class Rollout {
         while (live.size < concurrency) {
           const next = waiting.next();
           if (next.done === true) break;
+          checkQuestion(next.value);
           // The whole group, also those that are yet to start: their prompt is kept for them.
           for (let sample = 0; sample < group; sample++) this.#start(generator, live, next.value, sample, run);
         }
@@ -233,7 +259,9 @@ export class Rollout {
 
   /** All trajectories of {@link run}, in the order of questions and samples. */
   async collect(questions: Iterable<Question>, run: RunOptions = {}): Promise<Trajectory[]> {
+    checkRun(questions, run);
     const list = [...questions];
+    list.forEach(checkQuestion);
     const order = new Map<string, number>();
     const { group = 8 } = this.options;
     list.forEach((question, q) => {
@@ -325,6 +353,21 @@ export class Rollout {
       finish,
     };
   }
+}
+
+function checkRun(questions: Iterable<Question>, run: RunOptions): void {
+  checkObject(run, "options");
+  const { purpose = "", variant = "", step = 0 } = run;
+  checkStrings([purpose, variant], "purpose and variant");
+  checkInteger(step, "step", 0);
+  if (typeof (questions as Iterable<Question> | null | undefined)?.[Symbol.iterator] !== "function")
+    fail("ERR_INVALID_ARGUMENT", `Expected questions to iterate over but received ${describe(questions)}`);
+}
+
+function checkQuestion(question: Question): void {
+  checkObject(question, "a question");
+  if (typeof question.id !== "string")
+    fail("ERR_INVALID_ARGUMENT", `Expected a string for the id of a question but received ${describe(question.id)}`);
 }
 
 /** Decoding steps between two looks at what the tools have answered; an answer also interrupts. */

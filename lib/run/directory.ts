@@ -27,7 +27,16 @@ const PROVENANCE = [
 /** What {@link loadRun} adds to a run.json: taken from the files that it names. */
 const MEASURED = ["hashes", "modelParameters"];
 /** What two parts of one run may differ in: none of it changes a bit of the training. */
-const FREE = [...PROVENANCE, "$schema", "steps", "output", "evaluation", "checkpoint", "trajectories"];
+const FREE = [
+  ...PROVENANCE,
+  "$schema",
+  "steps",
+  "output",
+  "evaluation",
+  "checkpoint",
+  "trajectories",
+  "gradientCheckpointing",
+];
 
 /**
  * The folder that a run writes: config.json, metrics.jsonl, evaluations.jsonl, trajectories/, checkpoints/, adapters/. Lines are appended as

@@ -153,6 +153,12 @@ export const runSchema = z.strictObject({
         "CPU with AVX512-BF16.",
     ),
   microBatchTokens: count.default(8192).describe("Tokens of one forward and backward pass; changes no result."),
+  gradientCheckpointing: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Keep each layer's input alone and make the rest again in the backward pass: less memory, more time; changes no result.",
+    ),
   steps: count.default(100).describe("Optimizer steps."),
   questionsPerStep: count.default(32).describe("Questions of one step."),
   group: z.int().min(2).default(8).describe("Answers a question, which are compared with each other."),

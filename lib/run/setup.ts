@@ -64,6 +64,7 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         crossRole: config.crossRole,
         lossRoles,
         microBatchTokens: config.microBatchTokens,
+        gradientCheckpointing: config.gradientCheckpointing,
       },
       questions,
       steps: config.steps,

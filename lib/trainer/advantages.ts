@@ -1,3 +1,5 @@
+import { checkNumbers, checkObject } from "../arguments.js";
+
 /**
  * Advantages of one group: (R - mean) / (unbiased standard deviation + 1e-6); without `standardize` R - mean (Dr. GRPO). A group of one, or
  * of equal rewards, has advantage 0 (method.md, section 3).
@@ -5,7 +7,10 @@
  * @example
  * groupAdvantages([1, 0, 0, 1]); // Float64Array [0.866, -0.866, -0.866, 0.866]
  */
-export function groupAdvantages(rewards: ArrayLike<number>, { standardize = true } = {}): Float64Array {
+export function groupAdvantages(rewards: ArrayLike<number>, options: { standardize?: boolean } = {}): Float64Array {
+  checkNumbers(rewards, "rewards");
+  checkObject(options, "options");
+  const { standardize = true } = options;
   const n = rewards.length;
   let mean = 0;
   for (let i = 0; i < n; i++) mean += (rewards[i] as number) / n;

@@ -1,6 +1,5 @@
-import { checkSignal, describe } from "../arguments.js";
+import { checkObject, checkPositive, checkSignal } from "../arguments.js";
 import type { NativeBatch } from "../binding.js";
-import { fail } from "../errors.js";
 import { batchNormalizer, checkBatch, tokenWeights } from "./objective.js";
 import type { AccumulateOptions, CrossRole, Objective, TrainingBatch } from "./types.js";
 
@@ -10,15 +9,17 @@ export type ResolvedObjective = Required<Omit<Objective, "normLength">> & Pick<O
 /** A batch as the engine takes it, checked, and the N that it is divided by. */
 export function nativeBatch(
   batch: TrainingBatch,
-  { normalizer, temperature = 1, signal }: AccumulateOptions,
+  options: AccumulateOptions,
   objective: ResolvedObjective,
   routing: {
     adapterOfRole: Int32Array;
     crossRole: CrossRole;
     trained: ReadonlySet<number> | undefined;
-    dropoutKeys: BigUint64Array | null;
+    dropoutKeys: () => BigUint64Array | null;
   },
 ): { input: NativeBatch; normalizer: number } {
+  checkObject(options, "options");
+  const { normalizer, temperature = 1, signal } = options;
   checkBatch(batch, objective.kind);
   checkSignal(signal);
   const { adapterOfRole, crossRole, trained, dropoutKeys } = routing;
@@ -26,12 +27,8 @@ export function nativeBatch(
   const roles = batch.roles ?? new Int8Array(total).fill(-1);
   const own = batchNormalizer(batch, objective);
   const n = normalizer ?? own;
-  if (normalizer !== undefined && !(n < Infinity && (n > 0 || (n === 0 && own === 0)))) {
-    fail("ERR_INVALID_ARGUMENT", `Expected a positive normalizer but received ${describe(normalizer)}`);
-  }
-  if (!(temperature > 0 && temperature < Infinity)) {
-    fail("ERR_INVALID_ARGUMENT", `Expected a positive temperature but received ${describe(temperature)}`);
-  }
+  if (normalizer !== undefined && !(n === 0 && own === 0)) checkPositive(normalizer, "normalizer");
+  checkPositive(temperature, "temperature");
   const input: NativeBatch = {
     inputIds: batch.inputIds,
     cuSeqlens: batch.cuSeqlens,
@@ -47,7 +44,7 @@ export function nativeBatch(
     beta: objective.klCoefficient,
     temperature,
     crossRole,
-    dropoutKeys,
+    dropoutKeys: dropoutKeys(),
   };
   return { input, normalizer: n };
 }

@@ -1,4 +1,4 @@
-import { checkArray, checkInteger, checkLength, describe } from "../arguments.js";
+import { checkArray, checkInteger, checkLength, checkObject, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import type { Objective, Optimizer, TrainingBatch } from "./types.js";
 
@@ -16,7 +16,9 @@ export function checkChoice(value: string, choices: string[], name: string): voi
 }
 
 /** ERR_INVALID_ARGUMENT, naming the field, where a loss would silently be another one or NaN. */
-export function checkObjective({ kind, clipLow, clipHigh, klCoefficient, aggregation, normLength }: Objective): void {
+export function checkObjective(objective: Objective): void {
+  checkObject(objective, "objective");
+  const { kind, clipLow, clipHigh, klCoefficient, aggregation, normLength } = objective;
   const means = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum-norm"];
   checkChoice(kind ?? "policy", ["policy", "sft"], "objective.kind");
   checkChoice(aggregation ?? "token-mean", means, "objective.aggregation");
@@ -28,12 +30,18 @@ export function checkObjective({ kind, clipLow, clipHigh, klCoefficient, aggrega
 
 /** The same for the optimizer. */
 export function checkOptimizer(optimizer: Optimizer): void {
-  const { learningRate, betas = [0.9, 0.999], epsilon = 1e-8, weightDecay = 0, maxGradNorm = 1 } = optimizer ?? {};
-  const { warmupSteps = 0, totalSteps = 1, finalRatio = 0 } = optimizer ?? {};
+  const given = optimizer ?? {};
+  checkObject(given, "optimizer");
+  const { learningRate, betas = [0.9, 0.999], epsilon = 1e-8, weightDecay = 0, maxGradNorm = 1 } = given;
+  const { warmupSteps = 0, totalSteps = 1, finalRatio = 0 } = given;
   for (const [name, value] of Object.entries({ learningRate, epsilon, weightDecay, maxGradNorm, finalRatio })) {
     checkAtLeastZero(value, `optimizer.${name}`);
   }
-  if (!Array.isArray(betas) || betas.length !== 2 || !betas.every((beta) => beta >= 0 && beta < 1)) {
+  if (
+    !Array.isArray(betas) ||
+    betas.length !== 2 ||
+    !betas.every((beta) => typeof beta === "number" && beta >= 0 && beta < 1)
+  ) {
     fail("ERR_INVALID_ARGUMENT", `Expected two optimizer.betas from 0 to below 1 but received ${describe(betas)}`);
   }
   checkInteger(warmupSteps, "optimizer.warmupSteps", 0);
@@ -42,6 +50,7 @@ export function checkOptimizer(optimizer: Optimizer): void {
 
 /** Lengths and values of a batch that the engine relies on. */
 export function checkBatch(batch: TrainingBatch, kind: "policy" | "sft"): void {
+  checkObject(batch, "batch");
   const { inputIds, cuSeqlens, roles, lossMask, lossWeights, advantages, oldLogprobs, refLogprobs } = batch;
   checkArray(inputIds, Int32Array, "inputIds");
   checkArray(cuSeqlens, Int32Array, "cuSeqlens");

@@ -1,3 +1,4 @@
+import { checkArray, checkObject, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import type { Trajectory } from "../rollout/trajectory.js";
 import { groupAdvantages } from "./advantages.js";
@@ -34,6 +35,10 @@ export function packTrajectories(
   objective: Objective,
   options: PackingOptions,
 ): PackedTrajectories {
+  const list: unknown = trajectories;
+  if (!Array.isArray(list))
+    return fail("ERR_INVALID_ARGUMENT", `Expected a list of trajectories but received ${describe(list)}`);
+  list.forEach((trajectory, i) => checkObject(trajectory, `trajectories[${i}]`));
   if (trajectories.length === 0) fail("ERR_EMPTY_BATCH", "Expected at least one trajectory but received none");
   const ordered = [...trajectories].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
   ordered.forEach((trajectory, i) =>
@@ -88,13 +93,26 @@ function check(
   first: Trajectory,
   allowTruncated: boolean,
 ): void {
-  const { id, ids, roles, sampled, logprobs, reward, topP, topK, temperature } = trajectory;
+  const { id, group, ids, roles, sampled, logprobs, reward, topP, topK, temperature } = trajectory;
+  if (typeof id !== "string" || typeof group !== "string")
+    fail(
+      "ERR_TRAJECTORY",
+      `Expected an id and a group that are strings but received ${describe(id)}, ${describe(group)}`,
+    );
+  checkArray(ids, Int32Array, `ids of trajectory ${id}`);
+  checkArray(roles, Int8Array, `roles of trajectory ${id}`);
+  checkArray(sampled, Uint8Array, `sampled of trajectory ${id}`);
+  checkArray(logprobs, Float32Array, `logprobs of trajectory ${id}`);
+  for (const [name, value] of Object.entries({ topP, topK, temperature })) {
+    if (typeof value !== "number" || Number.isNaN(value))
+      fail("ERR_TRAJECTORY", `Expected a number for ${name} of trajectory ${id} but received ${describe(value)}`);
+  }
   if (previous?.id === id) fail("ERR_TRAJECTORY", `Expected distinct trajectory ids but received ${id} twice`);
   if (roles.length !== ids.length || sampled.length !== ids.length || logprobs.length !== ids.length) {
     fail("ERR_SHAPE", `Expected ids, roles, sampled and logprobs of one length in trajectory ${id}`);
   }
   if (!Number.isFinite(reward))
-    fail("ERR_NOT_FINITE", `Expected a finite reward for trajectory ${id} but received ${reward}`);
+    fail("ERR_NOT_FINITE", `Expected a finite reward for trajectory ${id} but received ${describe(reward)}`);
   if (!allowTruncated && (topP < 1 || topK > 0)) {
     fail(
       "ERR_TRUNCATED_SAMPLING",

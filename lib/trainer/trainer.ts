@@ -1,7 +1,17 @@
 import type { Adapters, LoraPair } from "../adapters/adapters.js";
 import { blockIndex, type RouterBlock } from "../adapters/mixture.js";
 import { rowOf, type TokenRow } from "../adapters/tokens.js";
-import { abortable, checkInteger, checkSignal, describe } from "../arguments.js";
+import {
+  abortable,
+  checkAdapters,
+  checkInteger,
+  checkModel,
+  checkObject,
+  checkPath,
+  checkSignal,
+  checkStrings,
+  describe,
+} from "../arguments.js";
 import { native, type NativeBatch, type NativeStep, type NativeTrainer } from "../binding.js";
 import { fail } from "../errors.js";
 import { streamOf } from "../random.js";
@@ -74,14 +84,19 @@ export class Trainer {
   #busy = false;
 
   constructor(model: Model, options: TrainerOptions) {
+    checkModel(model, "model");
+    checkObject(options, "options");
     const { adapters, full, reference, objective = {}, optimizer, crossRole = "flow", lossRoles = "all" } = options;
-    const { trackLossRoles = false, roles } = options;
-    if ((adapters === undefined) === (full === undefined)) {
+    if (adapters !== undefined) checkAdapters(adapters, "adapters");
+    if (reference !== undefined) checkModel(reference, "reference");
+    const { trackLossRoles = false, gradientCheckpointing = false, roles } = options;
+    if ((adapters === undefined) === (full === undefined) || ![undefined, true].includes(full)) {
       fail("ERR_INVALID_ARGUMENT", "Expected either adapters or full: true");
     }
     checkChoice(crossRole, CROSS_ROLES, "crossRole");
-    if (typeof trackLossRoles !== "boolean")
-      fail("ERR_INVALID_ARGUMENT", `Expected a boolean trackLossRoles but received ${describe(trackLossRoles)}`);
+    for (const [name, value] of Object.entries({ trackLossRoles, gradientCheckpointing }))
+      if (typeof value !== "boolean")
+        fail("ERR_INVALID_ARGUMENT", `Expected a boolean ${name} but received ${describe(value)}`);
     if (adapters === undefined && (crossRole === "exact" || trackLossRoles)) {
       const what = trackLossRoles ? "trackLossRoles" : 'crossRole "exact"';
       fail("ERR_INVALID_ARGUMENT", `Expected adapters for ${what}: in full training all roles share every parameter`);
@@ -104,6 +119,7 @@ export class Trainer {
     };
     this.roles = adapters?.roles ?? checkRoles(roles ?? []);
     if (lossRoles !== "all") {
+      checkStrings(lossRoles, "lossRoles");
       if (this.roles.length === 0)
         fail("ERR_INVALID_ARGUMENT", "Expected roles (their names, by index) where lossRoles names some of them");
       this.#trained = new Set(lossRoles.map((role) => this.#roleIndex(role)));
@@ -112,7 +128,13 @@ export class Trainer {
     this.model = model;
     this.adapters = adapters;
     this.options = options;
-    this.native = new native.Trainer(model.native, adapters?.native ?? null, reference?.native ?? null, trackLossRoles);
+    this.native = new native.Trainer(
+      model.native,
+      adapters?.native ?? null,
+      reference?.native ?? null,
+      trackLossRoles,
+      gradientCheckpointing,
+    );
     const { native: handle } = this;
     const names = adapters?.groups ?? ["full"];
     this.gradients = {
@@ -173,11 +195,13 @@ export class Trainer {
    * Errors: ERR_EMPTY_BATCH, ERR_SHAPE, ERR_TOKEN_RANGE, ERR_ROLE_RANGE, ERR_NOT_FINITE, ERR_BUSY, ERR_MODEL_CLOSED, ERR_OUT_OF_MEMORY.
    */
   async accumulate(batch: TrainingBatch, options: AccumulateOptions = {}): Promise<AccumulateResult> {
+    checkObject(options, "options");
     return this.#exclusive("use", () => this.#accumulate(batch, options));
   }
 
   /** Clips per adapter and takes one AdamW step; the buffers are zero afterwards. Returns the norms before clipping. */
   async apply(options: { learningRate?: number } = {}): Promise<Record<string, number>> {
+    checkObject(options, "options");
     return this.#exclusive("write", () => this.#apply(options.learningRate ?? this.learningRate));
   }
 
@@ -192,6 +216,7 @@ export class Trainer {
    * leak.norms["tool"]["reason"] / leak.norms["reason"]["reason"]; // what the tool loss adds to the reasoning adapter
    */
   async leakMatrix(batch: TrainingBatch | readonly Trajectory[], options: LeakOptions = {}): Promise<LeakMatrix> {
+    checkObject(options, "options");
     return this.#exclusive("use", () => this.#leakMatrix(batch, options));
   }
 
@@ -202,6 +227,7 @@ export class Trainer {
    * ERR_GRADIENTS_PENDING until apply() takes them or gradients.zero() drops them.
    */
   async step(trajectories: readonly Trajectory[], options: StepOptions = {}): Promise<StepMetrics> {
+    checkObject(options, "options");
     return this.#exclusive("write", () => this.#step(trajectories, options));
   }
 
@@ -221,6 +247,7 @@ export class Trainer {
    * {@link Trainer.resume} goes on from there, bit for bit. Accumulated gradients are not part of it: ERR_GRADIENTS_PENDING where there are any.
    */
   async save(directory: string): Promise<void> {
+    checkPath(directory, "directory");
     this.#checkNonePending("save");
     await this.#exclusive("read", () => writeState(this, directory));
   }
@@ -232,6 +259,9 @@ export class Trainer {
    * `allowOtherNumerics` says that other bits will do.
    */
   static async resume(directory: string, model: Model, options: ResumeOptions): Promise<Trainer> {
+    checkPath(directory, "directory");
+    checkModel(model, "model");
+    checkObject(options, "options");
     const { full, allowOtherNumerics = false, ...rest } = options;
     const { trainer, steps } = await readState(directory, model, allowOtherNumerics, (adapters) => {
       if (adapters === undefined) return new Trainer(model, { ...rest, full: true });
@@ -305,7 +335,7 @@ export class Trainer {
       adapterOfRole,
       crossRole,
       trained,
-      dropoutKeys: this.#dropoutKeys(batch),
+      dropoutKeys: () => this.#dropoutKeys(batch),
     });
   }
 
@@ -335,6 +365,7 @@ export class Trainer {
   #dropoutKeys({ keys, cuSeqlens }: TrainingBatch): BigUint64Array | null {
     if (this.adapters?.list.every(({ dropout }) => dropout === 0) ?? true) return null;
     const sequences = cuSeqlens.length - 1;
+    if (keys !== undefined) checkStrings(keys, "keys");
     if (keys !== undefined && keys.length !== sequences)
       fail("ERR_SHAPE", `Expected keys of length ${sequences} (one a sequence) but received ${keys.length}`);
     const { seed = 0 } = this.options;
@@ -431,6 +462,7 @@ export class Trainer {
 }
 
 function checkRoles(roles: readonly string[]): readonly string[] {
+  checkStrings(roles, "roles");
   if (new Set(roles).size !== roles.length || roles.length > 127)
     fail("ERR_INVALID_ARGUMENT", "Expected up to 127 distinct roles");
   return roles;

@@ -76,6 +76,12 @@ export interface TrainerOptions {
    * them changes; the parts add up to it to rounding. @default false
    */
   trackLossRoles?: boolean;
+  /**
+   * Activation checkpointing: of the forward pass of a micro-batch of T tokens only the residual stream before each layer is kept, layers x T x
+   * hiddenSize numbers, and each backward pass makes the rest again, one layer at a time. Costs about one more forward pass for each
+   * backward pass, and changes no bit of any result. @default false
+   */
+  gradientCheckpointing?: boolean;
   /** Of the masks of adapters with dropout. @default 0 */
   seed?: number;
   /** Tokens of one micro-batch of step(). @default 8192 */

@@ -28,9 +28,10 @@ ModuleAddress module_address(const Model& model, const std::string& name) {
 /// ones; 0: as they are
 AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<AdaptersObject>(info) {
   guard(info.Env(), [&] {
+    info.This().As<Napi::Object>().TypeTag(&kTag);
     adapters_ = std::make_shared<SharedAdapters>();
     adapters_->model = ModelObject::of(info[0]);
-    auto list = info[1].As<Napi::Array>();
+    auto list = array_argument(info[1], "adapters");
     for (uint32_t i = 0; i < list.Length(); i++) {
       auto o = object_argument(list.Get(i), "adapters");
       AdapterSpec spec(*adapters_->model->model);
@@ -39,7 +40,7 @@ AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWra
       spec.experts = int(integer_argument(o.Get("experts"), "experts", 0, 256));
       if (!(spec.dropout >= 0 && spec.dropout < 1))
         throw Error("ERR_INVALID_ARGUMENT", "Expected dropout in [0, 1) but received " + std::to_string(spec.dropout));
-      auto modules = o.Get("modules").As<Napi::Array>();
+      auto modules = array_argument(o.Get("modules"), "modules");
       AdapterSpec::Module first;
       for (uint32_t m = 0; m < modules.Length(); m++) {
         auto module = object_argument(modules.Get(m), "modules");
@@ -67,7 +68,9 @@ AdaptersObject::AdaptersObject(const Napi::CallbackInfo& info) : Napi::ObjectWra
 }
 
 const std::shared_ptr<SharedAdapters>& AdaptersObject::of(const Napi::Value& value) {
-  return Unwrap(object_argument(value, "adapters"))->adapters_;
+  const Napi::Object object = object_argument(value, "adapters");
+  if (!object.CheckTypeTag(&kTag)) expected("adapters", "adapters", value);
+  return Unwrap(object)->adapters_;
 }
 
 namespace {

@@ -68,6 +68,7 @@ bool boolean_argument(const Napi::Value& value, const std::string& name);
 std::string string_argument(const Napi::Value& value, const std::string& name);
 Napi::Function function_argument(const Napi::Value& value, const std::string& name);
 Napi::Object object_argument(const Napi::Value& value, const std::string& name);
+Napi::Array array_argument(const Napi::Value& value, const std::string& name);
 
 template <class T>
 constexpr napi_typedarray_type element_type() {

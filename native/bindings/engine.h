@@ -29,6 +29,8 @@ struct SharedAdapters : Dependent {
 class ModelObject : public Napi::ObjectWrap<ModelObject> {
  public:
   static constexpr const char* kName = "NativeModel";
+  /// Tells its objects from those of other classes, whose insides are others.
+  static constexpr napi_type_tag kTag{0x726f6c6567726164, 1};
   explicit ModelObject(const Napi::CallbackInfo& info);
   ~ModelObject() override;
   static Napi::Function define(Napi::Env env);
@@ -47,6 +49,7 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
 class AdaptersObject : public Napi::ObjectWrap<AdaptersObject> {
  public:
   static constexpr const char* kName = "NativeAdapters";
+  static constexpr napi_type_tag kTag{0x726f6c6567726164, 2};
   explicit AdaptersObject(const Napi::CallbackInfo& info);
   static Napi::Function define(Napi::Env env);
   static const std::shared_ptr<SharedAdapters>& of(const Napi::Value& value);

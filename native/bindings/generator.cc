@@ -85,7 +85,7 @@ RouterConfig router_config(const Napi::Value& value) {
   auto o = object_argument(value, "router");
   RouterConfig config;
   config.base = int8_t(integer_argument(o.Get("base"), "base", 0, 127));
-  auto spans = o.Get("spans").As<Napi::Array>();
+  auto spans = array_argument(o.Get("spans"), "spans");
   for (uint32_t i = 0; i < spans.Length(); i++) {
     auto span = object_argument(spans.Get(i), "spans");
     config.spans.push_back({string_argument(span.Get("open"), "open"), string_argument(span.Get("close"), "close"),

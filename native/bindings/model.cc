@@ -60,10 +60,10 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
   return guard(env, [&]() -> Napi::Value {
     ModelConfig config = config_argument(object_argument(info[0], "config"));
     std::vector<std::string> files;
-    auto names = info[1].As<Napi::Array>();
+    auto names = array_argument(info[1], "files");
     for (uint32_t i = 0; i < names.Length(); i++) files.push_back(string_argument(names.Get(i), "files"));
     std::vector<TensorEntry> entries;
-    auto list = info[2].As<Napi::Array>();
+    auto list = array_argument(info[2], "tensors");
     for (uint32_t i = 0; i < list.Length(); i++) {
       auto o = object_argument(list.Get(i), "tensors");
       TensorEntry e{string_argument(o.Get("name"), "name"),
@@ -74,7 +74,7 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
                     0};
       e.begin = double(integer_argument(o.Get("begin"), "begin", 0, int64_t(1) << 52));
       e.end = double(integer_argument(o.Get("end"), "end", 0, int64_t(1) << 52));
-      auto shape = o.Get("shape").As<Napi::Array>();
+      auto shape = array_argument(o.Get("shape"), "shape");
       for (uint32_t d = 0; d < shape.Length(); d++)
         e.shape.push_back(integer_argument(shape.Get(d), "shape", 0, int64_t(1) << 40));
       entries.push_back(std::move(e));
@@ -159,7 +159,9 @@ void check_batch(const Model& model, std::span<const int32_t> ids, std::span<con
                                         " but roles[" + std::to_string(t) + "] is " + std::to_string(roles[t]));
 }
 
-ModelObject::ModelObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelObject>(info) {}
+ModelObject::ModelObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelObject>(info) {
+  info.This().As<Napi::Object>().TypeTag(&kTag);
+}
 
 // Not through an argument of the constructor: Node 20 never frees the box of an External that lives until the end.
 void ModelObject::adopt(const Napi::Object& object, std::shared_ptr<LoadedModel> model) {
@@ -179,7 +181,9 @@ void ModelObject::forget() {
 }
 
 const std::shared_ptr<LoadedModel>& ModelObject::of(const Napi::Value& value) {
-  auto& model = Unwrap(object_argument(value, "model"))->model_;
+  const Napi::Object object = object_argument(value, "model");
+  if (!object.CheckTypeTag(&kTag)) expected("a model", "model", value);
+  auto& model = Unwrap(object)->model_;
   if (!model) throw Error("ERR_MODEL_CLOSED", "Expected an open model but it was closed");
   return model;
 }

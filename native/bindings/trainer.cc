@@ -46,7 +46,8 @@ std::vector<float> to_float(std::span<const double> x) { return {x.begin(), x.en
 
 }  // namespace
 
-/// new NativeTrainer(model, adapters | null, reference | null, trackLossRoles): without adapters, full training.
+/// new NativeTrainer(model, adapters | null, reference | null, trackLossRoles, gradientCheckpointing): without
+/// adapters, full training.
 TrainerObject::TrainerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrainerObject>(info) {
   guard(info.Env(), [&] {
     state_ = std::make_shared<State>();
@@ -60,18 +61,20 @@ TrainerObject::TrainerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
       throw Error("ERR_REFERENCE", "Expected a reference with the vocabulary of the trained model (" +
                                        std::to_string(model.config().vocab_size) + " tokens) but it has " +
                                        std::to_string(reference->config().vocab_size));
+    const TrainerOptions options{.track = boolean_argument(info[3], "trackLossRoles"),
+                                 .checkpointing = boolean_argument(info[4], "gradientCheckpointing")};
     if (!info[1].IsNull() && !info[1].IsUndefined()) {
       state_->adapters = AdaptersObject::of(info[1]);
       if (state_->adapters->model != state_->model)
         throw Error("ERR_INVALID_ARGUMENT", "Expected adapters of this model but received another model's");
-      state_->trainer = std::make_unique<Trainer>(model, state_->adapters->store, reference,
-                                                  boolean_argument(info[3], "trackLossRoles"));
+      state_->trainer = std::make_unique<Trainer>(model, state_->adapters->store, reference, options);
     } else {
       if (model.embedding().dtype() != DType::f32)
         throw Error("ERR_DTYPE",
                     "Expected a model loaded with dtype \"float32\" for full training but received bfloat16 weights");
       state_->trainer = std::make_unique<Trainer>(
-          model, std::make_unique<FullParameters>(model, state_->model->tensors, state_->model->masters), reference);
+          model, std::make_unique<FullParameters>(model, state_->model->tensors, state_->model->masters), reference,
+          options);
     }
     state_->model->add(state_);
   });
@@ -382,12 +385,13 @@ void TrainerObject::restore(const Napi::CallbackInfo& info) {
   });
 }
 
-/// memory() -> { arenaBytes, arenaAllocations }
+/// memory() -> { arenaBytes, kvBytes, arenaAllocations }
 Napi::Value TrainerObject::memory(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
     idle();
     auto out = Napi::Object::New(info.Env());
     out.Set("arenaBytes", double(state_->trainer->arena().bytes()));
+    out.Set("kvBytes", double(state_->trainer->arena().kv_bytes()));
     out.Set("arenaAllocations", double(state_->trainer->arena().allocations()));
     return out;
   });

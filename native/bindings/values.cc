@@ -156,6 +156,11 @@ Napi::Object object_argument(const Napi::Value& value, const std::string& name) 
   return value.As<Napi::Object>();
 }
 
+Napi::Array array_argument(const Napi::Value& value, const std::string& name) {
+  if (!value.IsArray()) expected("an array", name, value);
+  return value.As<Napi::Array>();
+}
+
 Napi::ArrayBuffer array_buffer(Napi::Env env, std::size_t elements, std::size_t width) {
   constexpr std::size_t kLarge = std::size_t(1) << 20;  // below, a failure ends any program
   const double bytes = static_cast<double>(elements) * static_cast<double>(width);

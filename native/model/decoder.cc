@@ -47,6 +47,9 @@ int64_t u_columns(const std::vector<const LoraGroup*>& set) {
   return columns;
 }
 
+/// Where a layer's keys and values lie.
+int kv_layer(const KvPages& kv, int64_t l) { return kv.layers() == 1 ? 0 : int(l); }
+
 /// What one group of linears needs beyond routing: the dropout of its site, the gates of its block.
 struct PassOptions : LowRankOptions {
   PassOptions(const Dropout* d, const std::array<Tensor, kBlocks>& block_gates, int64_t layer, int group) {
@@ -72,82 +75,95 @@ Tensor Decoder::rotate(const Tensor& normed, const Tensor& x, const Tensor& w, i
   return y;
 }
 
+void Decoder::layer_forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, int64_t l,
+                            SavedLayer& s, const Tensor& hidden, const Scratch& scratch, const Dropout* dropout) const {
+  Backend& b = model_.backend();
+  const ModelConfig& c = model_.config();
+  const AttentionShape shape = model_.attention_shape();
+  const Layer& layer = model_.layer(l);
+  const int64_t rows = int64_t(batch.ids.size()), q_columns = c.heads * c.head_dim,
+                kv_columns = c.kv_heads * c.head_dim;
+  const float eps = float(c.rms_norm_eps);
+  const auto& [normed, out, act, normed_q, normed_k] = scratch;
+  auto run = [&](const Tensor& y, const Tensor& x, int g) {
+    auto set = lora(adapters, l, g);
+    int64_t columns = u_columns(set);
+    if (columns) s.u[size_t(g)] = arena.tensor(rows, columns);
+    const PackedWeight& w = *layer.linear[size_t(g)];
+    PassOptions options(dropout, s.gates, l, g);
+    if (columns && (options.any() || !y.data))
+      low_rank_forward(arena, b, y, s.u[size_t(g)], x, w, set, batch.rows, options);
+    else if (y.data)
+      b.linear(y, s.u[size_t(g)], x, w, set, batch.rows);
+  };
+  s.qkv = arena.tensor(rows, q_columns + 2 * kv_columns);
+  s.attention_out = arena.tensor(rows, q_columns);
+  s.lse = arena.tensor(rows, c.heads);
+  s.gate_up = arena.tensor(rows, 2 * c.intermediate_size);
+
+  b.rmsnorm(normed, s.input, layer.attention_norm, eps);
+  if (adapters.soft())
+    s.gates[kAttention] = router_forward(arena, b, normed, router(adapters, l, kAttention), batch.rows);
+  run(s.qkv, normed, kQkv);
+  Tensor q = rotate(normed_q, s.qkv.col_range(0, q_columns), layer.q_norm, shape.heads, batch);
+  Tensor k = rotate(normed_k, s.qkv.col_range(q_columns, kv_columns), layer.k_norm, shape.kv_heads, batch);
+  Tensor v = s.qkv.col_range(q_columns + kv_columns, kv_columns);
+  b.kv_write(kv, kv_layer(kv, l), shape, k, v, batch.spans);
+  b.attention(s.attention_out, s.lse, q, kv, kv_layer(kv, l), shape, batch.spans);
+  run(out, s.attention_out, kOut);
+  if (s.middle.data != s.input.data) b.copy(s.middle, s.input);
+  b.add(s.middle, out);
+
+  b.rmsnorm(normed, s.middle, layer.mlp_norm, eps);
+  if (adapters.soft()) s.gates[kMlp] = router_forward(arena, b, normed, router(adapters, l, kMlp), batch.rows);
+  run(s.gate_up, normed, kGateUp);
+  b.swiglu(act, s.gate_up);
+  run(hidden.data ? out : Tensor{}, act, kDown);
+  if (!hidden.data) return;
+  if (hidden.data != s.middle.data) b.copy(hidden, s.middle);
+  b.add(hidden, out);
+}
+
 Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, Saved* saved,
                         const Dropout* dropout) const {
   Backend& b = model_.backend();
   const ModelConfig& c = model_.config();
-  const AttentionShape shape = model_.attention_shape();
-  const int64_t rows = int64_t(batch.ids.size()), q_columns = c.heads * c.head_dim,
-                kv_columns = c.kv_heads * c.head_dim;
-  const float eps = float(c.rms_norm_eps);
+  const int64_t rows = int64_t(batch.ids.size()), h = c.hidden_size;
+  const bool all = saved && !saved->inputs_only;
 
-  Tensor hidden = arena.tensor(rows, c.hidden_size);
-  b.embed(hidden, model_.embedding(), batch.ids);
-  if (adapters.tokens) adapters.tokens->embed(hidden, batch.ids);
-  Tensor normed = arena.tensor(rows, c.hidden_size), out = arena.tensor(rows, c.hidden_size);
-  Tensor act = arena.tensor(rows, c.intermediate_size);
-  Tensor normed_q = c.qk_norm ? arena.tensor(rows, q_columns) : Tensor{},
-         normed_k = c.qk_norm ? arena.tensor(rows, kv_columns) : Tensor{};
+  // The residual stream between the layers: one tensor, or as many as are kept.
+  std::vector<Tensor> stream(size_t(c.layers + 1), arena.tensor(rows, h));
+  for (size_t l = 1; saved && l < stream.size(); l++) stream[l] = arena.tensor(rows, h);
+  b.embed(stream[0], model_.embedding(), batch.ids);
+  if (adapters.tokens) adapters.tokens->embed(stream[0], batch.ids);
+  auto begin = arena.mark();
+  Scratch scratch{arena.tensor(rows, h), arena.tensor(rows, h), arena.tensor(rows, c.intermediate_size), {}, {}};
+  if (c.qk_norm) {
+    scratch.normed_q = arena.tensor(rows, c.heads * c.head_dim);
+    scratch.normed_k = arena.tensor(rows, c.kv_heads * c.head_dim);
+  }
   auto reuse = arena.mark();
   for (int64_t l = 0; l < c.layers; l++) {
     check_aborted();
-    const Layer& layer = model_.layer(l);
-    if (!saved) arena.release(reuse);
+    if (!all) arena.release(reuse);
+    const Tensor &input = stream[size_t(l)], &hidden = stream[size_t(l + 1)];
     SavedLayer keep;
-    auto run = [&](const Tensor& y, const Tensor& x, int g) {
-      auto set = lora(adapters, l, g);
-      int64_t columns = u_columns(set);
-      if (columns) keep.u[size_t(g)] = arena.tensor(rows, columns);
-      const PackedWeight& w = *layer.linear[size_t(g)];
-      PassOptions options(dropout, keep.gates, l, g);
-      if (columns && options.any())
-        low_rank_forward(arena, b, y, keep.u[size_t(g)], x, w, set, batch.rows, options);
-      else
-        b.linear(y, keep.u[size_t(g)], x, w, set, batch.rows);
-    };
-    keep.input = hidden;
-    keep.qkv = arena.tensor(rows, q_columns + 2 * kv_columns);
-    keep.attention_out = arena.tensor(rows, q_columns);
-    keep.lse = arena.tensor(rows, c.heads);
-    keep.gate_up = arena.tensor(rows, 2 * c.intermediate_size);
-
-    b.rmsnorm(normed, hidden, layer.attention_norm, eps);
-    if (adapters.soft())
-      keep.gates[kAttention] = router_forward(arena, b, normed, router(adapters, l, kAttention), batch.rows);
-    run(keep.qkv, normed, kQkv);
-    Tensor q = rotate(normed_q, keep.qkv.col_range(0, q_columns), layer.q_norm, shape.heads, batch);
-    Tensor k = rotate(normed_k, keep.qkv.col_range(q_columns, kv_columns), layer.k_norm, shape.kv_heads, batch);
-    Tensor v = keep.qkv.col_range(q_columns + kv_columns, kv_columns);
-    b.kv_write(kv, int(l), shape, k, v, batch.spans);
-    b.attention(keep.attention_out, keep.lse, q, kv, int(l), shape, batch.spans);
-    run(out, keep.attention_out, kOut);
-    if (saved) {
-      keep.middle = arena.tensor(rows, c.hidden_size);
-      b.copy(keep.middle, keep.input);
-    } else {
-      keep.middle = hidden;
-    }
-    b.add(keep.middle, out);
-
-    b.rmsnorm(normed, keep.middle, layer.mlp_norm, eps);
-    if (adapters.soft()) keep.gates[kMlp] = router_forward(arena, b, normed, router(adapters, l, kMlp), batch.rows);
-    run(keep.gate_up, normed, kGateUp);
-    b.swiglu(act, keep.gate_up);
-    run(out, act, kDown);
-    if (saved) {
-      hidden = arena.tensor(rows, c.hidden_size);
-      b.copy(hidden, keep.middle);
-    }
-    b.add(hidden, out);
-    if (saved) saved->layers.push_back(std::move(keep));
+    keep.input = input;
+    keep.middle = all ? arena.tensor(rows, h) : hidden;
+    layer_forward(arena, batch, adapters, kv, l, keep, hidden, scratch, dropout);
+    if (!saved) continue;
+    if (!all) keep = {};
+    keep.input = input;
+    saved->layers.push_back(std::move(keep));
   }
-  if (saved) saved->hidden = hidden;
-  return hidden;
+  if (!all) arena.release(begin);
+  if (saved) saved->hidden = stream.back();
+  return stream.back();
 }
 
-void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters,
-                       const KvPages& kv, const Saved& saved, const std::vector<AdapterGradient*>& gradients,
-                       FullGradient* full, std::span<const int8_t> roles, const Dropout* dropout) const {
+void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters, KvPages& kv,
+                       const Saved& saved, const std::vector<AdapterGradient*>& gradients, FullGradient* full,
+                       std::span<const int8_t> roles, const Dropout* dropout) const {
   Backend& b = model_.backend();
   const ModelConfig& c = model_.config();
   const AttentionShape shape = model_.attention_shape();
@@ -160,13 +176,18 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
   Tensor act = arena.tensor(rows, c.intermediate_size), dact = arena.tensor(rows, c.intermediate_size);
   Tensor dgate_up = arena.tensor(rows, 2 * c.intermediate_size);
   Tensor dattention = arena.tensor(rows, q_columns), dqkv = arena.tensor(rows, q_columns + 2 * kv_columns);
-  Tensor normed_q = c.qk_norm ? arena.tensor(rows, q_columns) : Tensor{};
+  Tensor normed_q = c.qk_norm ? arena.tensor(rows, q_columns) : Tensor{},
+         normed_k = c.qk_norm && saved.inputs_only ? arena.tensor(rows, kv_columns) : Tensor{};
   auto reuse = arena.mark();
   for (int64_t l = c.layers - 1; l >= 0; l--) {
     check_aborted();
     const Layer& layer = model_.layer(l);
-    const SavedLayer& s = saved.layers[size_t(l)];
     arena.release(reuse);
+    SavedLayer s = saved.layers[size_t(l)];
+    if (saved.inputs_only) {
+      s.middle = arena.tensor(rows, c.hidden_size);
+      layer_forward(arena, batch, adapters, kv, l, s, {}, {normed, dn, act, normed_q, normed_k}, dropout);
+    }
     std::array<Tensor, kBlocks> dgates;
     if (adapters.soft())
       for (auto& t : dgates) b.zero(t = arena.tensor(rows, adapters.front()->spec().experts));
@@ -226,7 +247,8 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
     Tensor saved_q = s.qkv.col_range(0, q_columns), saved_k = s.qkv.col_range(q_columns, kv_columns);
     // Where q is normed its linear's output was saved: the norm and rope are made again, to the same bits.
     Tensor q = c.qk_norm ? rotate(normed_q, saved_q, layer.q_norm, shape.heads, batch) : saved_q;
-    b.attention_backward(dq, dk, dv, dattention, q, s.attention_out, s.lse, kv, int(l), shape, batch.spans, roles);
+    b.attention_backward(dq, dk, dv, dattention, q, s.attention_out, s.lse, kv, kv_layer(kv, l), shape, batch.spans,
+                         roles);
     b.rope(dq, shape.heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
     b.rope(dk, shape.kv_heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);
     if (c.qk_norm) {

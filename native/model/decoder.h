@@ -38,6 +38,9 @@ struct SavedLayer {
   std::array<Tensor, kBlocks> gates;  // soft routing
 };
 struct Saved {
+  /// Activation checkpointing: of a layer `input` alone is kept, and backward() makes the rest again, one layer at a
+  /// time and to the same bits, by the same operations.
+  bool inputs_only = false;
   std::vector<SavedLayer> layers;
   Tensor hidden;  // after the last layer, before the final norm
 };
@@ -60,18 +63,28 @@ class Decoder {
 
   /// Runs the layers over `batch`, keys and values going to `kv`; returns the hidden rows before the final norm.
   /// With `saved` the tensors that backward() needs stay in the arena. `dropout`: of what low-rank parts read (its site
-  /// is set here); the backward pass of such a pass needs the same.
+  /// is set here); the backward pass of such a pass needs the same. Pages of one layer will do for whole sequences that
+  /// no later pass goes on from, unless all is saved: each layer writes over the one before.
   Tensor forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, Saved* saved,
                  const Dropout* dropout = nullptr) const;
 
   /// From dh [T, H], the gradient of the hidden rows, to adapter gradients (by adapter index; null: not wanted) and, in
   /// full training, to `full`. `roles` not empty: crossRole "stop". Where the embedding is trained, or rows of it, dh
   /// is the gradient of the embedded ids afterwards.
-  void backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters, const KvPages& kv,
+  void backward(Arena& arena, const Tensor& dh, const Batch& batch, const AdapterList& adapters, KvPages& kv,
                 const Saved& saved, const std::vector<AdapterGradient*>& gradients, FullGradient* full,
                 std::span<const int8_t> roles, const Dropout* dropout = nullptr) const;
 
  private:
+  /// Tensors that every layer uses anew: [T, H], [T, I] and, where q and k are normed, theirs.
+  struct Scratch {
+    Tensor normed, out, act, normed_q, normed_k;
+  };
+  /// One layer: from s.input by way of s.middle (both [T, H]; it may be the input itself) to `hidden` (may be
+  /// s.middle). The rest of `s` is taken from the arena. Without `hidden` only what backward() reads is made: the last
+  /// product, which the residual stream alone needs, is left out.
+  void layer_forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, int64_t l,
+                     SavedLayer& s, const Tensor& hidden, const Scratch& scratch, const Dropout* dropout) const;
   std::vector<const LoraGroup*> lora(const AdapterList& adapters, int64_t layer, int group) const;
   /// The router of a block, in soft routing.
   std::vector<const LoraGroup*> router(const AdapterList& adapters, int64_t layer, int block) const {

@@ -41,7 +41,7 @@ void low_rank_forward(Arena& arena, Backend& b, const Tensor& y, const Tensor& u
                       const PackedWeight& w, const LoraVector& lora, const Rows& rows, const LowRankOptions& o) {
   auto mark = arena.mark();
   b.lora_u(u, dropped(arena, b, x, rows, o), lora, rows);
-  b.linear_from_u(y, gated(arena, b, u, lora, rows, o), x, w, lora, rows);
+  if (y.data) b.linear_from_u(y, gated(arena, b, u, lora, rows, o), x, w, lora, rows);
   arena.release(mark);
 }
 

@@ -18,7 +18,8 @@ struct LowRankOptions {
 
 using LoraVector = std::vector<const LoraGroup*>;
 
-/// y = x w^T + bias + gated(u) bt, u = scale * dropout(x) a^T. `u` is kept for the backward pass, before the gates.
+/// y = x w^T + bias + gated(u) bt, u = scale * dropout(x) a^T. `u` is kept for the backward pass, before the gates;
+/// it alone is made where y is empty.
 void low_rank_forward(Arena& arena, Backend& b, const Tensor& y, const Tensor& u, const Tensor& x,
                       const PackedWeight& w, const LoraVector& lora, const Rows& rows, const LowRankOptions& options);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -23,31 +24,33 @@ class Arena {
     if (blocks_.size() > 1) {  // next time in one piece
       size_t total = 0;
       for (auto& block : blocks_) total += block->bytes();
-      block_ = used_ = 0;  // before what can fail
+      block_ = used_ = held_ = 0;  // before what can fail
       blocks_.clear();
       blocks_.push_back(backend_.allocate(total));
       allocations_++;
     }
     block_ = 0;
-    used_ = 0;
+    used_ = held_ = 0;
   }
 
-  /// At least `pages` pages for the keys and values of a pass of the one model that this arena serves, kept from pass
-  /// to pass; what an earlier pass wrote there does not matter.
+  /// At least `pages` pages of `layers` layers for the keys and values of a pass of the one model that this arena
+  /// serves, kept from pass to pass; what an earlier pass wrote there does not matter.
   KvPages& kv_pages(int layers, const AttentionShape& shape, int64_t pages) {
-    if (!kv_ || kv_->pages() < pages) {
+    if (!kv_ || kv_->pages() < pages || kv_->layers() < layers) {
+      const int64_t room = !kv_ || kv_->pages() < pages ? pages + pages / 4 : kv_->pages();
+      if (kv_) layers = std::max(layers, kv_->layers());
       kv_.reset();
-      kv_ = backend_.kv_pages(layers, shape, pages + pages / 4);
+      kv_ = backend_.kv_pages(layers, shape, room);
     }
     return *kv_;
   }
 
   /// What a nested pass gives back: `mark` before it, `release(mark)` after it.
   struct Mark {
-    size_t block, used;
+    size_t block, used, held;
   };
-  Mark mark() const { return {block_, used_}; }
-  void release(Mark m) { block_ = m.block, used_ = m.used; }
+  Mark mark() const { return {block_, used_, held_}; }
+  void release(Mark m) { block_ = m.block, used_ = m.used, held_ = m.held; }
 
   /// Blocks asked of the backend so far.
   int64_t allocations() const { return allocations_; }
@@ -56,6 +59,9 @@ class Arena {
     for (const auto& block : blocks_) total += block->bytes();
     return total;
   }
+  /// The most that was taken at once so far: bytes() without what blocks are rounded up by.
+  size_t peak_bytes() const { return peak_; }
+  size_t kv_bytes() const { return kv_ ? kv_->bytes() : 0; }
 
  private:
   void* take(size_t bytes) {
@@ -70,14 +76,15 @@ class Arena {
       used_ = 0;
     }
     void* at = static_cast<char*>(blocks_[block_]->data()) + used_;
-    used_ += bytes;
+    used_ += bytes, held_ += bytes;
+    peak_ = std::max(peak_, held_);
     return at;
   }
 
   Backend& backend_;
   std::unique_ptr<KvPages> kv_;
   std::vector<std::unique_ptr<Memory>> blocks_;
-  size_t block_ = 0, used_ = 0;
+  size_t block_ = 0, used_ = 0, held_ = 0, peak_ = 0;
   int64_t allocations_ = 0;
 };
 

@@ -117,6 +117,7 @@ class KvPages {
  public:
   static constexpr int kPage = 64;
   virtual ~KvPages() = default;
+  virtual int layers() const = 0;
   virtual int64_t pages() const = 0;
   virtual size_t bytes() const = 0;
 };

@@ -3,9 +3,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/abort.h"
 #include "core/error.h"
 
 namespace rolegrad {
+
+namespace {
+
+constexpr int64_t kBlockRows = 256;
+
+}  // namespace
 
 FullParameters::FullParameters(Model& model, const std::map<std::string, StoredTensor>& tensors,
                                std::shared_ptr<Memory>& masters)
@@ -75,6 +82,35 @@ FullParameters::FullParameters(Model& model, const std::map<std::string, StoredT
       }
     sinks_.layers.push_back(std::move(layer));
   }
+
+  if (c.tied)
+    block_ =
+        b.allocate(size_t(std::min(kBlockRows, c.vocab_size) * b.leading_dimension(c.hidden_size)) * sizeof(double));
+  add_place(model.embedding(), 0, "model.embed_tokens", false);
+  if (!c.tied) add_place(model.head(), 0, "lm_head", false);
+  add_place(model.final_norm(), "model.norm.weight");
+  for (int64_t l = 0; l < c.layers; l++) {
+    const std::string prefix = "model.layers." + std::to_string(l) + ".";
+    Layer& layer = model.layer(l);
+    add_place(layer.attention_norm, prefix + "input_layernorm.weight");
+    add_place(layer.mlp_norm, prefix + "post_attention_layernorm.weight");
+    if (c.qk_norm) {
+      add_place(layer.q_norm, prefix + "self_attn.q_norm.weight");
+      add_place(layer.k_norm, prefix + "self_attn.k_norm.weight");
+    }
+    for (int g = 0; g < kGroups; g++)
+      for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++)
+        add_place(*layer.linear[size_t(g)], int(m), prefix + kModuleNames[size_t(g)][m], model.has_bias(g));
+  }
+}
+
+void FullParameters::add_place(const Tensor& vector, const std::string& name) {
+  places_.push_back({vector, nullptr, 0, value(entry(name)), {}});
+}
+
+void FullParameters::add_place(PackedWeight& weight, int module, const std::string& name, bool biased) {
+  places_.push_back(
+      {{}, &weight, module, value(entry(name + ".weight")), biased ? value(entry(name + ".bias")) : Tensor{}});
 }
 
 const FullParameters::Entry& FullParameters::entry(const std::string& name) const {
@@ -112,51 +148,57 @@ void FullParameters::zero_gradients() {
   model_.backend().zero(sinks_.head);
 }
 
+void FullParameters::sum_squares() {
+  Backend& b = model_.backend();
+  auto* sum = static_cast<double*>(scalar_->data());
+  b.zero(GradTensor{sum, 1, 1, 1});
+  const Entry& table = entries_[0];
+  if (!model_.config().tied) b.sum_of_squares(sum, gradient(table));
+  // The two uses of a tied table are one gradient. They are added block by block, apart: what was accumulated is still
+  // as it was if the step comes to nothing. Rows are summed in order, so that the blocks change no bit.
+  for (int64_t r = 0; model_.config().tied && r < table.rows; r += kBlockRows) {
+    const int64_t rows = std::min(kBlockRows, table.rows - r);
+    const GradTensor block{static_cast<double*>(block_->data()), rows, table.cols, table.ld};
+    b.zero(block);
+    for (const GradTensor& use : {gradient(table), sinks_.head})
+      b.add(block, {use.data + r * use.ld, rows, use.cols, use.ld});
+    b.sum_of_squares(sum, block);
+  }
+  for (size_t i = 1; i < entries_.size(); i++) b.sum_of_squares(sum, gradient(entries_[i]));
+}
+
 double FullParameters::apply(const AdamWStep& step, bool decay_vectors) {
   Backend& b = model_.backend();
+  auto* sum = static_cast<double*>(scalar_->data());
+  sum_squares();
+  // All that can fail is done. From here on the step is taken whole.
+  check_aborted();
+  AbortScope whole(nullptr);
   if (model_.config().tied) {
-    // Both uses of the table become one gradient.
     b.add(gradient(entries_[0]), sinks_.head);
     b.zero(sinks_.head);
   }
-  GradTensor scalar{static_cast<double*>(scalar_->data()), 1, 1, 1};
-  b.zero(scalar);
-  for (const auto& e : entries_) b.sum_of_squares(scalar.data, gradient(e));
   for (const auto& e : entries_) {
     AdamWStep own = step;
     if (!e.decays && !decay_vectors) own.weight_decay = 0;
-    b.adamw(value(e), gradient(e), first_moment(e), second_moment(e), own, scalar.data);
+    b.adamw(value(e), gradient(e), first_moment(e), second_moment(e), own, sum);
   }
   publish();
-  return std::sqrt(b.read_scalar(scalar.data));
+  return std::sqrt(b.read_scalar(sum));
 }
 
 void FullParameters::publish() {
+  AbortScope whole(nullptr);
   Backend& b = model_.backend();
-  const ModelConfig& c = model_.config();
-  b.repack(model_.embedding(), 0, value(entry("model.embed_tokens.weight")), nullptr);
-  if (!c.tied) b.repack(model_.head(), 0, value(entry("lm_head.weight")), nullptr);
-  b.copy(model_.final_norm(), value(entry("model.norm.weight")));
-  for (int64_t l = 0; l < c.layers; l++) {
-    std::string prefix = "model.layers." + std::to_string(l) + ".";
-    b.copy(model_.layer(l).attention_norm, value(entry(prefix + "input_layernorm.weight")));
-    b.copy(model_.layer(l).mlp_norm, value(entry(prefix + "post_attention_layernorm.weight")));
-    if (c.qk_norm) {
-      b.copy(model_.layer(l).q_norm, value(entry(prefix + "self_attn.q_norm.weight")));
-      b.copy(model_.layer(l).k_norm, value(entry(prefix + "self_attn.k_norm.weight")));
-    }
-    for (int g = 0; g < kGroups; g++)
-      for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++) {
-        const std::string name = prefix + kModuleNames[size_t(g)][m];
-        bool biased = model_.has_bias(g);
-        Tensor bias = biased ? value(entry(name + ".bias")) : Tensor{};
-        b.repack(*model_.layer(l).linear[size_t(g)], int(m), value(entry(name + ".weight")), biased ? &bias : nullptr);
-      }
-  }
+  for (const Place& p : places_)
+    if (p.weight)
+      b.repack(*p.weight, p.module, p.value, p.bias.data ? &p.bias : nullptr);
+    else
+      b.copy(p.vector, p.value);
 }
 
 size_t FullParameters::bytes() const {
-  return values_->bytes() + gradients_->bytes() + first_->bytes() + second_->bytes();
+  return values_->bytes() + gradients_->bytes() + first_->bytes() + second_->bytes() + (block_ ? block_->bytes() : 0);
 }
 
 }  // namespace rolegrad

@@ -35,13 +35,25 @@ class FullParameters {
   /// All that a backward pass adds to.
   void add_gradients(std::vector<GradTensor>& buffers) const;
   void zero_gradients();
-  /// One AdamW step on everything with a global norm; returns the norm before clipping.
+  /// One AdamW step on everything with a global norm; returns the norm before clipping. Taken whole or not at all: an
+  /// abort or memory that runs out leaves everything as it was.
   double apply(const AdamWStep& step, bool decay_vectors);
-  /// Values -> the model's packed weights.
+  /// Values -> the model's packed weights, whole: it asks for no memory, and no abort ends it.
   void publish();
   size_t bytes() const;
 
  private:
+  /// Where the model keeps what it runs on of a parameter: a vector, or a module of a packed weight with its bias.
+  struct Place {
+    Tensor vector;
+    PackedWeight* weight = nullptr;
+    int module = 0;
+    Tensor value, bias;  // of ours; no data: none
+  };
+  void add_place(const Tensor& vector, const std::string& name);
+  void add_place(PackedWeight& weight, int module, const std::string& name, bool biased);
+  /// The squares of all gradients, summed; changes nothing else.
+  void sum_squares();
   float* values() const { return static_cast<float*>(values_->data()); }
   double* gradients() const { return static_cast<double*>(gradients_->data()); }
 
@@ -52,6 +64,8 @@ class FullParameters {
   size_t size_ = 0;
   size_t tied_head_ = 0;  // offset of the tied head's own gradient, beyond size_
   FullGradient sinks_;
+  std::vector<Place> places_;
+  std::unique_ptr<Memory> block_;  // some rows of the tied table's two gradients, added
 };
 
 }  // namespace rolegrad

@@ -85,8 +85,9 @@ struct DropoutPlan {
   Dropout dropout;
 };
 
-KvPages& pages_for(const Model& model, Arena& arena, int64_t pages) {
-  return arena.kv_pages(int(model.config().layers), model.attention_shape(), pages);
+/// `kept`: all layers' keys and values are needed after the pass, not one layer's after another.
+KvPages& pages_for(const Model& model, Arena& arena, int64_t pages, bool kept) {
+  return arena.kv_pages(kept ? int(model.config().layers) : 1, model.attention_shape(), pages);
 }
 
 }  // namespace
@@ -97,7 +98,7 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   Backend& b = model.backend();
   arena.reset();
   PackedBatch packed(ids, to_vector(cu_seqlens), std::move(adapter), int(adapters.size()));
-  KvPages& kv = pages_for(model, arena, packed.pages);
+  KvPages& kv = pages_for(model, arena, packed.pages, false);
   Tensor hidden = Decoder(model).forward(arena, packed.batch, adapters, kv, nullptr);
   ScoreResult result;
   result.logprobs.assign(ids.size(), 0);
@@ -120,10 +121,10 @@ ScoreResult score(const Model& model, Arena& arena, std::span<const int32_t> ids
   return result;
 }
 
-Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model* reference, bool track)
+Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model* reference, TrainerOptions options)
     : model_(model),
       store_(std::move(store)),
-      track_(track),
+      options_(options),
       reference_(reference),
       scalar_(model.backend().allocate(store_->adapters.size() * sizeof(double))),
       arena_(model.backend()) {
@@ -136,8 +137,9 @@ Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model*
   if (store_->tokens) tokens_ = std::make_unique<TokenTraining>(model, *store_->tokens);
 }
 
-Trainer::Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference)
+Trainer::Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference, TrainerOptions options)
     : model_(model),
+      options_(options),
       full_(std::move(full)),
       reference_(reference),
       scalar_(model.backend().allocate(sizeof(double))),
@@ -187,7 +189,7 @@ std::vector<Trainer::Pass> Trainer::passes(const LossBatch& in, CrossRole cross_
       list.push_back(std::move(rest));
     }
   }
-  for (size_t v = 0; track_ && v < roles; v++) {
+  for (size_t v = 0; options_.track && v < roles; v++) {
     Pass role{std::vector<bool>(roles + 1, false)};
     role.roles[v + 1] = true;
     if (cross_role == CrossRole::flow) {
@@ -238,9 +240,9 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
   AdapterList adapters = store_ ? store_->list() : AdapterList{};
   arena_.reset();
   PackedBatch packed(in.ids, to_vector(in.cu_seqlens), std::move(adapter), int(adapters.size()));
-  KvPages& kv = pages_for(model_, arena_, packed.pages);
+  KvPages& kv = pages_for(model_, arena_, packed.pages, !options_.checkpointing);
   Decoder decoder(model_);
-  Saved saved;
+  Saved saved{.inputs_only = options_.checkpointing, .layers = {}, .hidden = {}};
   const DropoutPlan plan(packed, adapters, in.dropout_key);
   Tensor hidden = decoder.forward(arena_, packed.batch, adapters, kv, &saved, plan.get());
   const size_t n = targets.ids.size();
@@ -365,11 +367,11 @@ std::vector<double> Trainer::gradient_norms() {
 
 std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
   if (full_) {
-    AbortScope whole(nullptr);
+    std::vector<double> norms(1);  // before anything changes
     step.step = full_steps + 1;
-    double norm = full_->apply(step, decay_vectors);
+    norms[0] = full_->apply(step, decay_vectors);
     full_steps++;
-    return {norm};
+    return norms;
   }
   Backend& b = model_.backend();
   auto* sums = static_cast<double*>(scalar_->data());

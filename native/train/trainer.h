@@ -73,12 +73,19 @@ struct LeakResult {
   std::vector<int64_t> tokens;  // [roles] of the loss
 };
 
+/// What a trainer holds in memory beyond what it must, or recomputes instead.
+struct TrainerOptions {
+  bool track = false;          // keep gradients by role of the loss as well
+  bool checkpointing = false;  // of a pass keep each layer's input alone: Saved::inputs_only
+};
+
 /// Gradient buffers, clipping and AdamW for the adapters of a store, or for all of a model's parameters.
 class Trainer {
  public:
-  /// `reference`: of the KL; null: the model with adapters off. `track`: keep gradients by role of the loss as well.
-  Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model* reference = nullptr, bool track = false);
-  Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference);
+  /// `reference`: of the KL; null: the model with adapters off.
+  Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model* reference = nullptr,
+          TrainerOptions options = {});
+  Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model* reference, TrainerOptions options = {});
 
   /// Adds the gradient of the batch's loss to the buffers: one forward pass, one backward pass under flow and stop, one
   /// for each adapter that runs a token of the loss under exact, and those that tracking adds. All or nothing: what
@@ -130,7 +137,7 @@ class Trainer {
   Model& model_;
   std::shared_ptr<AdapterStore> store_;
   std::vector<Slot> slots_;
-  bool track_ = false;
+  TrainerOptions options_;
   RoleGradients kept_;
   std::unique_ptr<TokenTraining> tokens_;
   std::unique_ptr<FullParameters> full_;

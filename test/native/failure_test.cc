@@ -31,6 +31,26 @@ std::string state_of(Trainer& trainer, const Model& model) {
     model.backend().read(values.data(), t);
     add(values);
   };
+  if (FullParameters* full = trainer.full()) {
+    std::vector<GradTensor> buffers;
+    full->add_gradients(buffers);
+    for (const GradTensor& buffer : buffers) {
+      std::vector<double> gradient(size_t(buffer.rows * buffer.cols));
+      model.backend().read(gradient.data(), buffer);
+      add(gradient);
+    }
+    for (const auto& entry : full->entries()) {
+      add_tensor(full->value(entry));
+      add_tensor(full->first_moment(entry));
+      add_tensor(full->second_moment(entry));
+    }
+    add(std::vector<uint64_t>{trainer.full_steps});
+    // What the model itself runs on.
+    Arena arena(model.backend());
+    const std::vector<int32_t> ids{3, 1, 4, 1, 5, 9, 2, 6}, cu{0, 8};
+    add(score(model, arena, ids, cu, std::vector<int32_t>(ids.size(), -1), {}, 1, true).logits);
+    return bytes;
+  }
   for (size_t v = 0; v < trainer.store()->adapters.size(); v++) {
     auto& slot = trainer.slot(int(v));
     GradTensor flat = slot.gradient.flat();
@@ -89,9 +109,11 @@ int64_t fail_faults(Fault fault, const std::function<void()>& work, const std::f
 
 const LossOptions kPolicy{ObjectiveKind::policy, 0.2, 0.2, 0.1, 1, CrossRole::flow};
 
-void fail_accumulation(bool tokens) {
+void fail_accumulation(bool tokens, bool checkpointing = false) {
   TinyModel tiny;
   TinyBatch batch(tiny.config), before(tiny.config, 2);
+  // What there is to come to in the end is the same with checkpointing as without.
+  const TrainerOptions options{.track = false, .checkpointing = checkpointing};
   Trainer want(*tiny.model, tiny.adapters(tokens));
   want.accumulate(before.view(), kPolicy);
   const std::string first = state_of(want, *tiny.model);
@@ -103,7 +125,7 @@ void fail_accumulation(bool tokens) {
   for (bool fresh : {true, false}) {
     auto model = tiny.load("cpu");
     std::swap(model, tiny.model);
-    Trainer trainer(*tiny.model, tiny.adapters(tokens));
+    Trainer trainer(*tiny.model, tiny.adapters(tokens), nullptr, options);
     trainer.accumulate(before.view(), kPolicy);
     if (!fresh) {
       trainer.accumulate(batch.view(), kPolicy);
@@ -130,6 +152,7 @@ void fail_accumulation(bool tokens) {
 TEST("memory that runs out anywhere in an accumulation leaves the gradients as they were") {
   fail_accumulation(false);
   fail_accumulation(true);
+  fail_accumulation(true, true);
 }
 
 void fail_step(bool tokens) {
@@ -159,6 +182,62 @@ void fail_step(bool tokens) {
 TEST("a step is taken whole or not at all, whatever fails in it") {
   fail_step(false);
   fail_step(true);
+}
+
+/// A trainer of all parameters with the gradient of a batch, and the values that they have.
+struct FullTraining {
+  explicit FullTraining(bool tied, bool checkpointing = false) {
+    tiny.config.tied = tied;
+    model = tiny.load("cpu");
+    batch.roles.assign(batch.roles.size(), -1);
+    trainer = std::make_unique<Trainer>(*model, std::make_unique<FullParameters>(*model, tiny.tensors, masters),
+                                        nullptr, TrainerOptions{.track = false, .checkpointing = checkpointing});
+    trainer->accumulate(batch.view(), kSupervised);
+  }
+  std::string state() { return state_of(*trainer, *model); }
+  void step() { trainer->apply({.learning_rate = 0.01, .max_norm = 0.5}, false); }
+
+  static constexpr LossOptions kSupervised{.kind = ObjectiveKind::sft};
+  TinyModel tiny;
+  TinyBatch batch{tiny.config};
+  std::unique_ptr<Model> model;
+  std::shared_ptr<Memory> masters;
+  std::unique_ptr<Trainer> trainer;
+};
+
+TEST("a step of full training is taken whole or not at all, down to the weights that the model runs on") {
+  for (bool tied : {false, true}) {
+    FullTraining want(tied), own(tied);
+    want.step();
+    const std::string before = own.state();
+    std::atomic<bool> stop{true};
+    AbortScope scope(&stop);
+    CHECK_THROWS("ERR_ABORTED", own.step());
+    stop = false;
+    auto check = [&] { CHECK(own.state() == before); };
+    check();
+    CHECK(fail_allocations([&] { own.step(); }, check) > 5);
+    CHECK(own.state() == want.state());
+    CHECK(own.state() != before);
+    // An abort that comes while the model takes its weights over does not stop that.
+    stop = true;
+    own.trainer->full()->publish();
+    stop = false;
+    CHECK_EQUAL(fail_allocations([&] { own.trainer->full()->publish(); }, check), 0);
+    CHECK(own.state() == want.state());
+  }
+}
+
+TEST("memory that runs out anywhere in an accumulation of full training leaves the gradients as they were") {
+  for (bool checkpointing : {false, true}) {
+    FullTraining want(true), own(true, checkpointing);
+    want.trainer->accumulate(want.batch.view(), FullTraining::kSupervised);
+    const std::string before = own.state();
+    auto work = [&] { own.trainer->accumulate(own.batch.view(), FullTraining::kSupervised); };
+    auto check = [&] { CHECK(own.state() == before); };
+    CHECK(fail_allocations(work, check) > 50);
+    CHECK(own.state() == want.state());
+  }
 }
 
 TEST("loading, scoring and decoding without memory throw and leave nothing behind") {

@@ -35,6 +35,9 @@ inline std::vector<std::string>& failures() {
   return all;
 }
 
+/// Runs the tests whose claim contains one of the arguments (none: all) and returns the exit code (runner.cc).
+int run_tests(int argc, char** argv);
+
 inline bool add(std::string claim, void (*run)()) {
   tests().push_back({std::move(claim), run});
   return true;

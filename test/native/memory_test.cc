@@ -39,10 +39,10 @@ ModelShape shape_of(DType dtype, bool tied) {
 }
 
 CONTRACT_TEST("a training step of adapters allocates nothing after the first of its size, smaller ones neither") {
-  for (bool stop : {false, true}) {
+  for (auto [stop, checkpointing] : {std::pair{false, false}, {true, false}, {false, true}}) {
     const ModelData data(shape_of(DType::bf16, true));
     auto model = data.model(another(backend));
-    Trainer trainer(*model, data.adapters(*model));
+    Trainer trainer(*model, data.adapters(*model), nullptr, {.track = false, .checkpointing = checkpointing});
     const SequenceData large(data.shape(), {120, 7, 70}), small(data.shape(), {33, 90});
     LossOptions options;
     options.beta = 0.1;
@@ -58,17 +58,18 @@ CONTRACT_TEST("a training step of adapters allocates nothing after the first of 
     for (const auto* batch : {&large, &small, &large}) {
       const Use before;
       step(*batch);
-      check_same(stop ? "stop" : "flow", before);
+      check_same(stop ? "stop" : checkpointing ? "flow, checkpointing" : "flow", before);
     }
   }
 }
 
 BACKEND_TEST("a step of full training allocates nothing after the first of its size") {
-  for (bool tied : {false, true}) {
+  for (auto [tied, checkpointing] : {std::pair{false, false}, {true, false}, {true, true}}) {
     const ModelData data(shape_of(DType::bf16, tied));
     auto model = data.model(another(backend), true);
     std::shared_ptr<Memory> masters;
-    Trainer trainer(*model, std::make_unique<FullParameters>(*model, data.tensors(), masters), nullptr);
+    Trainer trainer(*model, std::make_unique<FullParameters>(*model, data.tensors(), masters), nullptr,
+                    {.track = false, .checkpointing = checkpointing});
     SequenceData batch(data.shape(), {90, 7, 100});
     batch.roles.assign(batch.roles.size(), -1);
     auto step = [&] {
@@ -80,7 +81,7 @@ BACKEND_TEST("a step of full training allocates nothing after the first of its s
     for (int i = 0; i < 2; i++) {
       const Use before;
       step();
-      check_same(tied ? "tied" : "own head", before);
+      check_same(checkpointing ? "tied, checkpointing" : tied ? "tied" : "own head", before);
     }
   }
 }
@@ -96,6 +97,16 @@ BACKEND_TEST("scoring allocates no backend memory after the first call of its si
   const Use before;
   run(small), run(large);
   check_same("score", before);
+}
+
+BACKEND_TEST("scoring holds the keys and values of one layer, not of all") {
+  const ModelData data(shape_of(DType::f32, false));
+  auto model = data.model(another(backend));
+  Arena arena(model->backend());
+  const SequenceData s(data.shape(), {120, 7, 70});
+  score(*model, arena, s.ids, s.cu, std::vector<int32_t>(s.ids.size(), -1), {}, 1, false);
+  const int64_t pages = 2 + 1 + 2;  // and a quarter
+  CHECK_EQUAL(arena.kv_bytes(), backend.kv_pages(1, model->attention_shape(), pages + pages / 4)->bytes());
 }
 
 }  // namespace

@@ -81,7 +81,9 @@ std::shared_ptr<AdapterStore> ModelData::adapters(const Model& model, uint64_t s
   auto store = std::make_shared<AdapterStore>();
   for (size_t v = 0; v < shape_.ranks.size(); v++) {
     AdapterSpec spec(model);
-    const int rank = shape_.ranks[v];
+    spec.dropout = shape_.dropout;
+    spec.experts = shape_.experts;
+    const int rank = shape_.ranks[v] * std::max(shape_.experts, 1);
     for (auto& layer : spec.layers)
       for (auto& group : layer)
         for (auto& module : group) {
@@ -95,10 +97,16 @@ std::shared_ptr<AdapterStore> ModelData::adapters(const Model& model, uint64_t s
         for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++)
           for (const Tensor& t : {adapter->a(l, g, int(m)), adapter->bt(l, g, int(m))})
             model.backend().write(t, numbers.matrix(t.rows, t.cols, 0.3).v.data());
+    for (int64_t l = 0; shape_.experts > 0 && l < shape_.config.layers; l++)
+      for (int block = 0; block < kBlocks; block++) {
+        const Tensor& t = adapter->router(l, block).a;
+        model.backend().write(t, numbers.matrix(t.rows, t.cols, 0.3).v.data());
+      }
     adapter->refresh();
     store->names.push_back("adapter" + std::to_string(v));
     store->adapters.push_back(std::move(adapter));
   }
+  if (!shape_.tokens.empty()) store->tokens = std::make_shared<TokenRows>(model, shape_.tokens);
   return store;
 }
 
@@ -205,6 +213,14 @@ std::vector<float> moment_values(Trainer& trainer, const Model& model) {
         }
     }
   }
+  return out;
+}
+
+std::vector<double> full_gradients(Trainer& trainer, const Model& model) {
+  std::vector<GradTensor> buffers;
+  trainer.full()->add_gradients(buffers);
+  std::vector<double> out;
+  for (const GradTensor& buffer : buffers) append(out, model.backend(), buffer);
   return out;
 }
 

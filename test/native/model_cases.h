@@ -19,6 +19,9 @@ struct ModelShape {
   DType dtype = DType::f32;
   std::vector<int> ranks;  // of the adapters; role i runs adapter i
   bool patterns = false;   // some modules have another rank, or no pair
+  double dropout = 0;
+  int experts = 0;              // of the one adapter of soft routing, each of rank ranks[0]; no patterns then
+  std::vector<int32_t> tokens;  // whose rows are trained
 };
 
 /// Shapes that are multiples of nothing: odd vocabularies (at times more than a chunk of the head), any even head_dim,
@@ -32,7 +35,7 @@ class ModelData {
   const ModelShape& shape() const { return shape_; }
   std::unique_ptr<Model> model(std::unique_ptr<Backend> backend, bool f32 = false) const;
   const std::map<std::string, StoredTensor>& tensors() const { return tensors_; }
-  /// One adapter for each rank, A and B random.
+  /// One adapter for each rank, A and B (and the routers) random.
   std::shared_ptr<AdapterStore> adapters(const Model& model, uint64_t seed = 62) const;
 
  private:
@@ -67,6 +70,8 @@ std::vector<double> gradient_values(Trainer& trainer, const Model& model);
 /// Every A and B of a store, likewise, and with a trainer its first and second moments.
 std::vector<float> adapter_values(const AdapterStore& store, const Model& model);
 std::vector<float> moment_values(Trainer& trainer, const Model& model);
+/// The gradient sums of full training, by the parameters' names (a tied table's are two).
+std::vector<double> full_gradients(Trainer& trainer, const Model& model);
 /// Values and moments of full training, by the parameters' names.
 std::vector<float> full_values(Trainer& trainer, const Model& model);
 

@@ -1,4 +1,6 @@
 // Logits, log-probabilities and the gradient through them, against the reference.
+#include <cmath>
+
 #include "head_cases.h"
 
 using namespace rolegrad;
@@ -240,5 +242,83 @@ BACKEND_TEST("the gradient by way of the mean row is that of head_backward, and 
       }
   }
 }
+
+/// A head whose logits are the same for all entries of a chunk of the vocabulary (1024, in the fast backends), by
+/// chunk; -INFINITY: so far below 0 that f32 has no number for it. Column 1 of w, which no logit reads, counts the
+/// chunks from 1.
+HeadData chunks_of(const std::vector<float>& logits) {
+  constexpr int64_t kChunk = 1024;
+  HeadData data({"chunks of one logit", {0, 5}, 3, int64_t(logits.size()) * kChunk - 100});
+  for (int64_t v = 0; v < data.shape.vocabulary; v++) {
+    const float logit = logits[size_t(v / kChunk)];
+    data.w(v, 0) = std::isinf(logit) ? -1e30f : 0;
+    data.w(v, 1) = float(v / kChunk + 1);
+    data.w(v, 2) = std::isinf(logit) ? 0 : logit;
+  }
+  for (int64_t r = 0; r < data.h.rows; r++) data.h(r, 0) = 1e30f, data.h(r, 1) = 0, data.h(r, 2) = 1;
+  return data;
+}
+
+void check_empty_chunks(Backend& backend) {
+  const float none = -INFINITY;
+  for (const std::vector<float>& logits :
+       {std::vector<float>{none, 1}, {none, none, 1}, {none, none, none, 2, 1}, {1, none, 2}, {0.5, 1, none, none}}) {
+    HeadData data = chunks_of(logits);
+    std::vector<double> mass(logits.size());
+    for (int64_t v = 0; v < data.shape.vocabulary; v++)
+      if (logits[size_t(v / 1024)] != none) mass[size_t(v / 1024)] += std::exp(double(logits[size_t(v / 1024)]));
+    double sum = 0, mean = 0;
+    for (size_t c = 0; c < mass.size(); c++) sum += mass[c], mean += mass[c] * double(c + 1);
+    const int64_t likely = std::max_element(logits.begin(), logits.end()) - logits.begin();
+    for (auto& target : data.targets) target = int32_t(likely * 1024);
+    const MeanGradient got = run_mean(backend, data, true);
+    CHECK_SAME_BITS(got.logprob, run_logprobs(backend, data).logprob);
+    for (int64_t r = 0; r < data.h.rows; r++) {
+      CHECK_CLOSE(got.lse(r, 0), std::log(sum), 1e-5);
+      CHECK_CLOSE(got.logprob(r, 0), double(logits[size_t(likely)]) - std::log(sum), 1e-5);
+      CHECK_CLOSE(got.mean(r, 1), mean / sum, 1e-4);
+    }
+  }
+}
+TEST("chunks of the vocabulary whose logits are all -inf have no part in log-probabilities and means (reference)") {
+  check_empty_chunks(reference_backend());
+}
+BACKEND_TEST("chunks of the vocabulary whose logits are all -inf have no part in log-probabilities and means") {
+  check_empty_chunks(backend);
+}
+
+void check_nan_logits(Backend& backend) {
+  auto check_row = [](const MeanGradient& got, const LogProbs& scored, int64_t r) {
+    for (float x : {got.logprob(r, 0), got.lse(r, 0), scored.logprob(r, 0), scored.lse(r, 0)}) CHECK(std::isnan(x));
+    for (int64_t k = 0; k < got.mean.cols; k++) CHECK(std::isnan(got.mean(r, k)));
+  };
+  // In some chunks, and wherever the target lies: every row of that head.
+  for (const std::vector<float>& logits :
+       {std::vector<float>{NAN}, {NAN, 1, 2}, {1, NAN, 0}, {2, 1, NAN}, {-INFINITY, NAN, 1}, {NAN, NAN, NAN}})
+    for (bool whole : {true, false}) {
+      HeadData data = chunks_of(logits);
+      // Not whole: one entry of the chunk alone.
+      for (int64_t v = 0; v < data.shape.vocabulary; v++)
+        if (!whole && v % 1024 != 517 && std::isnan(data.w(v, 2))) data.w(v, 2) = 0;
+      for (int64_t r = 0; r < data.h.rows; r++) data.targets[size_t(r)] = int32_t(r % 2 * (data.shape.vocabulary - 1));
+      const MeanGradient got = run_mean(backend, data, true);
+      const LogProbs scored = run_logprobs(backend, data);
+      for (int64_t r = 0; r < data.h.rows; r++) check_row(got, scored, r);
+    }
+  // In one row alone, all its logits: the others do not see it.
+  HeadData data = chunks_of({1, 2, 0.5});
+  const MeanGradient clean = run_mean(backend, data, true);
+  data.h(2, 2) = NAN;
+  const MeanGradient got = run_mean(backend, data, true);
+  check_row(got, run_logprobs(backend, data), 2);
+  for (int64_t r : {0, 1, 3, 4}) {
+    CHECK_SAME_BITS(got.logprob.row_range(r, 1), clean.logprob.row_range(r, 1));
+    CHECK_SAME_BITS(got.mean.row_range(r, 1), clean.mean.row_range(r, 1));
+  }
+}
+TEST("a NaN among a row's logits makes its log-probability and its mean NaN (reference)") {
+  check_nan_logits(reference_backend());
+}
+BACKEND_TEST("a NaN among a row's logits makes its log-probability and its mean NaN") { check_nan_logits(backend); }
 
 }  // namespace

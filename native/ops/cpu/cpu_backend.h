@@ -48,6 +48,7 @@ class Panels final : public PackedWeight {
 class Pages final : public KvPages {
  public:
   Pages(int layers, const AttentionShape& shape, int64_t pages);
+  int layers() const override { return layers_; }
   int64_t pages() const override { return pages_; }
   size_t bytes() const override { return memory_->bytes(); }
   int64_t page_stride() const { return page_stride_; }  // from page to page, in floats
@@ -58,7 +59,7 @@ class Pages final : public KvPages {
 
  private:
   int64_t pages_, page_stride_, ldv_, block_;  // block: one layer and head of a page
-  int kv_heads_, head_dim_;
+  int layers_, kv_heads_, head_dim_;
   std::unique_ptr<Memory> memory_;
 };
 

@@ -1,6 +1,7 @@
 // The head in chunks of 1024 vocabulary entries: T x V logits are never made. A row's log-sum-exp is combined from its
 // chunks in increasing order, the same in training and in sampling.
 #include <algorithm>
+#include <limits>
 
 #include "ops/cpu/chunks.h"
 #include "ops/cpu/cpu_backend.h"
@@ -104,7 +105,8 @@ void CpuBackend::head_logprobs_mean(const Tensor& logprob, const Tensor& lse, co
         } else if (s[0] > top[r]) {
           k_.scale(mean.data + (r0 + r) * mean.ld, float(math::exp(double(top[r]) - double(s[0]))), mean.cols);
           top[r] = s[0];
-        } else {
+        } else if (s[0] > -std::numeric_limits<float>::infinity()) {
+          // Of a chunk of nothing but -inf the terms are 0 (or NaN) whatever they are relative to.
           k_.scale(row, float(math::exp(double(s[0]) - double(top[r]))), count);
         }
       }

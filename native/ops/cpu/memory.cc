@@ -117,7 +117,7 @@ void CpuBackend::repack(PackedWeight& weight, int m, const Tensor& values, const
 }
 
 Pages::Pages(int layers, const AttentionShape& shape, int64_t pages)
-    : pages_(pages), kv_heads_(shape.kv_heads), head_dim_(shape.head_dim) {
+    : pages_(pages), layers_(layers), kv_heads_(shape.kv_heads), head_dim_(shape.head_dim) {
   ldv_ = (shape.head_dim + 15) / 16 * 16;
   block_ = kPage * (shape.head_dim + ldv_);
   const size_t bytes = checked_bytes({layers, kv_heads_, block_, pages, sizeof(float)});

@@ -39,9 +39,9 @@ class Weight final : public PackedWeight {
 class Kv final : public KvPages {
  public:
   Kv(int layers, const AttentionShape& shape, int64_t pages);
+  int layers() const override { return layers_; }
   int64_t pages() const override { return pages_; }
   size_t bytes() const override { return (keys.size() + values.size()) * sizeof(float); }
-  int layers() const { return layers_; }
   /// Index of the first number of a page of a layer, and how many numbers it has.
   size_t page(int layer, int64_t page) const { return size_t((layer * pages_ + page) * kPage * width_); }
   size_t page_size() const { return size_t(kPage * width_); }

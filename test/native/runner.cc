@@ -1,0 +1,32 @@
+#include <cstdio>
+#include <exception>
+
+#include "harness.h"
+
+namespace rolegrad::testing {
+
+int run_tests(int argc, char** argv) {
+  int ran = 0;
+  int failed = 0;
+  for (const auto& test : tests()) {
+    bool chosen = argc < 2;
+    for (int i = 1; i < argc; ++i) chosen = chosen || test.claim.find(argv[i]) != std::string::npos;
+    if (!chosen) continue;
+
+    failures().clear();
+    try {
+      test.run();
+    } catch (const std::exception& error) {
+      failures().push_back(std::string("threw: ") + error.what());
+    }
+    ++ran;
+    if (!failures().empty()) ++failed;
+    std::printf("%s %d - %s\n", failures().empty() ? "ok" : "not ok", ran, test.claim.c_str());
+    for (const std::string& failure : failures()) std::printf("# %s\n", failure.c_str());
+    std::fflush(stdout);
+  }
+  std::printf("1..%d\n", ran);
+  return failed > 0 || ran == 0 ? 1 : 0;
+}
+
+}  // namespace rolegrad::testing
