@@ -22,6 +22,8 @@ export interface CpuInfo {
   instructionSets: string[];
   /** The kernels in use: "avx512", "avx2", "neon"; "" where none of them, or not the one that ROLEGRAD_ISA names, can run. */
   kernels: string;
+  /** What models can be loaded with, on device "cpu". */
+  precisions: string[];
   /** Of the addon's results; see lib/numerics.ts. */
   numericsVersion: number;
   /** Threads that the engine computes with: affinity and the cgroup's quota are taken into account. */
@@ -272,6 +274,7 @@ interface EngineNative {
     device: string,
     f32: boolean,
     added: { fresh: Int32Array; known: number } | null,
+    precision: string,
   ): NativeJob<NativeModel>;
   /** `tokens`: ids whose rows are trained; they begin as the mean of the first `mean` rows (0: as they are). */
   Adapters: new (
@@ -340,6 +343,7 @@ export interface LinearMeasurementOptions {
   rank: number;
   roles: number;
   bf16: boolean;
+  precision: string;
 }
 
 interface MeasureNative {

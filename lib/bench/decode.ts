@@ -120,7 +120,7 @@ export const decodeBench: Bench = async function* (context) {
     const s = sizes[size];
     const { batches, tokens: all, quickTokens } = plan[size];
     const tokens = quick ? quickTokens : all;
-    for (const dtype of dtypesOf(size)) {
+    for (const dtype of dtypesOf(size, context.precision)) {
       const name = (B: number, routed: boolean) => `${sizeLabel(size, dtype)} B=${B}${routed ? " routed" : ""}`;
       const wanted = batches.filter((B) => context.wanted(name(B, false)) || context.wanted(name(B, true)));
       if (wanted.length === 0) continue;

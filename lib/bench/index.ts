@@ -1,4 +1,6 @@
 import { native } from "../binding.js";
+import { fail } from "../errors.js";
+import type { Precision } from "../model/model.js";
 import { Checkpoints, type SizeName, sizeNames } from "./checkpoint.js";
 import { decodeBench } from "./decode.js";
 import { interference } from "./interference.js";
@@ -24,6 +26,14 @@ const benches: Record<BenchName, Bench> = {
   interference,
 };
 
+const inEveryPrecision: ReadonlySet<BenchName> = new Set([
+  "gemm",
+  "routed-forward",
+  "routed-backward",
+  "train-step",
+  "decode",
+]);
+
 export interface BenchOptions {
   /** Default: all. */
   benches?: readonly BenchName[];
@@ -33,6 +43,8 @@ export interface BenchOptions {
   cases?: readonly string[];
   /** One round of a few runs, fewer cases and tokens. */
   quick?: boolean;
+  /** What models and linears multiply; benches that have only "exact" are left out of others. @default "exact" */
+  precision?: Precision;
   /** Run the same work in Python beside it. */
   peer?: boolean;
   signal?: AbortSignal;
@@ -47,9 +59,16 @@ export interface BenchOptions {
 export async function* runBenches(options: BenchOptions = {}): AsyncGenerator<BenchLine, void, undefined> {
   const { benches: names = benchNames, cases = [], quick = false, remark = () => {}, status = () => {} } = options;
   const signal = options.signal ?? new AbortController().signal;
+  const { precision = "exact" } = options;
+  if (!native.cpuInfo().precisions.includes(precision)) {
+    fail(
+      "ERR_CPU_UNSUPPORTED",
+      `Expected a CPU (and ROLEGRAD_ISA) for precision "${precision}" but this one offers: ${native.cpuInfo().precisions.join(", ")}`,
+    );
+  }
   const sizes = options.sizes ?? sizeNames.filter((name) => !quick || name !== "qwen2.5-0.5b");
   status("measuring the machine");
-  const machine = await Machine.measure(native, signal);
+  const machine = await Machine.measure(native, signal, precision);
   yield machine.line;
   const checkpoints = new Checkpoints();
   const peer = options.peer === true ? await Peer.start(machine.line.threads, remark) : undefined;
@@ -60,6 +79,7 @@ export async function* runBenches(options: BenchOptions = {}): AsyncGenerator<Be
     peer,
     sizes,
     quick,
+    precision,
     repeats: quick ? { rounds: 1, runs: 3, least: 0.01 } : { rounds: 3, runs: 5, least: 0.05 },
     wanted: (name) => cases.length === 0 || cases.some((part) => name.includes(part)),
     status,
@@ -69,7 +89,13 @@ export async function* runBenches(options: BenchOptions = {}): AsyncGenerator<Be
   try {
     for (const name of benchNames.filter((bench) => names.includes(bench))) {
       signal.throwIfAborted();
-      yield* benches[name](context);
+      if (precision === "exact") {
+        yield* benches[name](context);
+      } else if (!inEveryPrecision.has(name)) {
+        remark(`${name}: skipped. It has no precision but "exact"`);
+      } else {
+        for await (const line of benches[name](context)) yield { ...line, precision };
+      }
     }
   } finally {
     peer?.close();

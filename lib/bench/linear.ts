@@ -38,8 +38,9 @@ interface LinearCase {
   roles: number;
 }
 
-function cases({ quick }: BenchContext, routed: boolean): LinearCase[] {
-  const dtypes = quick && routed ? (["float32"] as const) : (["float32", "bfloat16"] as const);
+function cases({ quick, precision }: BenchContext, routed: boolean): LinearCase[] {
+  const both = quick && routed ? (["float32"] as const) : (["float32", "bfloat16"] as const);
+  const dtypes = precision === "bf16-multiply" ? (["bfloat16"] as const) : both;
   return dtypes.flatMap((dtype) =>
     shapes
       .filter((shape) => !quick || (!routed && dtype === "float32") || quickShapes.has(shape.join("x")))
@@ -73,13 +74,13 @@ function linearBench(bench: "gemm" | "routed-forward" | "routed-backward"): Benc
     bench
   ];
   return async function* (context) {
-    const { native, machine, peer, repeats, signal } = context;
+    const { native, machine, peer, repeats, precision, signal } = context;
     for (const shape of cases(context, routed)) {
       const name = caseName(shape, routed);
       if (!context.wanted(name)) continue;
       context.status(`${bench} ${name}`);
       const { t, k, n, span, roles, dtype } = shape;
-      const options: LinearMeasurementOptions = { t, k, n, span, rank, roles, bf16: dtype === "bfloat16" };
+      const options: LinearMeasurementOptions = { t, k, n, span, rank, roles, bf16: dtype === "bfloat16", precision };
       const linear = new native.LinearMeasurement(options);
       try {
         await verifyLinear(`${bench} ${name}`, linear, signal);

@@ -1,6 +1,7 @@
 import os from "node:os";
 import { abortable } from "../arguments.js";
 import { type Native, packageVersion } from "../binding.js";
+import type { Precision } from "../model/model.js";
 import type { MachineLine } from "./types.js";
 
 /** Beyond the caches of the machines that this runs on. */
@@ -34,13 +35,14 @@ export class Machine {
     this.line = line;
   }
 
-  static async measure(native: Native, signal: AbortSignal): Promise<Machine> {
+  static async measure(native: Native, signal: AbortSignal, precision: Precision = "exact"): Promise<Machine> {
     const { isa, threads, gflops } = await abortable(native.measureFma(), signal);
     const readGBps = await abortable(native.measureRead(MEMORY_BYTES), signal);
     return new Machine(native, signal, {
       bench: "machine",
       cpu: os.cpus()[0]?.model.trim() ?? "unknown",
       isa,
+      precision,
       threads,
       fmaPeakGflops: gflops,
       readGBps,

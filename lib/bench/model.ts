@@ -1,7 +1,7 @@
 // What the benches of whole models share: the checkpoint, adapters that change something, and a model that is closed.
 import { createAdapters, type Adapters } from "../adapters/adapters.js";
 import { modulesOf, moduleShape, TARGETS } from "../adapters/modules.js";
-import { type Model, loadModel } from "../model/model.js";
+import { type Model, type Precision, loadModel } from "../model/model.js";
 import { Random } from "../random.js";
 import { type Size, type SizeName, sizes } from "./checkpoint.js";
 import { memoryNeeded } from "./counts.js";
@@ -52,6 +52,7 @@ export async function* withModel<T>(
   context.status(what);
   const model = await loadModel(checkpoint.directory, {
     dtype: dtype === "float32" ? "float32" : "auto",
+    precision: context.precision,
     signal: context.signal,
   });
   try {
@@ -63,7 +64,8 @@ export async function* withModel<T>(
 }
 
 /** The storage types that a size is run in. */
-export function dtypesOf(size: SizeName): readonly Dtype[] {
+export function dtypesOf(size: SizeName, precision: Precision = "exact"): readonly Dtype[] {
+  if (precision === "bf16-multiply") return ["bfloat16"]; // weights are, whatever was stored
   return sizes[size].dtype === "BF16" ? ["float32", "bfloat16"] : ["float32"];
 }
 

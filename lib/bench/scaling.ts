@@ -52,7 +52,16 @@ async function speedup(
 async function linearSpeedup(context: BenchContext, name: string): Promise<ResultLine> {
   const { native, repeats, signal } = context;
   const [t, k, n] = [2048, 896, 9728];
-  const linear = new native.LinearMeasurement({ t, k, n, span: 64, rank: 8, roles: 2, bf16: false });
+  const linear = new native.LinearMeasurement({
+    t,
+    k,
+    n,
+    span: 64,
+    rank: 8,
+    roles: 2,
+    bf16: false,
+    precision: "exact",
+  });
   try {
     await verifyLinear(`threads ${name}`, linear, signal);
     const flops = 2 * t * k * n;

@@ -174,7 +174,7 @@ interface Steps {
 export const trainStep: Bench = async function* (context) {
   const bench = "train-step";
   for (const size of context.sizes) {
-    for (const dtype of dtypesOf(size)) {
+    for (const dtype of dtypesOf(size, context.precision)) {
       const B = sequences[size];
       const name = `${sizeLabel(size, dtype)} ${B}x${T}`;
       if (!context.wanted(name)) continue;

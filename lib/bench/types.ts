@@ -1,6 +1,7 @@
 import type { Native } from "../binding.js";
 import type { Checkpoints, SizeName } from "./checkpoint.js";
 import type { Machine } from "./machine.js";
+import type { Precision } from "../model/model.js";
 import type { Peer } from "./peer.js";
 
 /** What can be measured, in the order of a run. */
@@ -23,6 +24,8 @@ export interface MachineLine {
   cpu: string;
   /** The kernels in use: "avx512", "avx2", "neon". */
   isa: string;
+  /** Of models and linears (--precision); the FMA peak below is of f32 all the same, so that shares beyond 1 are possible in the other. */
+  precision: Precision;
   threads: number;
   /** f32, fused multiply-adds counted as two operations, all threads. */
   fmaPeakGflops: number;
@@ -42,6 +45,8 @@ export interface ResultLine {
   /** The same work at the roofline: the lower of what the FMA peak and the bandwidth of reading allow. */
   limit: number;
   limitedBy: "compute" | "memory";
+  /** There where it is not "exact". */
+  precision?: Precision;
   /** value / limit. */
   share: number;
   /** Seconds of one call. */
@@ -80,6 +85,7 @@ export interface BenchContext {
   peer: Peer | undefined;
   sizes: readonly SizeName[];
   quick: boolean;
+  precision: Precision;
   repeats: Repeats;
   /** Whether the case is asked for (--case). */
   wanted(name: string): boolean;

@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import type { BenchName, MachineLine, ResultLine, SizeName } from "../bench/index.js";
+import type { Precision } from "../model/model.js";
 import { fail } from "../errors.js";
 import { formatSeconds, formatTable, printJson } from "./output.js";
 import { interruptSignal } from "./signal.js";
@@ -11,6 +12,7 @@ interface Options {
   case?: string[];
   quick?: boolean;
   peer?: boolean;
+  precision: Precision;
   json?: boolean;
 }
 
@@ -27,6 +29,11 @@ export function register(program: Command): void {
     .option("--size <names...>", "models: tiny, small, qwen2.5-0.5b (default: all; with --quick the first two)")
     .option("--case <texts...>", "only cases whose name contains one of these")
     .option("--quick", "fewer cases and repetitions: under a minute")
+    .addOption(
+      new Option("--precision <precision>", "what models and linears multiply: f32, or operands rounded to bf16")
+        .choices(["exact", "bf16-multiply"])
+        .default("exact"),
+    )
     .option("--peer", "run the same work in Python (torch, transformers, numpy) beside it; ROLEGRAD_PYTHON names one")
     .option("--json", "print JSON for machines, one object a line")
     .addHelpText("after", "\nEvery case is verified before it is timed; the exit code is 1 when a result is wrong.")
@@ -52,6 +59,7 @@ async function run(names: string[], options: Options): Promise<void> {
     ...(options.case === undefined ? {} : { cases: options.case }),
     quick: options.quick === true,
     peer: options.peer === true,
+    precision: options.precision,
     signal: interruptSignal(),
     status: (text) => live(style.dim(`${text} ...`)),
     remark: (text) => {
@@ -83,8 +91,9 @@ async function run(names: string[], options: Options): Promise<void> {
 }
 
 function describe(machine: MachineLine): string {
-  const { cpu, isa, threads, fmaPeakGflops, readGBps } = machine;
-  return `${style.bold(cpu)}, ${isa}, ${threads} threads: FMA peak ${figure(fmaPeakGflops)} GFLOP/s, reading ${figure(readGBps)} GB/s`;
+  const { cpu, isa, precision, threads, fmaPeakGflops, readGBps } = machine;
+  const kernels = precision === "exact" ? isa : `${isa} (${precision})`;
+  return `${style.bold(cpu)}, ${kernels}, ${threads} threads: FMA peak ${figure(fmaPeakGflops)} GFLOP/s, reading ${figure(readGBps)} GB/s`;
 }
 
 /** Three digits, or whole numbers. */

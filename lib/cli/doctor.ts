@@ -22,6 +22,8 @@ interface Diagnosis {
   cpu: string;
   instructionSets: string[] | null;
   kernels: string | null;
+  /** What a model can be loaded with here. */
+  precisions: string[] | null;
   threads: { engine: number | null; available: number; logical: number };
   memory: { total: number; free: number };
   limits: Limits;
@@ -80,6 +82,7 @@ function diagnose(): Diagnosis {
     cpu: os.cpus()[0]?.model.trim() ?? "unknown",
     instructionSets: cpu?.instructionSets ?? null,
     kernels: cpu?.kernels ?? null,
+    precisions: cpu?.precisions ?? null,
     threads: { engine: cpu?.threads ?? null, available: os.availableParallelism(), logical: os.cpus().length },
     memory: { total: os.totalmem(), free: os.freemem() },
     limits: readLimits(),
@@ -105,6 +108,7 @@ function show(found: Diagnosis): string {
     ["binary", found.binary === null ? style.bad("none") : `${found.binary.kind} ${found.binary.file}`],
     ["cpu", found.cpu],
     ["found", found.instructionSets?.join(" ") ?? "unknown"],
+    ["precisions", found.precisions?.join(", ") ?? "unknown"],
     ["kernels", found.kernels === null ? "unknown" : found.kernels || style.bad("none")],
     [
       "threads",

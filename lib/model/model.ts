@@ -18,11 +18,21 @@ import { readRecommendedSampling, type RecommendedSampling } from "./generation.
 import { readTokenizerFiles } from "./tokenizer-files.js";
 import { Tokenizer } from "./tokenizer.js";
 
+/** What the products with a model's weights multiply: f32, or operands rounded to bf16. */
+export type Precision = "exact" | "bf16-multiply";
+
 export interface LoadModelOptions {
   /** "cpu" (default), or "cpu-reference": the plain loops that everything else is tested against (slow). */
   device?: "cpu" | "cpu-reference";
   /** "auto" (default): weights as they are stored. "float32": bf16 widened; full training needs it. */
   dtype?: "auto" | "float32";
+  /**
+   * "exact" (default): every product in f32, the same bits on every CPU. "bf16-multiply", about twice as fast where products take the time:
+   * the products with the model's weights, their input gradients and the head's round both operands to bf16 and sum in f32; all else is as
+   * before. Weights then are bf16 in memory, also those that are stored as f32. It needs AVX512-BF16 (else ERR_CPU_UNSUPPORTED; device
+   * "cpu-reference" computes it anywhere), and excludes dtype "float32" and so full training. Its results are its own: docs/numerics.md.
+   */
+  precision?: Precision;
   /**
    * Tags that the checkpoint does not know, e.g. `["<search>", "</search>"]`: each becomes an atomic token. One that the tokenizer has keeps
    * its id and its row. New ones get the ids after the tokenizer's highest, in the embedding's unused rows where there are any (Qwen2.5 has
@@ -74,6 +84,8 @@ export class Model {
   readonly recommendedSampling: RecommendedSampling | undefined;
   /** The directory that it was loaded from (it has neither the tokens nor the rows of `addTokens`). */
   readonly directory: string;
+  /** What it was loaded with; part of every result. Adapters may be trained in one and run in the other. */
+  readonly precision: Precision;
   /** @internal */
   readonly native: NativeModel;
   /** It has tokens or rows that its directory does not have. @internal */
@@ -84,13 +96,14 @@ export class Model {
   /** @internal */
   constructor(
     handle: NativeModel,
-    parts: Pick<Model, "config" | "tokenizer" | "recommendedSampling" | "directory" | "addsTokens">,
+    parts: Pick<Model, "config" | "tokenizer" | "recommendedSampling" | "directory" | "precision" | "addsTokens">,
   ) {
     this.native = handle;
     this.config = parts.config;
     this.tokenizer = parts.tokenizer;
     this.recommendedSampling = parts.recommendedSampling;
     this.directory = parts.directory;
+    this.precision = parts.precision;
     this.addsTokens = parts.addsTokens;
   }
 
@@ -99,7 +112,7 @@ export class Model {
     return path.basename(this.directory);
   }
 
-  /** Which backend runs it ("cpu-avx512", "cpu-avx2", ...) and the bytes that its weights take. */
+  /** Which backend runs it ("cpu-avx512", "cpu-avx2", "cpu-avx512-bf16", ...) and the bytes that its weights take. */
   get info(): { backend: string; weightBytes: number } {
     const { backend, weightBytes } = this.native.info();
     return { backend, weightBytes };
@@ -191,12 +204,17 @@ export class Model {
  */
 export async function loadModel(directory: string, options: LoadModelOptions = {}): Promise<Model> {
   checkObject(options, "options");
-  const { device = "cpu", dtype = "auto", addTokens: texts, signal } = options;
+  const { device = "cpu", dtype = "auto", precision = "exact", addTokens: texts, signal } = options;
   if (typeof directory !== "string")
     fail("ERR_INVALID_ARGUMENT", `Expected a directory but received ${describe(directory)}`);
   if (dtype !== "auto" && dtype !== "float32") {
     fail("ERR_INVALID_ARGUMENT", `Expected dtype "auto" or "float32" but received ${describe(dtype)}`);
   }
+  if (precision !== "exact" && precision !== "bf16-multiply") {
+    fail("ERR_INVALID_ARGUMENT", `Expected precision "exact" or "bf16-multiply" but received ${describe(precision)}`);
+  }
+  if (precision === "bf16-multiply" && dtype === "float32")
+    fail("ERR_INVALID_ARGUMENT", 'Expected dtype "auto" with precision "bf16-multiply" but received "float32"');
   checkSignal(signal);
   const checkpoint = readCheckpoint(directory);
   const stored = parseModelConfig(checkpoint.config, checkpoint.configFile);
@@ -209,7 +227,7 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   const tokenizer = plan && new Tokenizer(plan.files);
   const { config, added } = grow(stored, texts === undefined ? undefined : plan, tokenizer?.vocabularySize);
   const handle = await abortable(
-    native.loadModel(config, checkpoint.files, checkpoint.tensors, device, dtype === "float32", added),
+    native.loadModel(config, checkpoint.files, checkpoint.tensors, device, dtype === "float32", added, precision),
     signal,
     { counts: true },
   ).catch((error: unknown) => {
@@ -220,7 +238,8 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   if (signal?.aborted === true) handle.close();
   checkSignal(signal);
   const addsTokens = texts !== undefined;
-  return new Model(handle, { config, tokenizer, recommendedSampling, directory: checkpoint.directory, addsTokens });
+  const parts = { config, tokenizer, recommendedSampling, precision, addsTokens };
+  return new Model(handle, { ...parts, directory: checkpoint.directory });
 }
 
 /** The vocabulary with added tokens, and which of its rows are new: those of new tokens, and all beyond the checkpoint's. */

@@ -118,6 +118,7 @@ export function setup({ config }: RunFiles, adapters: readonly AdapterFacts[]): 
       join([
         join([text(field("package")), text(field("packageVersion"))], " "),
         also("numericsVersion", "numerics "),
+        also("precision", "precision "),
         also("node", "Node "),
       ]),
     ],

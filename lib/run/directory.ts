@@ -113,7 +113,7 @@ export class RunDirectory {
           "it would not be the run that never stopped. Finish it with the version of rolegrad that began it, or begin again",
       );
     }
-    const field = difference(plain(config), plain(run), FREE);
+    const field = difference(plain({ precision: "exact", ...config }), plain({ precision: "exact", ...run }), FREE);
     if (field === undefined) return;
     const { name, before, after } = field;
     fail(

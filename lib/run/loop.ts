@@ -109,8 +109,9 @@ export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<R
   const directory = new RunDirectory(setup.directory);
   if (setup.resume === true && !directory.exists)
     fail("ERR_RUN_NOT_FOUND", `Expected a run to go on with in ${directory.path} but there is none`);
-  if (directory.exists) await directory.checkSame(setup.description);
-  await directory.begin(setup.description, setup.command ?? null);
+  const description = { ...setup.description, precision: setup.model.precision };
+  if (directory.exists) await directory.checkSame(description);
+  await directory.begin(description, setup.command ?? null);
   const trainer = await startTrainer(setup, directory);
   await directory.rewind(trainer.steps);
   return new Run(setup, hooks, directory, order, trainer).toEnd();

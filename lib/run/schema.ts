@@ -145,6 +145,13 @@ export const runSchema = z.strictObject({
       'What a role\'s loss gives other roles\' adapters, through keys and values: "flow" (as autograd has it), "stop" (no gradient passes ' +
         'there), "exact" (each adapter gets its own roles\' loss, along every path; a backward pass each).',
     ),
+  precision: z
+    .enum(["exact", "bf16-multiply"])
+    .default("exact")
+    .describe(
+      'What the products with the model\'s weights multiply: f32 ("exact"), or both operands rounded to bf16, which is faster and needs a ' +
+        "CPU with AVX512-BF16.",
+    ),
   microBatchTokens: count.default(8192).describe("Tokens of one forward and backward pass; changes no result."),
   gradientCheckpointing: z
     .boolean()

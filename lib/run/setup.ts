@@ -39,8 +39,8 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { routes, routing, lossRoles } = planVariant(variant, agent.roles);
   const { questions, evalQuestions } = await readData(config);
   const environment = await loadEnvironment(config.environment);
-  const { addTokens } = config;
-  const model = await loadModel(config.model, { ...(addTokens && { addTokens }) });
+  const { addTokens, precision } = config;
+  const model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) });
   try {
     const tokenizer = model.tokenizer;
     if (tokenizer === undefined)

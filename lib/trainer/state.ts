@@ -15,6 +15,8 @@ const schema = z.object({
   version: z.literal(1),
   /** Of the package that wrote it. */
   numericsVersion: whole.default(1),
+  /** Of the model that was trained on. */
+  precision: z.enum(["exact", "bf16-multiply"]).default("exact"),
   steps: whole,
   roles: z.array(z.string()),
   routes: z.record(z.string(), z.string().nullable()),
@@ -51,6 +53,7 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
   const state: State = {
     version: 1,
     numericsVersion,
+    precision: trainer.model.precision,
     steps: trainer.steps,
     roles: [...trainer.roles],
     routes: { ...adapters?.routes },
@@ -88,6 +91,13 @@ export async function readState(
       "ERR_NUMERICS_VERSION",
       `Expected ${file} of numerics version ${numericsVersion} but received ${state.numericsVersion}: the bits would not be those of a run ` +
         "that never stopped. allowOtherNumerics: true goes on all the same",
+    );
+  }
+  if (state.precision !== model.precision && !allowOtherNumerics) {
+    fail(
+      "ERR_PRECISION",
+      `Expected a model of precision "${state.precision}", as ${file} says, but ${model.name} was loaded with "${model.precision}": the bits ` +
+        "would not be those of a run that never stopped. allowOtherNumerics: true goes on all the same",
     );
   }
   if (state.full !== undefined) {

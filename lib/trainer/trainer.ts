@@ -255,7 +255,8 @@ export class Trainer {
   /**
    * A trainer as {@link Trainer.save} left it. The options must be those that it was made with. The parameters of a full training replace those of
    * `model`, which is the model that it began with, or one of its shapes (else ERR_CHECKPOINT), loaded with dtype "float32". What a package of
-   * another {@link numericsVersion} saved is refused (ERR_NUMERICS_VERSION) unless `allowOtherNumerics` says that other bits will do.
+   * another {@link numericsVersion} saved is refused (ERR_NUMERICS_VERSION), and a model of another precision (ERR_PRECISION), unless
+   * `allowOtherNumerics` says that other bits will do.
    */
   static async resume(directory: string, model: Model, options: ResumeOptions): Promise<Trainer> {
     checkPath(directory, "directory");

@@ -90,7 +90,7 @@ export interface TrainerOptions {
 
 /** Options of Trainer.resume: those that the trainer was made with. */
 export interface ResumeOptions extends Omit<TrainerOptions, "adapters"> {
-  /** Go on from a save of another numericsVersion: training is as right as before, but its bits are not those of one version. @default false */
+  /** Go on from a save of another numericsVersion or precision: training is as right as before, but its bits are not those of one version. @default false */
   allowOtherNumerics?: boolean;
 }
 

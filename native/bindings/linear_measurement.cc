@@ -19,6 +19,7 @@ void poll(const std::atomic<bool>& stop) {
 struct LinearOptions {
   int64_t t, k, n, span, rank, roles;
   bool bf16_weights;
+  Precision precision;
 };
 
 /// Elements that the engine computed, and what a scalar chain of FMAs in the documented order gives for each.
@@ -54,6 +55,7 @@ struct MeasuredLinear {
 MeasuredLinear::MeasuredLinear(const LinearOptions& options) : o_(options) {
   const auto& o = o_;
   in_.device = "cpu";
+  in_.precision = o.precision;
   in_.t = o.t, in_.k = o.k, in_.n = o.n;
   uint64_t position = 0;
   auto fill = [&](std::vector<float>& x, int64_t count) {
@@ -84,7 +86,7 @@ MeasuredLinear::MeasuredLinear(const LinearOptions& options) : o_(options) {
   WeightSource source{in_.w.data(), DType::f32, o.n, o.k, nullptr};
   if (o.bf16_weights) source = {half.data(), DType::bf16, o.n, o.k, nullptr};
   // Below 16 rows a weight's bytes cost more than its arithmetic: 256 MiB of copies is beyond the caches.
-  size_t bytes = in_.w.size() * (o.bf16_weights ? 2 : 4);
+  size_t bytes = in_.w.size() * (o.bf16_weights || o.precision != Precision::exact ? 2 : 4);
   size_t copies = o.t < 16 ? (size_t(256) << 20) / bytes + 1 : 1;
   for (size_t i = 0; i < copies; i++) copies_.push_back(l_->b->pack(std::span(&source, 1)));
   l_->w.reset();
@@ -116,7 +118,7 @@ void MeasuredLinear::run(What what) {
 }
 
 std::vector<Sample> MeasuredLinear::verify(const std::atomic<bool>& stop) {
-  const auto& [t, k, n, span, rank, roles, half] = o_;
+  const auto& [t, k, n, span, rank, roles, half, precision] = o_;
   Backend& b = *l_->b;
   auto element = [&](const Tensor& x, int64_t row, int64_t column) {
     float value;
@@ -126,6 +128,13 @@ std::vector<Sample> MeasuredLinear::verify(const std::atomic<bool>& stop) {
   // Chains over the first index, steps apart: of p and q.
   auto chain = [](int64_t steps, const float* p, int64_t dp, const float* q, int64_t dq, float c = 0) {
     for (int64_t s = 0; s < steps; s++) c = std::fma(p[s * dp], q[s * dq], c);
+    return c;
+  };
+  // The same of a product with the weight: the operands rounded first, in the bf16 multiply mode.
+  auto product = [&](int64_t steps, const float* p, const float* q, int64_t dq) {
+    auto operand = [&](float x) { return o_.precision == Precision::exact ? x : bf16_to_float(float_to_bf16(x)); };
+    float c = 0;
+    for (int64_t s = 0; s < steps; s++) c = std::fma(operand(p[s]), operand(q[s * dq]), c);
     return c;
   };
   uint64_t position = 0;
@@ -147,12 +156,12 @@ std::vector<Sample> MeasuredLinear::verify(const std::atomic<bool>& stop) {
   run(What::plain);
   check("x wT", 200, [&]() -> Pair {
     int64_t i = pick(t), j = pick(n);
-    return {element(y_, i, j), chain(k, xs + i * k, 1, ws + j * k, 1)};
+    return {element(y_, i, j), product(k, xs + i * k, ws + j * k, 1)};
   });
   run(What::plain_backward);
   check("dy w", 200, [&]() -> Pair {
     int64_t i = pick(t), j = pick(k);
-    return {element(dx_, i, j), chain(n, dys + i * n, 1, ws + j, k)};
+    return {element(dx_, i, j), product(n, dys + i * n, ws + j, k)};
   });
   run(What::forward_backward);
   auto a = [&](int64_t row) { return in_.a[size_t(in_.adapter[size_t(row)])].data(); };
@@ -163,12 +172,12 @@ std::vector<Sample> MeasuredLinear::verify(const std::atomic<bool>& stop) {
   check("x wT + u bT", 200, [&]() -> Pair {
     int64_t i = pick(t), c = pick(n);
     for (int64_t j = 0; j < rank; j++) low[size_t(j)] = u(i, j);
-    return {element(y_, i, c), chain(rank, low.data(), 1, bt(i) + c, n, chain(k, xs + i * k, 1, ws + c * k, 1))};
+    return {element(y_, i, c), chain(rank, low.data(), 1, bt(i) + c, n, product(k, xs + i * k, ws + c * k, 1))};
   });
   check("dy w + du a", 200, [&]() -> Pair {
     int64_t i = pick(t), c = pick(k);
     for (int64_t j = 0; j < rank; j++) low[size_t(j)] = du(i, j);
-    return {element(dx_, i, c), chain(rank, low.data(), 1, a(i) + c, k, chain(n, dys + i * n, 1, ws + c, k))};
+    return {element(dx_, i, c), chain(rank, low.data(), 1, a(i) + c, k, product(n, dys + i * n, ws + c, k))};
   });
   check("u", 100, [&]() -> Pair {
     int64_t i = pick(t), j = pick(rank);
@@ -231,7 +240,7 @@ class LinearMeasurementObject : public Napi::ObjectWrap<LinearMeasurementObject>
  public:
   static constexpr const char* kName = "NativeLinearMeasurement";
 
-  /// new NativeLinearMeasurement({ t, k, n, span, rank, roles, bf16 })
+  /// new NativeLinearMeasurement({ t, k, n, span, rank, roles, bf16, precision })
   explicit LinearMeasurementObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LinearMeasurementObject>(info) {
     guard(info.Env(), [&] {
       auto o = object_argument(info[0], "options");
@@ -243,7 +252,8 @@ class LinearMeasurementObject : public Napi::ObjectWrap<LinearMeasurementObject>
                          integer("span"),
                          integer("rank"),
                          integer("roles"),
-                         boolean_argument(o.Get("bf16"), "bf16")};
+                         boolean_argument(o.Get("bf16"), "bf16"),
+                         precision_argument(o.Get("precision"), "precision")};
     });
   }
 

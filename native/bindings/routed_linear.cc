@@ -9,21 +9,32 @@
 
 namespace rolegrad::bindings {
 
-std::shared_ptr<Backend> backend_named(const std::string& device) {
+std::shared_ptr<Backend> backend_named(const std::string& device, Precision precision) {
   // Never destroyed: the stream's thread may use one when static destructors run.
-  static auto& kept = *new std::map<std::string, std::shared_ptr<Backend>>;
+  static auto& kept = *new std::map<std::pair<std::string, Precision>, std::shared_ptr<Backend>>;
   static const auto& known = *new std::set<std::string>{"cpu", "cpu-reference", "avx2", "avx512", "neon"};
   if (known.count(device) == 0)
     throw Error("ERR_DEVICE",
                 "Expected device cpu, cpu-reference, avx2, avx512 or neon but received \"" + device + "\"");
-  auto& backend = kept[device];
+  auto& backend = kept[{device, precision}];
   if (!backend)
-    backend = device == "cpu-reference" ? make_reference_backend() : make_cpu_backend(device == "cpu" ? "" : device);
+    backend = device == "cpu-reference" ? make_reference_backend(precision)
+              : device == "cpu"         ? make_cpu_backend(precision)
+                                        : make_cpu_backend(device);
   return backend;
 }
 
+Precision precision_argument(const Napi::Value& value, const std::string& name) {
+  const std::string precision = string_argument(value, name);
+  if (precision == "bf16-multiply") return Precision::bf16_multiply;
+  if (precision != "exact") expected("\"exact\" or \"bf16-multiply\"", name, value);
+  return Precision::exact;
+}
+
 RoutedLinear::RoutedLinear(const LinearArguments& in)
-    : b(backend_named(in.device)), arena(std::make_unique<Arena>(*b)), rows(in.cu, in.adapter, int(in.a.size())) {
+    : b(backend_named(in.device, in.precision)),
+      arena(std::make_unique<Arena>(*b)),
+      rows(in.cu, in.adapter, int(in.a.size())) {
   WeightSource source{in.w.data(), DType::f32, in.n, in.k, in.bias.empty() ? nullptr : in.bias.data()};
   w = b->pack(std::span(&source, 1));
   for (size_t v = 0; v < in.a.size(); v++) {

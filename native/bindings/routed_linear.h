@@ -6,14 +6,18 @@
 #include <string>
 #include <vector>
 
+#include "bindings/bindings.h"
 #include "ops/arena.h"
 #include "ops/backend.h"
 
 namespace rolegrad::bindings {
 
-/// "cpu" (the best instruction set, or ROLEGRAD_ISA's), one instruction set, or "cpu-reference". One backend a device,
-/// whose scratch is kept between calls: only jobs of the stream use it.
-std::shared_ptr<Backend> backend_named(const std::string& device);
+/// "cpu" (the best instruction set, or ROLEGRAD_ISA's), one instruction set, or "cpu-reference". One backend a device
+/// and precision, whose scratch is kept between calls: only jobs of the stream use it. The precision is that of "cpu".
+std::shared_ptr<Backend> backend_named(const std::string& device, Precision precision = Precision::exact);
+
+/// "exact" or "bf16-multiply".
+Precision precision_argument(const Napi::Value& value, const std::string& name);
 
 struct LinearArguments {
   std::string device;
@@ -22,6 +26,7 @@ struct LinearArguments {
   std::vector<float> scale;
   std::vector<int32_t> adapter, cu;  // [T] and [B + 1]
   int64_t t = 0, k = 0, n = 0;
+  Precision precision = Precision::exact;
 };
 
 /// The packed weight, the pairs and their gradient sums (zero at first) of a routed linear.

@@ -60,6 +60,10 @@ Napi::Value cpu_info(const Napi::CallbackInfo& info) {
     Napi::Object result = Napi::Object::New(env);
     result.Set("instructionSets", found);
     result.Set("kernels", chosen_kernels());
+    Napi::Array precisions = Napi::Array::New(env);
+    if (chosen_kernels() != "") precisions.Set(0u, "exact");
+    if (chosen_kernels() == "avx512" && has_avx512_bf16()) precisions.Set(1u, "bf16-multiply");
+    result.Set("precisions", precisions);
     result.Set("threads", available_parallelism());
     result.Set("numericsVersion", kNumericsVersion);
     return result;

@@ -17,4 +17,13 @@ std::vector<std::string> available_isas() {
   return found;
 }
 
+bool has_avx512_bf16() {
+#if defined(__x86_64__)
+  const auto found = available_isas();
+  return !found.empty() && found.front() == "avx512" && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 }  // namespace rolegrad

@@ -18,6 +18,10 @@ namespace rolegrad {
 
 enum class DType : uint8_t { f32, bf16 };
 
+/// What the products with packed weights (linear, its input gradient, the head) multiply: f32 with f32; or both
+/// operands rounded to bf16, summed in f32. A packed weight is then bf16, whatever was stored.
+enum class Precision : uint8_t { exact, bf16_multiply };
+
 /// A [rows, cols] matrix of f32 in a backend's memory, `ld` elements from row to row. Only the backend follows `data`.
 struct Tensor {
   float* data = nullptr;
@@ -325,9 +329,12 @@ class Backend {
 };
 
 /// Plain loops in f64 (ops/ref): what every other backend is tested against.
-std::unique_ptr<Backend> make_reference_backend();
+std::unique_ptr<Backend> make_reference_backend(Precision precision = Precision::exact);
 /// The fast CPU backend; throws ERR_CPU_UNSUPPORTED where the CPU lacks what it needs. isa: "" (best, or ROLEGRAD_ISA),
 /// "avx2", "avx512", "neon".
 std::unique_ptr<Backend> make_cpu_backend(const std::string& isa = "");
+/// The same, of a precision. bf16_multiply: ERR_CPU_UNSUPPORTED without AVX512-BF16 or where ROLEGRAD_ISA asks for
+/// other kernels than AVX-512.
+std::unique_ptr<Backend> make_cpu_backend(Precision precision);
 
 }  // namespace rolegrad

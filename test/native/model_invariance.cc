@@ -13,9 +13,6 @@ using namespace rolegrad::testing;
 
 namespace {
 
-/// A model owns its backend: one of the same instruction set.
-std::unique_ptr<Backend> another(Backend& backend) { return make_cpu_backend(backend.name().substr(4)); }
-
 template <class T>
 bool equal(const std::vector<T>& a, const std::vector<T>& b) {
   Hash x, y;
@@ -54,7 +51,7 @@ void for_models(Backend& backend, int usual, const Check& check) {
   }
 }
 
-BACKEND_TEST("a sequence gets the same log-probabilities and logits alone and in any batch, in random models") {
+CONTRACT_TEST("a sequence gets the same log-probabilities and logits alone and in any batch, in random models") {
   for_models(backend, 12, [](Setting& s) {
     const ScoreResult all = s.score(s.sequences);
     const int64_t v = s.data.shape().config.vocab_size;
@@ -98,7 +95,7 @@ std::vector<float> in_pieces(Setting& s, const SequenceData& one, int64_t chunk,
   return out;
 }
 
-BACKEND_TEST("prefilled, in chunks, decoded token by token, flat or paged, a model gives the same hidden rows") {
+CONTRACT_TEST("prefilled, in chunks, decoded token by token, flat or paged, a model gives the same hidden rows") {
   for_models(backend, 6, [](Setting& s) {
     const SequenceData one = s.sequences.part(0, 1);
     const auto length = int64_t(one.ids.size());
@@ -137,7 +134,7 @@ Trained train(Setting& s, const std::vector<SequenceData>& batches, bool stop) {
   return out;
 }
 
-BACKEND_TEST(
+CONTRACT_TEST(
     "the split of a batch changes no bit of gradients, moments and adapters, flow and stop, in random models") {
   for_models(backend, 8, [](Setting& s) {
     const size_t n = s.sequences.cu.size() - 1;
@@ -153,7 +150,7 @@ BACKEND_TEST(
   });
 }
 
-BACKEND_TEST("one thread gives the bits of all threads, forward, gradients and a step, in random models") {
+CONTRACT_TEST("one thread gives the bits of all threads, forward, gradients and a step, in random models") {
   Executor& executor = Executor::shared();
   for_models(backend, 6, [&](Setting& s) {
     executor.limit_threads(1);
@@ -175,7 +172,7 @@ TWO_BACKENDS_TEST("AVX2 and AVX-512 give the same bits, forward, gradients and a
   }
 }
 
-BACKEND_TEST("adapters off is the backbone and B = 0 is adapters off, in random models") {
+CONTRACT_TEST("adapters off is the backbone and B = 0 is adapters off, in random models") {
   for_models(backend, 8, [](Setting& s) {
     const ScoreResult off = s.score(s.sequences, {});
     SequenceData none = s.sequences;
@@ -193,7 +190,7 @@ BACKEND_TEST("adapters off is the backbone and B = 0 is adapters off, in random 
   });
 }
 
-BACKEND_TEST("a NaN in an adapter changes no token of sequences without its role, in random models") {
+CONTRACT_TEST("a NaN in an adapter changes no token of sequences without its role, in random models") {
   for_models(backend, 8, [](Setting& s) {
     const int v = int(s.store->adapters.size()) - 1;
     // Positions attend to each other: the role must be absent from a whole sequence.
@@ -221,7 +218,7 @@ BACKEND_TEST("a NaN in an adapter changes no token of sequences without its role
   });
 }
 
-BACKEND_TEST("NaN where the mask is 0 changes no bit of loss and gradients, in random models") {
+CONTRACT_TEST("NaN where the mask is 0 changes no bit of loss and gradients, in random models") {
   for_models(backend, 8, [](Setting& s) {
     const Trained clean = train(s, {s.sequences}, false);
     SequenceData hidden = s.sequences;
@@ -233,7 +230,7 @@ BACKEND_TEST("NaN where the mask is 0 changes no bit of loss and gradients, in r
   });
 }
 
-BACKEND_TEST("what a rollout records is what training computes, whatever shared its steps, in random models") {
+CONTRACT_TEST("what a rollout records is what training computes, whatever shared its steps, in random models") {
   for_models(backend, 8, [](Setting& s) {
     const ModelConfig& c = s.model->config();
     const int last = int(s.store->adapters.size()) - 1;

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 
+#include "core/cpu.h"
 #include "core/error.h"
 #include "core/executor.h"
 
@@ -201,6 +202,22 @@ Backend& reference_backend() {
   return *backend;
 }
 
+Backend* bf16_backend() {
+  static const std::unique_ptr<Backend> backend =
+      has_avx512_bf16() ? make_cpu_backend(Precision::bf16_multiply) : nullptr;
+  return backend.get();
+}
+
+Backend& bf16_reference() {
+  static const std::unique_ptr<Backend> backend = make_reference_backend(Precision::bf16_multiply);
+  return *backend;
+}
+
+std::unique_ptr<Backend> another(Backend& backend) {
+  return &backend == bf16_backend() ? make_cpu_backend(Precision::bf16_multiply)
+                                    : make_cpu_backend(backend.name().substr(4));
+}
+
 void skip(size_t test, const std::string& why) { tests()[test].claim += " # SKIP " + why; }
 
 // ---- hashes
@@ -239,7 +256,7 @@ void print_operation_hashes() {
 namespace {
 
 // One failure for each output, with the worst element.
-void compare(const std::string& name, const Outputs& ours, const Outputs& theirs, bool bitwise) {
+void compare(const std::string& name, const Outputs& ours, const Outputs& theirs, bool bitwise, double slack = 1) {
   if (ours.all().size() != theirs.all().size()) return fail(__FILE__, __LINE__, name + ": not the same outputs");
   for (size_t o = 0; o < ours.all().size(); o++) {
     const auto &a = ours.all()[o], &b = theirs.all()[o];
@@ -252,17 +269,17 @@ void compare(const std::string& name, const Outputs& ours, const Outputs& theirs
       if (std::bit_cast<uint64_t>(x) == std::bit_cast<uint64_t>(y)) continue;
       const double error = std::abs(x - y);
       if (!std::isnan(error)) all_error += error * error;
-      if (!bitwise && (error <= b.bound[i] || (std::isnan(x) && std::isnan(y)))) continue;
+      if (!bitwise && (error <= slack * b.bound[i] || (std::isnan(x) && std::isnan(y)))) continue;
       bad++;
-      const double ratio = std::isnan(error) ? INFINITY : error / b.bound[i];
+      const double ratio = std::isnan(error) ? INFINITY : error / (slack * b.bound[i]);
       if (bad == 1 || ratio > worst_ratio) worst = i, worst_ratio = ratio;
     }
     if (bad)
       fail(__FILE__, __LINE__,
            name + ": " + a.name + "[" + std::to_string(int64_t(worst) / a.cols) + ", " +
                std::to_string(int64_t(worst) % a.cols) + "] is " + show(a.value[worst]) + ", expected " +
-               show(b.value[worst]) + (bitwise ? "" : " within " + show(b.bound[worst])) + "; " + std::to_string(bad) +
-               " of " + std::to_string(a.value.size()) + " differ");
+               show(b.value[worst]) + (bitwise ? "" : " within " + show(slack * b.bound[worst])) + "; " +
+               std::to_string(bad) + " of " + std::to_string(a.value.size()) + " differ");
     if (!bitwise && std::sqrt(all_error) > b.relative * std::sqrt(all))
       fail(__FILE__, __LINE__,
            name + ": " + a.name + " has a relative error of " + show(std::sqrt(all_error / all)) +
@@ -281,6 +298,10 @@ void check_against_reference(Cases cases, Backend& backend) {
     if (i == expected.size()) expected.push_back(all[i].run(reference_backend()));
     compare(all[i].name, all[i].run(backend), expected[i], false);
   }
+}
+
+void check_against(Cases cases, Backend& backend, Backend& reference, double slack) {
+  for (const Case& each : cases()) compare(each.name, each.run(backend), each.run(reference), false, slack);
 }
 
 void check_threads(Cases cases, Backend& backend) {

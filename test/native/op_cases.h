@@ -138,11 +138,18 @@ const std::vector<std::string>& fast_backends();
 /// The i-th of them; null where this CPU cannot run it.
 Backend* fast_backend(size_t i);
 Backend& reference_backend();
+/// Of the bf16 multiply mode: its backend (null where this CPU cannot run it) and its reference.
+Backend* bf16_backend();
+Backend& bf16_reference();
+/// One more of these kernels and this precision: a model owns its backend.
+std::unique_ptr<Backend> another(Backend& backend);
 
 /// Marks the running test as skipped, and why.
 void skip(size_t test, const std::string& why);
 
 void check_against_reference(Cases cases, Backend& backend);
+/// The same against another reference, with bounds `slack` times as wide.
+void check_against(Cases cases, Backend& backend, Backend& reference, double slack = 1);
 void check_threads(Cases cases, Backend& backend);
 void check_same_bits(Cases cases, Backend& a, Backend& b);
 
@@ -209,6 +216,22 @@ bool add_for_each(const std::string& claim) {
   return true;
 }
 
+template <void (*test)(Backend&)>
+struct OnBf16 {
+  static inline size_t index = 0;
+  static void run() {
+    if (Backend* backend = bf16_backend()) {
+      test(*backend);
+    } else {
+      skip(index, "this CPU has no AVX512-BF16");
+    }
+  }
+  static bool add(const std::string& claim) {
+    index = tests().size();
+    return testing::add(claim + " (bf16 multiply)", &run);
+  }
+};
+
 template <void (*test)(Backend&, Backend&)>
 struct OnBoth {
   static inline size_t index = 0;
@@ -254,6 +277,21 @@ struct Operation {
   static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend); \
   [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_, __LINE__) =                                \
       ::rolegrad::testing::detail::add_for_each<&ROLEGRAD_JOIN(backend_test_, __LINE__)>(claim);      \
+  static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend)
+
+/// A test of `backend` that runs on that of the bf16 multiply mode.
+#define BF16_TEST(claim)                                                                           \
+  static void ROLEGRAD_JOIN(bf16_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend); \
+  [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_bf16_, __LINE__) =                        \
+      ::rolegrad::testing::detail::OnBf16<&ROLEGRAD_JOIN(bf16_test_, __LINE__)>::add(claim);       \
+  static void ROLEGRAD_JOIN(bf16_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend)
+
+/// A test of what holds in every precision: for each fast backend, and for that of the bf16 multiply mode.
+#define CONTRACT_TEST(claim)                                                                          \
+  static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend); \
+  [[maybe_unused]] static const bool ROLEGRAD_JOIN(added_, __LINE__) =                                \
+      ::rolegrad::testing::detail::add_for_each<&ROLEGRAD_JOIN(backend_test_, __LINE__)>(claim) &&    \
+      ::rolegrad::testing::detail::OnBf16<&ROLEGRAD_JOIN(backend_test_, __LINE__)>::add(claim);       \
   static void ROLEGRAD_JOIN(backend_test_, __LINE__)([[maybe_unused]] ::rolegrad::Backend & backend)
 
 /// A test of backends `a` and `b`, the two instruction sets of x86-64.

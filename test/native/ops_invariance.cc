@@ -44,7 +44,7 @@ bool same_rows(const LinearBits& all, int64_t begin, const LinearBits& some) {
          same_bits(all.dx.row_range(begin, n), some.dx) && same_bits(all.du.row_range(begin, n), some.du);
 }
 
-BACKEND_TEST("a row of a routed linear and of its input gradient is the same alone and in any batch") {
+CONTRACT_TEST("a row of a routed linear and of its input gradient is the same alone and in any batch") {
   for (const LinearShape& shape : linear_shapes()) {
     const LinearData data(shape);
     Place place(backend);
@@ -60,7 +60,7 @@ BACKEND_TEST("a row of a routed linear and of its input gradient is the same alo
   }
 }
 
-BACKEND_TEST("a row of 200 is the same in batches of 1, 2, 3, 5, 13, 47 and 200") {
+CONTRACT_TEST("a row of 200 is the same in batches of 1, 2, 3, 5, 13, 47 and 200") {
   for (DType dtype : {DType::f32, DType::bf16}) {
     const LinearData data({.name = "200",
                            .lengths = {200},
@@ -82,7 +82,7 @@ BACKEND_TEST("a row of 200 is the same in batches of 1, 2, 3, 5, 13, 47 and 200"
   }
 }
 
-BACKEND_TEST("bf16 weights give the bits of the same numbers in f32") {
+CONTRACT_TEST("bf16 weights give the bits of the same numbers in f32") {
   for (LinearShape shape : linear_shapes()) {
     if (shape.dtype != DType::bf16) continue;
     LinearData narrow(shape), wide = narrow;
@@ -95,7 +95,7 @@ BACKEND_TEST("bf16 weights give the bits of the same numbers in f32") {
   }
 }
 
-BACKEND_TEST("modules packed together give the bits of each alone") {
+CONTRACT_TEST("modules packed together give the bits of each alone") {
   for (const LinearShape& shape : linear_shapes()) {
     const LinearData data(shape);
     const LinearResult all = run_linear(backend, data);
@@ -119,7 +119,7 @@ BACKEND_TEST("modules packed together give the bits of each alone") {
   }
 }
 
-BACKEND_TEST("a repacked weight gives the bits of a packed one") {
+CONTRACT_TEST("a repacked weight gives the bits of a packed one") {
   for (const LinearShape& shape : linear_shapes()) {
     if (shape.dtype == DType::bf16) continue;
     const LinearData data(shape), other(shape, 99);
@@ -321,7 +321,7 @@ Mat run_logits(Backend& backend, const HeadData& data) {
   return place.read(logits);
 }
 
-BACKEND_TEST("a row of the head, its log-probability and its gradient are the same alone and in any batch") {
+CONTRACT_TEST("a row of the head, its log-probability and its gradient are the same alone and in any batch") {
   std::vector<HeadShape> shapes{{"f32", {0, 60}, 50, 401}, {"bf16", {0, 60}, 48, 1030, DType::bf16, 0.7f}};
   for (const HeadShape& shape : with_random({})) shapes.push_back(shape);
   for (const HeadShape& shape : shapes) {

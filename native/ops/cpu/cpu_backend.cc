@@ -35,6 +35,26 @@ std::unique_ptr<Backend> make_cpu_backend(const std::string& wanted) {
 #endif
 }
 
+std::unique_ptr<Backend> make_cpu_backend(Precision precision) {
+  if (precision == Precision::exact) return make_cpu_backend();
+  const char* forced = std::getenv("ROLEGRAD_ISA");
+  const std::string isa = forced ? forced : "";
+  if (!isa.empty() && isa != "avx512")
+    throw Error("ERR_CPU_UNSUPPORTED",
+                "Expected ROLEGRAD_ISA=avx512 (or none) for the precision bf16-multiply but received " + isa);
+#if defined(__x86_64__)
+  if (has_avx512_bf16()) {
+    static const cpu::Kernels kernels = cpu::avx512_bf16_kernels();
+    return std::make_unique<cpu::CpuBackend>(kernels);
+  }
+#endif
+  std::string have;
+  for (const auto& name : available_isas()) have += (have.empty() ? "" : ", ") + name;
+  throw Error("ERR_CPU_UNSUPPORTED",
+              "Expected a CPU with AVX-512 and AVX512-BF16 for the precision bf16-multiply but this one offers: " +
+                  (have.empty() ? "none of them" : have) + ", without AVX512-BF16");
+}
+
 namespace cpu {
 
 CpuBackend::CpuBackend(const Kernels& kernels)

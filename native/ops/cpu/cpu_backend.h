@@ -12,9 +12,11 @@
 namespace rolegrad::cpu {
 
 /// Panels of `nr` columns: module m's panel p, step k, lane j holds w[p * nr + j, k]. Zero beyond n.
+/// With `pairs` they are bf16, whatever was stored, and two steps of k lie side by side: the 32 bits of panel p,
+/// step k / 2, lane j, with the even k in the high half and zero beyond an odd K.
 class Panels final : public PackedWeight {
  public:
-  Panels(std::span<const WeightSource> modules, int64_t nr);
+  Panels(std::span<const WeightSource> modules, int64_t nr, bool pairs);
   size_t bytes() const override { return memory_bytes_; }
   const void* panels(int m) const;
   void* panels(int m);
@@ -22,11 +24,19 @@ class Panels final : public PackedWeight {
   float* bias(int m) { return bias_[size_t(m)].empty() ? nullptr : bias_[size_t(m)].data(); }
   int64_t panel_count(int m) const { return (n(m) + nr_ - 1) / nr_; }
   bool is_bf16() const { return dtype_ == DType::bf16; }
+  /// Elements from panel to panel.
+  int64_t panel_stride() const { return steps_ * nr_; }
+  /// The rows of `values` [n(m), K] that panel p of module m holds, rounded, in pairs.
+  void write_pairs(int m, int64_t p, const Tensor& values);
   /// Row `id` of module 0.
   void row(float* to, int64_t id) const;
 
  private:
-  int64_t nr_;
+  /// Where w[j, k] lies within a panel of pairs.
+  int64_t place(int64_t j, int64_t k) const { return ((k >> 1) * nr_ + j) * 2 + (~k & 1); }
+
+  int64_t nr_, steps_ = 0;  // steps: K, or K rounded up to even
+  bool pairs_;
   size_t memory_bytes_ = 0;
   std::unique_ptr<Memory> memory_;
   std::vector<size_t> offset_;  // in elements, per module
@@ -55,6 +65,7 @@ class Pages final : public KvPages {
 
 class CpuBackend final : public Backend {
  public:
+  /// `kernels` stay where they are.
   explicit CpuBackend(const Kernels& kernels);
   std::string name() const override { return std::string("cpu-") + k_.isa; }
   const Kernels& kernels() const { return k_; }

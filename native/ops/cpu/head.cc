@@ -142,7 +142,7 @@ void CpuBackend::head_mean_backward(const Tensor& dh, const Tensor& mean, const 
 
 void CpuBackend::head_rows_product(const Tensor& to, const float* dl, const Panels& head, int64_t chunk,
                                    bool accumulate, float* scratch) {
-  const int64_t v0 = chunk * kVocabularyChunk, panel = v0 / k_.nr * head.k() * k_.nr;
+  const int64_t v0 = chunk * kVocabularyChunk, panel = v0 / k_.nr * head.panel_stride();
   const BackwardModule module{head.is_bf16()
                                   ? static_cast<const void*>(static_cast<const bf16*>(head.panels(0)) + panel)
                                   : static_cast<const void*>(static_cast<const float*>(head.panels(0)) + panel),

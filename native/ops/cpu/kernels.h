@@ -178,11 +178,15 @@ struct Kernels {
   /// Benchmarks: `n` rounds of independent FMAs (returns FLOPs a round), and a sum over memory.
   double (*fma_rounds)(int64_t n, float* sink);
   void (*read_memory)(const float* x, int64_t n, float* sink);
+  /// forward and backward multiply bf16, and read panels of pairs of k (see Panels).
+  bool bf16_pairs = false;
 };
 
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+/// Those of AVX-512 with products of bf16 in forward and backward.
+Kernels avx512_bf16_kernels();
 #elif defined(__aarch64__)
 const Kernels& neon_kernels();
 #endif

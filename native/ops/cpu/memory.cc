@@ -17,16 +17,17 @@ constexpr size_t kSlack = 256;
 
 std::unique_ptr<Memory> CpuBackend::allocate(size_t bytes) { return std::make_unique<HostMemory>(bytes + kSlack); }
 
-Panels::Panels(std::span<const WeightSource> modules, int64_t nr) : nr_(nr) {
+Panels::Panels(std::span<const WeightSource> modules, int64_t nr, bool pairs) : nr_(nr), pairs_(pairs) {
   k_ = modules[0].k;
+  steps_ = pairs ? (k_ + 1) / 2 * 2 : k_;
   dtype_ = DType::bf16;
   size_t elements = 0;
   for (const auto& m : modules) {
     if (m.k != k_) throw Error("ERR_SHAPE", "Expected modules that read the same x to have the same number of columns");
-    if (m.dtype != DType::bf16) dtype_ = DType::f32;
+    if (m.dtype != DType::bf16 && !pairs) dtype_ = DType::f32;
     column_.push_back(column_.back() + m.n);
     offset_.push_back(elements);
-    elements += size_t((m.n + nr - 1) / nr * nr) * size_t(k_);
+    elements += size_t((m.n + nr - 1) / nr) * size_t(panel_stride());
   }
   size_t width = dtype_ == DType::bf16 ? 2 : 4;
   memory_bytes_ = elements * width;
@@ -42,8 +43,13 @@ Panels::Panels(std::span<const WeightSource> modules, int64_t nr) : nr_(nr) {
     Executor::shared().parallel_for((m.n + nr - 1) / nr, [&](int64_t p, int) {
       for (int64_t j = 0; j < nr && p * nr + j < m.n; j++) {
         int64_t n = p * nr + j;
-        size_t at = offset_[i] + size_t(p * k_ * nr + j);
-        if (dtype_ == DType::bf16) {
+        size_t at = offset_[i] + size_t(p * panel_stride() + j);
+        if (pairs) {
+          auto* to = static_cast<bf16*>(memory_->data()) + offset_[i] + size_t(p * panel_stride());
+          for (int64_t k = 0; k < k_; k++)
+            to[place(j, k)] = m.dtype == DType::bf16 ? static_cast<const bf16*>(m.w)[n * k_ + k]
+                                                     : float_to_bf16(static_cast<const float*>(m.w)[n * k_ + k]);
+        } else if (dtype_ == DType::bf16) {
           auto* to = static_cast<bf16*>(memory_->data()) + at;
           const auto* from = static_cast<const bf16*>(m.w) + n * k_;
           for (int64_t k = 0; k < k_; k++) to[k * nr] = from[k];
@@ -68,7 +74,13 @@ const void* Panels::panels(int m) const {
 void* Panels::panels(int m) { return static_cast<char*>(memory_->data()) + offset_[size_t(m)] * (is_bf16() ? 2 : 4); }
 
 void Panels::row(float* to, int64_t id) const {
-  int64_t at = id / nr_ * k_ * nr_ + id % nr_;
+  int64_t at = id / nr_ * panel_stride();
+  if (pairs_) {
+    const auto* from = static_cast<const bf16*>(panels(0)) + at;
+    for (int64_t k = 0; k < k_; k++) to[k] = bf16_to_float(from[place(id % nr_, k)]);
+    return;
+  }
+  at += id % nr_;
   if (is_bf16()) {
     const auto* from = static_cast<const bf16*>(panels(0)) + at;
     for (int64_t k = 0; k < k_; k++) to[k] = bf16_to_float(from[k * nr_]);
@@ -78,15 +90,23 @@ void Panels::row(float* to, int64_t id) const {
   }
 }
 
+void Panels::write_pairs(int m, int64_t p, const Tensor& values) {
+  auto* to = static_cast<bf16*>(panels(m)) + p * panel_stride();
+  for (int64_t j = 0; j < nr_ && p * nr_ + j < n(m); j++)
+    for (int64_t k = 0; k < k_; k++) to[place(j, k)] = float_to_bf16(values.data[(p * nr_ + j) * values.ld + k]);
+}
+
 std::unique_ptr<PackedWeight> CpuBackend::pack(std::span<const WeightSource> modules) {
-  return std::make_unique<Panels>(modules, k_.nr);
+  return std::make_unique<Panels>(modules, k_.nr, k_.bf16_pairs);
 }
 
 void CpuBackend::repack(PackedWeight& weight, int m, const Tensor& values, const Tensor* bias) {
   auto& w = static_cast<Panels&>(weight);
-  if (w.is_bf16()) throw Error("ERR_DTYPE", "Expected f32 weights for full training but received bf16");
+  if (w.is_bf16() && !k_.bf16_pairs)
+    throw Error("ERR_DTYPE", "Expected f32 weights for full training but received bf16");
   int64_t nr = k_.nr, n = w.n(m);
   parallel(w.panel_count(m), [&](int64_t p, int) {
+    if (k_.bf16_pairs) return w.write_pairs(m, p, values);
     float* to = static_cast<float*>(w.panels(m)) + p * w.k() * nr;
     for (int64_t j = 0; j < nr && p * nr + j < n; j++) {
       const float* from = values.data + (p * nr + j) * values.ld;

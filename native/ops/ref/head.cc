@@ -9,7 +9,7 @@ std::vector<double> scaled_logits(const Tensor& h, int64_t r, const Weight& head
                                   const LogitColumns& replaced = {}) {
   std::vector<double> z(size_t(head.n()));
   for (int64_t v = 0; v < head.n(); v++) {
-    for (int64_t k = 0; k < head.k(); k++) z[size_t(v)] += double(at(h, r, k)) * head.at(v, k);
+    for (int64_t k = 0; k < head.k(); k++) z[size_t(v)] = head.step(z[size_t(v)], at(h, r, k), head.at(v, k));
     z[size_t(v)] /= temperature;
   }
   for (size_t j = 0; j < replaced.ids.size(); j++)
@@ -49,7 +49,7 @@ void RefBackend::head_logprobs_mean(const Tensor& logprob, const Tensor& lse, co
     softmax(p);
     for (int64_t k = 0; k < head.k(); k++) {
       double sum = 0;
-      for (int64_t v = 0; v < head.n(); v++) sum += p[size_t(v)] * weight.at(v, k);
+      for (int64_t v = 0; v < head.n(); v++) sum = weight.step(sum, p[size_t(v)], weight.at(v, k));
       at(mean, r, k) = float(sum);
     }
   }
@@ -93,7 +93,8 @@ void RefBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
       for (size_t j = 0; j < replaced.ids.size(); j++) at(dlogits, r, int64_t(j)) = float(dz[size_t(replaced.ids[j])]);
       leave_out(dz);
       for (int64_t v = 0; v < head.n(); v++)
-        for (int64_t k = 0; k < head.k(); k++) sum[size_t(k)] += dz[size_t(v)] * weight.at(v, k);
+        for (int64_t k = 0; k < head.k(); k++)
+          sum[size_t(k)] = weight.step(sum[size_t(k)], dz[size_t(v)], weight.at(v, k));
     }
     for (int64_t k = 0; k < head.k(); k++) at(dh, r, k) = float(sum[size_t(k)]);
   }

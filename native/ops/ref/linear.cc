@@ -36,9 +36,11 @@ void RefBackend::linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x
                                const Rows& rows) {
   const auto& weight = static_cast<const Weight&>(w);
   for (int64_t t = 0; t < x.rows; t++) {
-    std::vector<double> sum(weight.bias.begin(), weight.bias.end());
-    for (int64_t n = 0; n < w.n(); n++)
-      for (int64_t k = 0; k < w.k(); k++) sum[size_t(n)] += double(at(x, t, k)) * weight.at(n, k);
+    std::vector<double> sum(size_t(w.n()));
+    for (int64_t n = 0; n < w.n(); n++) {
+      for (int64_t k = 0; k < w.k(); k++) sum[size_t(n)] = weight.step(sum[size_t(n)], at(x, t, k), weight.at(n, k));
+      sum[size_t(n)] += weight.bias[size_t(n)];
+    }
 
     if (const LoraGroup* pairs = pairs_of(lora, rows, t))
       for (int m = 0; m < w.modules(); m++) {
@@ -81,7 +83,7 @@ void RefBackend::linear_backward_from_du(const Tensor& dx, const Tensor& du, con
     const LoraGroup* pairs = pairs_of(lora, rows, t);
     for (int64_t k = 0; k < w.k(); k++) {
       double sum = accumulate ? at(dx, t, k) : 0.0;
-      for (int64_t n = 0; n < w.n(); n++) sum += double(at(dy, t, n)) * weight.at(n, k);
+      for (int64_t n = 0; n < w.n(); n++) sum = weight.step(sum, at(dy, t, n), weight.at(n, k));
       for (int64_t i = 0; pairs && i < pairs->columns(); i++) sum += double(at(du, t, i)) * at(pairs->a, i, k);
       at(dx, t, k) = float(sum);
     }

@@ -5,7 +5,9 @@
 
 namespace rolegrad {
 
-std::unique_ptr<Backend> make_reference_backend() { return std::make_unique<ref::RefBackend>(); }
+std::unique_ptr<Backend> make_reference_backend(Precision precision) {
+  return std::make_unique<ref::RefBackend>(precision);
+}
 
 namespace ref {
 

@@ -16,15 +16,23 @@ namespace rolegrad::ref {
 inline float& at(const Tensor& x, int64_t row, int64_t col) { return x.data[row * x.ld + col]; }
 inline double& at(const GradTensor& x, int64_t row, int64_t col) { return x.data[row * x.ld + col]; }
 
-/// Weights as stored, widened to f32.
+/// fma(x, w, sum) in f32 with x and w rounded to bf16 first; subnormal numbers, before and after, are zero.
+float bf16_step(float sum, float x, float w);
+
+/// Weights as stored, widened to f32; of the bf16 multiply mode rounded to bf16 first.
 class Weight final : public PackedWeight {
  public:
-  explicit Weight(std::span<const WeightSource> modules);
+  Weight(std::span<const WeightSource> modules, Precision precision);
   size_t bytes() const override { return (w.size() + bias.size()) * sizeof(float); }
   float at(int64_t row, int64_t col) const { return w[size_t(row * k_ + col)]; }
+  /// sum + x w, one step of a product with this weight: in f64, or as the bf16 multiply mode takes it.
+  double step(double sum, double x, double value) const {
+    return precision == Precision::exact ? sum + x * value : bf16_step(float(sum), float(x), float(value));
+  }
 
   std::vector<float> w;     // [n, k], all modules one after another
   std::vector<float> bias;  // [n], 0 where a module has none
+  Precision precision;
 };
 
 /// Keys and values of every layer: [layer][page][slot][kv_heads * head_dim].
@@ -52,7 +60,8 @@ double softmax(std::vector<double>& z);
 
 class RefBackend final : public Backend {
  public:
-  std::string name() const override { return "reference"; }
+  explicit RefBackend(Precision precision = Precision::exact) : precision_(precision) {}
+  std::string name() const override { return precision_ == Precision::exact ? "reference" : "reference-bf16"; }
 
   std::unique_ptr<Memory> allocate(size_t bytes) override;
   int64_t leading_dimension(int64_t cols) const override { return cols; }
@@ -144,6 +153,9 @@ class RefBackend final : public Backend {
 
   void sample(std::span<int32_t> token, std::span<float> logprob, const Tensor& logits,
               std::span<const SamplingOptions> options, std::span<const double> draw) override;
+
+ private:
+  Precision precision_;
 };
 
 }  // namespace rolegrad::ref

@@ -1,0 +1,277 @@
+// Matrix kernels of the bf16 multiply mode. One vdpbf16ps is two steps of a chain of fused multiply-adds in f32, the
+// high halves of its operands first, with subnormal operands and sums taken as zero. Weights and activations are stored
+// with the even k in the high half: every output element is one such chain over k in increasing order, whatever the
+// tile, the block of k (sums wait in y) and the number of rows. The low-rank part goes on in f32, as in gemm.inl.
+
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
+#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
+
+typedef uint16_t v32h __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t v16u __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint64_t v8u __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t v8w __attribute__((vector_size(32), aligned(4), may_alias));
+
+constexpr int LANES = 16, NV = 4, MR = 6;  // 24 sums, 4 vectors of the panel and one of x
+constexpr int64_t NR = NV * LANES;
+/// Pairs of k in a block: a panel's is 48 KiB, and stays in L2 beside the rows of x.
+constexpr int64_t BLOCK = 192;
+/// Pairs where one tile has all rows: nothing is read twice.
+constexpr int64_t LONG_BLOCK = 2048;
+/// Rows that are packed at a time.
+constexpr int64_t FORWARD_ROWS = 192, BACKWARD_ROWS = 768;
+/// In u32: backward packs rows beside a block of weights.
+constexpr int64_t SCRATCH = BACKWARD_ROWS * BLOCK + BLOCK * NR;
+
+INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/// acc + the two products of each lane.
+INLINE __m512 dot(__m512 acc, __m512i a, __m512i b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
+
+/// To nearest even, as core/bf16.h does it; a NaN stays one.
+INLINE uint32_t round_bits(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return bits | 0x00400000u;
+  return bits + 0x7fffu + ((bits >> 16) & 1u);
+}
+
+/// n numbers rounded to bf16, as pairs; the last half of an odd row is zero.
+INLINE void pack_row(uint32_t* to, const float* x, int64_t n) {
+  int64_t k = 0;
+  for (; k + LANES <= n; k += LANES) {
+    v16u bits = *(const v16u*)(x + k);
+    v16u rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+    rounded = (bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x00400000u : rounded;
+    const v8u both = (v8u)rounded;  // the even k is the low word
+    *(v8w*)(to + k / 2) = __builtin_convertvector((both & 0xffff0000u) | (both >> 48), v8w);
+  }
+  for (; k < n; k += 2) to[k / 2] = (round_bits(x[k]) & 0xffff0000u) | (k + 1 < n ? round_bits(x[k + 1]) >> 16 : 0u);
+}
+
+INLINE void pack_rows(uint32_t* to, int64_t ld, const float* x, int64_t ldx, int64_t rows, int64_t n) {
+  for (int64_t i = 0; i < rows; i++) pack_row(to + i * ld, x + i * ldx, n);
+}
+
+/// c [mr, nv * 16] = (add ? c : 0) + a b over pairs + u [mr, e] l [e, :] + bias. `mask`: columns of the last vector
+/// that exist; no others of c and l are touched.
+template <int mr, int nv>
+NOINLINE void tile(const uint32_t* a, int64_t as, const uint32_t* b, int64_t pairs, const float* u, int64_t us,
+                   const float* l, int64_t ldl, int64_t e, float* c, int64_t ldc, bool add, const float* bias,
+                   uint16_t mask) {
+  auto load = [mask](const float* p, int j) {
+    return j + 1 < nv ? _mm512_loadu_ps(p + j * LANES) : _mm512_maskz_loadu_ps(mask, p + j * LANES);
+  };
+  __m512 acc[mr][nv];
+  if (add) {
+    EACH (i, mr)
+      EACH (j, nv) acc[i][j] = load(c + i * ldc, j);
+  } else {
+    EACH (i, mr)
+      EACH (j, nv) acc[i][j] = _mm512_setzero_ps();
+  }
+  for (int64_t s = 0; s < pairs; s++) {
+    __m512i bv[nv];
+    EACH (j, nv) bv[j] = _mm512_loadu_si512(b + j * LANES);
+    b += NR;
+    EACH (i, mr) {
+      const __m512i x = _mm512_set1_epi32(int(a[i * as]));
+      EACH (j, nv) acc[i][j] = dot(acc[i][j], x, bv[j]);
+    }
+    a++;
+  }
+  for (int64_t s = 0; s < e; s++) {
+    __m512 bv[nv];
+    EACH (j, nv) bv[j] = load(l + s * ldl, j);
+    EACH (i, mr) {
+      const __m512 x = _mm512_set1_ps(u[i * us + s]);
+      EACH (j, nv) acc[i][j] = _mm512_fmadd_ps(x, bv[j], acc[i][j]);
+    }
+  }
+  if (bias) {
+    EACH (j, nv) {
+      const __m512 bv = load(bias, j);
+      EACH (i, mr) acc[i][j] = _mm512_add_ps(acc[i][j], bv);
+    }
+  }
+  EACH (i, mr)
+    EACH (j, nv) {
+      if (j + 1 < nv)
+        _mm512_storeu_ps(c + i * ldc + j * LANES, acc[i][j]);
+      else
+        _mm512_mask_storeu_ps(c + i * ldc + j * LANES, mask, acc[i][j]);
+    }
+}
+
+typedef void (*TileFn)(const uint32_t*, int64_t, const uint32_t*, int64_t, const float*, int64_t, const float*, int64_t,
+                       int64_t, float*, int64_t, bool, const float*, uint16_t);
+constexpr TileFn kTiles[NV][MR] = {
+    {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>},
+    {tile<1, 2>, tile<2, 2>, tile<3, 2>, tile<4, 2>, tile<5, 2>, tile<6, 2>},
+    {tile<1, 3>, tile<2, 3>, tile<3, 3>, tile<4, 3>, tile<5, 3>, tile<6, 3>},
+    {tile<1, 4>, tile<2, 4>, tile<3, 4>, tile<4, 4>, tile<5, 4>, tile<6, 4>},
+};
+
+/// One tile of n columns with the low-rank part of its rows: in one go where they share an adapter, else in runs of
+/// rows with one adapter after the shared part.
+INLINE void routed_tile(int64_t mr, int64_t n, const uint32_t* a, int64_t as, const uint32_t* b, int64_t pairs,
+                        bool last, const int32_t* adapter, const LowRank* lora, const float* u, int64_t ldu,
+                        int64_t column, float* c, int64_t ldc, bool add, const float* bias) {
+  const int64_t nv = (n + LANES - 1) / LANES;
+  const auto mask = uint16_t(0xffffu >> (nv * LANES - n));
+  const TileFn* tiles = kTiles[nv - 1] - 1;
+  int32_t first = last && adapter ? adapter[0] : -1;
+  bool mixed = false;
+  if (last && adapter)
+    for (int64_t i = 1; i < mr; i++) mixed |= adapter[i] != first;
+  LowRank own = {};
+  if (first >= 0 && !mixed) own = lora[first];
+  tiles[mr](a, as, b, pairs, own.e ? u + own.u_column : nullptr, ldu, own.e ? own.l + column : nullptr, own.ldl, own.e,
+            c, ldc, add, last && !mixed ? bias : nullptr, mask);
+  if (!mixed) return;
+  for (int64_t i = 0, end = 0; i < mr; i = end) {
+    for (end = i + 1; end < mr && adapter[end] == adapter[i];) end++;
+    const LowRank row = adapter[i] >= 0 ? lora[adapter[i]] : LowRank{};
+    if (!row.e && !bias) continue;
+    tiles[end - i](nullptr, 0, nullptr, 0, row.e ? u + i * ldu + row.u_column : nullptr, ldu,
+                   row.e ? row.l + column : nullptr, row.ldl, row.e, c + i * ldc, ldc, true, bias, mask);
+  }
+}
+
+/// Rows of the next tile: as few tiles as MR allows, about equally tall.
+INLINE int64_t tile_rows(int64_t m) {
+  const int64_t tiles = (m + MR - 1) / MR;
+  return (m + tiles - 1) / tiles;
+}
+
+/// y [mr, PW panels] (+)= a b: up to 3 rows of one panel would wait for their own chains (decode).
+template <int mr>
+NOINLINE void few_rows(const uint32_t* a, int64_t as, const uint32_t* b, int64_t panel, int64_t pairs, float* y,
+                       int64_t ldy, bool add) {
+  constexpr int PW = mr == 1 ? 4 : 2;
+  __m512 acc[mr][PW][NV];
+  EACH (i, mr)
+    EACH (q, PW)
+      EACH (j, NV) acc[i][q][j] = add ? _mm512_loadu_ps(y + i * ldy + q * NR + j * LANES) : _mm512_setzero_ps();
+  for (int64_t s = 0; s < pairs; s++)
+    EACH (q, PW)
+      EACH (j, NV) {
+        const __m512i w = _mm512_loadu_si512(b + q * panel + s * NR + j * LANES);
+        EACH (i, mr) acc[i][q][j] = dot(acc[i][q][j], _mm512_set1_epi32(int(a[i * as + s])), w);
+      }
+  EACH (i, mr)
+    EACH (q, PW)
+      EACH (j, NV) _mm512_storeu_ps(y + i * ldy + q * NR + j * LANES, acc[i][q][j]);
+}
+
+void forward_rows(const ForwardTask& t, int64_t m0, int64_t m1) {
+  const int64_t rows = m1 - m0, all = (t.k + 1) / 2, step = rows <= MR ? LONG_BLOCK : BLOCK;
+  auto* a = (uint32_t*)t.scratch;
+  for (int64_t s0 = 0; s0 < all || s0 == 0; s0 += step) {
+    const int64_t pairs = min64(step, all - s0);
+    const bool last = s0 + pairs >= all, add = s0 > 0;
+    pack_rows(a, pairs, t.x + m0 * t.ldx + 2 * s0, t.ldx, rows, min64(2 * pairs, t.k - 2 * s0));
+    auto panel = [&](int64_t p) { return (const uint32_t*)t.panels + (p * all + s0) * NR; };
+    auto routed = [&](int64_t p, int64_t m, int64_t mr, int64_t steps, bool adds) {
+      routed_tile(mr, min64(NR, t.n - p * NR), a + (m - m0) * pairs, pairs, panel(p), steps, last,
+                  t.adapter ? t.adapter + m : nullptr, t.lora, t.u + m * t.ldu, t.ldu, p * NR, t.y + m * t.ldy + p * NR,
+                  t.ldy, adds, t.bias ? t.bias + p * NR : nullptr);
+    };
+    int64_t p = t.p0;
+    if (rows <= 3 && pairs > 0)
+      for (const int64_t wide = rows == 1 ? 4 : 2; p + wide <= t.p1 && (p + wide) * NR <= t.n; p += wide) {
+        (rows == 1   ? few_rows<1>
+         : rows == 2 ? few_rows<2>
+                     : few_rows<3>)(a, pairs, panel(p), all * NR, pairs, t.y + m0 * t.ldy + p * NR, t.ldy, add);
+        for (int64_t q = p; q < p + wide; q++)
+          if (last && (t.adapter || t.bias)) routed(q, m0, rows, 0, true);
+      }
+    for (; p < t.p1; p++)
+      for (int64_t m = m0, mr; m < m1; m += mr) {
+        mr = tile_rows(m1 - m);
+        routed(p, m, mr, pairs, add);
+      }
+  }
+}
+
+void forward(const ForwardTask& t) {
+  for (int64_t m = t.m0; m < t.m1; m += FORWARD_ROWS) forward_rows(t, m, min64(m + FORWARD_ROWS, t.m1));
+}
+
+// Shuffles of two vectors within 128-bit lanes, and those that exchange such lanes.
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define LOW_PAIRS(a, b) SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
+#define HIGH_PAIRS(a, b) SHUFFLE(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
+#define LOW_HALVES(a, b) SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+#define HIGH_HALVES(a, b) SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+#define EVEN_LANES(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
+#define ODD_LANES(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
+
+/// r [16][16] becomes its transpose.
+INLINE void transpose(v16u* r) {
+  EACH (q, 4) {
+    const v16u a = LOW_PAIRS(r[4 * q], r[4 * q + 1]), b = HIGH_PAIRS(r[4 * q], r[4 * q + 1]);
+    const v16u c = LOW_PAIRS(r[4 * q + 2], r[4 * q + 3]), d = HIGH_PAIRS(r[4 * q + 2], r[4 * q + 3]);
+    r[4 * q] = LOW_HALVES(a, c);
+    r[4 * q + 1] = HIGH_HALVES(a, c);
+    r[4 * q + 2] = LOW_HALVES(b, d);
+    r[4 * q + 3] = HIGH_HALVES(b, d);
+  }
+  EACH (j, 4) {
+    const v16u a = EVEN_LANES(r[j], r[j + 4]), b = ODD_LANES(r[j], r[j + 4]);
+    const v16u c = EVEN_LANES(r[j + 8], r[j + 12]), d = ODD_LANES(r[j + 8], r[j + 12]);
+    r[j] = EVEN_LANES(a, c);
+    r[j + 8] = ODD_LANES(a, c);
+    r[j + 4] = EVEN_LANES(b, d);
+    r[j + 12] = ODD_LANES(b, d);
+  }
+}
+
+/// Columns [c0, c0 + NR) of w for its rows n0 .. n0 + nn, as pairs of rows [nn / 2, NR] with the even row in the high
+/// half: a transposed block of the forward panels. n0 is a multiple of 16; rows up to the next multiple are written.
+NOINLINE void transposed_block(const void* panels, int64_t k, int64_t c0, int64_t n0, int64_t nn, uint32_t* to) {
+  const int64_t all = (k + 1) / 2;
+  for (int64_t n = n0; n < n0 + nn; n += LANES)
+    for (int64_t c = 0; c < min64(NR, k - c0); c += 2 * LANES) {
+      const int64_t s = (c0 + c) / 2;
+      const uint32_t* from = (const uint32_t*)panels + (n / NR * all + s) * NR + n % NR;
+      v16u r[LANES];  // [pair of columns][n], then [n][pair of columns]
+      EACH (i, LANES) r[i] = s + i < all ? *(const v16u*)(from + i * NR) : v16u{};
+      transpose(r);
+      EACH (i, LANES / 2) {
+        const v32h a = (v32h)r[2 * i], b = (v32h)r[2 * i + 1];
+        uint32_t* row = to + ((n - n0) / 2 + i) * NR + c;
+        *(v32h*)row = SHUFFLE(b, a, 1, 33, 0, 32, 3, 35, 2, 34, 5, 37, 4, 36, 7, 39, 6, 38, 9, 41, 8, 40, 11, 43, 10,
+                              42, 13, 45, 12, 44, 15, 47, 14, 46);
+        *(v32h*)(row + LANES) = SHUFFLE(b, a, 17, 49, 16, 48, 19, 51, 18, 50, 21, 53, 20, 52, 23, 55, 22, 54, 25, 57,
+                                        24, 56, 27, 59, 26, 58, 29, 61, 28, 60, 31, 63, 30, 62);
+      }
+    }
+}
+
+void backward_rows(const BackwardTask& t, int64_t m0, int64_t m1) {
+  auto *b = (uint32_t*)t.scratch, *a = b + BLOCK * NR;
+  bool started = t.accumulate;
+  for (int64_t i = 0; i < t.module_count; i++) {
+    const BackwardModule& w = t.modules[i];
+    for (int64_t n0 = 0; n0 < w.n; n0 += 2 * BLOCK) {
+      const int64_t nn = min64(2 * BLOCK, w.n - n0), pairs = (nn + 1) / 2;
+      const bool last = i + 1 == t.module_count && n0 + nn >= w.n;
+      pack_rows(a, pairs, t.dy + m0 * t.lddy + w.column + n0, t.lddy, m1 - m0, nn);
+      for (int64_t q = t.q0; q < t.q1; q++) {
+        transposed_block(w.panels, t.k, q * NR, n0, nn, b);
+        for (int64_t m = m0, mr; m < m1; m += mr) {
+          mr = tile_rows(m1 - m);
+          routed_tile(mr, min64(NR, t.k - q * NR), a + (m - m0) * pairs, pairs, b, pairs, last,
+                      t.adapter ? t.adapter + m : nullptr, t.lora, t.du + m * t.lddu, t.lddu, q * NR,
+                      t.dx + m * t.lddx + q * NR, t.lddx, started, nullptr);
+        }
+      }
+      started = true;
+    }
+  }
+}
+
+void backward(const BackwardTask& t) {
+  for (int64_t m = t.m0; m < t.m1; m += BACKWARD_ROWS) backward_rows(t, m, min64(m + BACKWARD_ROWS, t.m1));
+}
