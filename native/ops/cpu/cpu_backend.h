@@ -176,8 +176,13 @@ class CpuBackend final : public Backend {
   /// y [rows m0..m1, module columns] for a range of panels; `task` filled but for panels, columns and rows.
   void forward_module(const Tensor& y, const Tensor& u, const Tensor& x, const Panels& w, int m, int64_t p0, int64_t p1,
                       int64_t m0, int64_t m1, const int32_t* adapter, const LowRank* lora, float* scratch);
-  void project(const Tensor& out, int64_t out_column, const Tensor& x, const Tensor& p, int64_t columns, float scale,
-               std::span<const int32_t> rows);
+  /// out [rows] = scale * x [rows, K] p [K, columns of out].
+  struct Projection {
+    Tensor out, x, p;
+    float scale;
+    std::span<const int32_t> rows;
+  };
+  void project(std::span<const Projection> list);
   /// One chunk of logits for rows [r0, r1) into to [r1 - r0, kVocabularyChunk].
   void logits_chunk(float* to, const Tensor& h, const Panels& head, int64_t r0, int64_t r1, int64_t chunk,
                     float* scratch);

@@ -231,6 +231,12 @@ INLINE int64_t tile_rows(int64_t m) {
   return (m + tiles - 1) / tiles;
 }
 
+/// Steps of a block of k: near BLOCK and about equal, so that none is left with a short one. At most MAX_BLOCK.
+INLINE int64_t block_steps(int64_t k) {
+  int64_t blocks = (k + BLOCK / 2) / BLOCK;
+  return blocks <= 1 ? MAX_BLOCK : ((k + blocks - 1) / blocks + 15) / 16 * 16;
+}
+
 /// mr <= 3 rows, PW panels side by side: one panel alone would wait for its own chain (decode).
 template <int mr, bool bf16>
 NOINLINE void few_rows(const float* x, int64_t ldx, const void* panels, int64_t k, int64_t p, float* y, int64_t ldy) {
@@ -274,8 +280,9 @@ void forward(const ForwardTask& t) {
                       t.u + t.m0 * t.ldu, t.ldu, q * NR, y + q * NR, t.ldy, true, t.bias ? t.bias + q * NR : nullptr);
     }
   }
-  for (int64_t k0 = 0; k0 < t.k || k0 == 0; k0 += BLOCK) {
-    int64_t kk = min64(BLOCK, t.k - k0);
+  const int64_t steps = block_steps(t.k);
+  for (int64_t k0 = 0; k0 < t.k || k0 == 0; k0 += steps) {
+    int64_t kk = min64(steps, t.k - k0);
     bool last = k0 + kk >= t.k;
     for (int64_t q = p; q < t.p1; q++) {
       const float* b = forward_block(t.panels, t.bf16, t.k, q, k0, kk, t.scratch);
@@ -294,8 +301,9 @@ void backward(const BackwardTask& t) {
   bool started = t.accumulate;
   for (int64_t i = 0; i < t.module_count; i++) {
     const BackwardModule& w = t.modules[i];
-    for (int64_t n0 = 0; n0 < w.n; n0 += BLOCK) {
-      int64_t nn = min64(BLOCK, w.n - n0);
+    const int64_t steps = block_steps(w.n);
+    for (int64_t n0 = 0; n0 < w.n; n0 += steps) {
+      int64_t nn = min64(steps, w.n - n0);
       bool last = i + 1 == t.module_count && n0 + nn >= w.n;
       for (int64_t q = t.q0; q < t.q1; q++) {
         transposed_block(w.panels, t.bf16, t.k, q * NR, n0, nn, t.scratch);
@@ -411,10 +419,81 @@ INLINE void pack_rows(float* to, const float* x, int64_t ldx, int64_t c0, int64_
   }
 }
 
-int64_t gradient_scratch(int64_t rows, int64_t m, int64_t n) { return rows * (m + MR + n + NR); }
+/// c [mr, NR] (+)= the chain over the listed rows of p[row, :mr]^T q[row, :NR]. The same number of rows of `next` is
+/// fetched meanwhile.
+template <int mr>
+NOINLINE void thin_tile(const float* p, int64_t ldp, const float* q, int64_t ldq, const int32_t* rows, int64_t count,
+                        float* c, int64_t ldc, bool add, const float* next, const int32_t* next_rows) {
+  vf acc[mr][NV];
+  EACH (i, mr)
+    EACH (j, NV) acc[i][j] = add ? load(c + i * ldc + j * LANES) : vf{};
+  for (int64_t s = 0; s < count; s++) {
+    const float* a = p + rows[s] * ldp;
+    const float* b = q + rows[s] * ldq;
+    vf bv[NV];
+    EACH (j, NV) bv[j] = load(b + j * LANES);
+    for (int j = 0; j < NR; j += 16) __builtin_prefetch(next + next_rows[s] * ldq + j, 0, 3);
+    EACH (i, mr) {
+      vf x = splat(a[i]);
+      EACH (j, NV) acc[i][j] = fma(x, bv[j], acc[i][j]);
+    }
+  }
+  EACH (i, mr)
+    EACH (j, NV) store(c + i * ldc + j * LANES, acc[i][j]);
+}
+
+typedef void (*ThinFn)(const float*, int64_t, const float*, int64_t, const int32_t*, int64_t, float*, int64_t, bool,
+                       const float*, const int32_t*);
+constexpr int thin_clip(int m) { return m < MR ? m : MR; }
+constexpr ThinFn kThin[13] = {nullptr,
+                              thin_tile<thin_clip(1)>,
+                              thin_tile<thin_clip(2)>,
+                              thin_tile<thin_clip(3)>,
+                              thin_tile<thin_clip(4)>,
+                              thin_tile<thin_clip(5)>,
+                              thin_tile<thin_clip(6)>,
+                              thin_tile<thin_clip(7)>,
+                              thin_tile<thin_clip(8)>,
+                              thin_tile<thin_clip(9)>,
+                              thin_tile<thin_clip(10)>,
+                              thin_tile<thin_clip(11)>,
+                              thin_tile<thin_clip(12)>};
+
+/// Few rows of g, a pair's: to pack q would cost as much as the products. Some rows of q at a time, for all columns of
+/// the task, with the sums kept between: so q is read once and from the cache the columns after it.
+INLINE void thin_gradient(const GradientTask& t) {
+  constexpr int64_t kRows = 32;
+  const int64_t m = t.m1 - t.m0, n = t.n1 - t.n0, ldc = (n + NR - 1) / NR * NR;
+  float* c = t.scratch;
+  for (int64_t s = 0; s < t.sequences; s++) {
+    const int32_t* rows = t.rows + t.cuts[s];
+    const int64_t count = t.cuts[s + 1] - t.cuts[s];
+    if (count == 0) continue;
+    for (int64_t r = 0; r < count; r += kRows) {
+      const int64_t some = min64(kRows, count - r);
+      for (int64_t j = 0; j < n; j += NR) {
+        const bool more = j + NR < n, rest = count - r >= 2 * kRows;
+        const float* next = t.q + t.n0 + (more ? j + NR : 0);
+        const int32_t* next_rows = rows + r + (!more && rest ? kRows : 0);
+        for (int64_t i = 0; i < m; i += MR)
+          kThin[min64(MR, m - i)](t.p + t.m0 + i, t.ldp, t.q + t.n0 + j, t.ldq, rows + r, some, c + i * ldc + j, ldc,
+                                  r > 0, next, next_rows);
+      }
+    }
+    for (int64_t i = 0; i < m; i++) {
+      double* g = t.g + (t.m0 + i) * t.ldg + t.n0;
+      for (int64_t j = 0; j < n; j++) g[j] += double(c[i * ldc + j]);
+    }
+  }
+}
+
+int64_t gradient_scratch(int64_t rows, int64_t m, int64_t n) {
+  return m <= kThinRows ? m * (n + NR) : rows * (m + MR + n + NR);
+}
 
 // Reads NR columns of q even where fewer exist: backend memory ends with slack.
 void gradient(const GradientTask& t) {
+  if (t.m1 - t.m0 <= kThinRows && t.scratch) return thin_gradient(t);
   float c[MR * NR];
   const bool pack = t.scratch != nullptr;
   for (int64_t s = 0; s < t.sequences; s++) {

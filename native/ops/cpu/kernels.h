@@ -11,6 +11,8 @@ namespace rolegrad::cpu {
 /// numerics.
 constexpr int64_t kKeySplit = 512, kVocabularyChunk = 1024;
 constexpr int64_t kPage = 64;
+/// Rows of a gradient up to which nothing is packed.
+constexpr int64_t kThinRows = 24;
 /// Rows per call of attention_rows.
 constexpr int64_t kAttentionRows = 32;
 

@@ -3,8 +3,8 @@
 namespace rolegrad::cpu::ROLEGRAD_ISA_NAMESPACE {
 namespace {
 
-constexpr int64_t BLOCK =
-    384;  // 12 rows of x and one panel block of 384 x 32 f32 (48 KiB): half of a 1 MiB L2 with 192 rows
+// 12 rows of x and one panel block of 384 x 32 f32 (48 KiB): half of a 1 MiB L2 with 192 rows.
+constexpr int64_t BLOCK = 384, MAX_BLOCK = BLOCK + BLOCK / 2;
 
 namespace math {
 // The same operations as core/math.h's log, which may not be included here (its inline functions would be compiled for
@@ -39,7 +39,7 @@ constexpr Kernels kKernels = {ROLEGRAD_ISA_NAME,
                               LANES,
                               NR,
                               MR,
-                              BLOCK,
+                              MAX_BLOCK,
                               forward,
                               backward,
                               narrow,

@@ -66,23 +66,32 @@ void CpuBackend::forward_module(const Tensor& y, const Tensor& u, const Tensor& 
   k_.forward(t);
 }
 
-void CpuBackend::project(const Tensor& out, int64_t out_column, const Tensor& x, const Tensor& p, int64_t columns,
-                         float scale, std::span<const int32_t> rows) {
-  int64_t count = int64_t(rows.size()), part = k_.mr * 4;
-  parallel((count + part - 1) / part, [&](int64_t task, int worker) {
+void CpuBackend::project(std::span<const Projection> list) {
+  struct Part {
+    const Projection* of;
+    int64_t first, count;
+  };
+  std::vector<Part> parts;
+  for (const Projection& p : list) {
+    const int64_t rows = int64_t(p.rows.size()), pieces = (rows + k_.mr * 4 - 1) / (k_.mr * 4);
+    for (int64_t i = 0; i < pieces; i++)
+      parts.push_back({&p, rows * i / pieces, rows * (i + 1) / pieces - rows * i / pieces});
+  }
+  parallel(int64_t(parts.size()), [&](int64_t task, int worker) {
+    const auto& [p, first, count] = parts[size_t(task)];
     NarrowTask t{};
-    t.out = out.data + out_column;
-    t.ldo = out.ld;
-    t.x = x.data;
-    t.ldx = x.ld;
-    t.p = p.data;
-    t.ldp = p.ld;
-    t.k = p.rows;
-    t.e = columns;
-    t.rows = rows.data() + task * part;
-    t.count = std::min(part, count - task * part);
-    t.scale = scale;
-    t.scratch = scratch(worker, k_.mr * p.rows);
+    t.out = p->out.data;
+    t.ldo = p->out.ld;
+    t.x = p->x.data;
+    t.ldx = p->x.ld;
+    t.p = p->p.data;
+    t.ldp = p->p.ld;
+    t.k = p->p.rows;
+    t.e = p->out.cols;
+    t.rows = p->rows.data() + first;
+    t.count = count;
+    t.scale = p->scale;
+    t.scratch = scratch(worker, k_.mr * p->p.rows);
     k_.narrow(t);
   });
 }
@@ -95,6 +104,7 @@ void CpuBackend::linear(const Tensor& y, const Tensor& u, const Tensor& x, const
 
 void CpuBackend::lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) {
   if (!any_adapter(lora, rows)) return;
+  std::vector<Projection> list;
   for (int v = 0; v < int(lora.size()); v++) {
     if (!lora[size_t(v)]) continue;
     // Modules of one scale, mostly all of them, are one product.
@@ -104,10 +114,11 @@ void CpuBackend::lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Ro
       for (end = m + 1; end < modules.size() && joins(modules[end]);) end++;
       int64_t column = modules[m].column, columns = modules[end - 1].column + modules[end - 1].rank - column;
       if (columns > 0)
-        project(u, column, x, lora[size_t(v)]->at.col_range(column, columns), columns, modules[m].scale,
-                rows.of(v).rows);
+        list.push_back({u.col_range(column, columns), x, lora[size_t(v)]->at.col_range(column, columns),
+                        modules[m].scale, rows.of(v).rows});
     }
   }
+  project(list);
 }
 
 void CpuBackend::linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& weight,
@@ -140,15 +151,18 @@ void CpuBackend::linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x
 }
 
 void CpuBackend::lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) {
+  std::vector<Projection> list;
   for (int v = 0; v < rows.adapters() && v < int(lora.size()); v++) {
     const LoraGroup* group = lora[size_t(v)];
     if (!group || rows.of(v).rows.empty()) continue;
     for (int m = 0; m < w.modules(); m++) {
       const auto& [rank, scale, column] = group->modules[size_t(m)];
       if (rank > 0)
-        project(du, column, dy.col_range(w.column(m), w.n(m)), group->b[size_t(m)], rank, scale, rows.of(v).rows);
+        list.push_back({du.col_range(column, rank), dy.col_range(w.column(m), w.n(m)), group->b[size_t(m)], scale,
+                        rows.of(v).rows});
     }
   }
+  project(list);
 }
 
 void CpuBackend::linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& weight,
@@ -224,7 +238,8 @@ void CpuBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const
     GradientTask& t = tasks[size_t(i)];
     int64_t longest = 0;
     for (int64_t s = 0; s < t.sequences; s++) longest = std::max<int64_t>(longest, t.cuts[s + 1] - t.cuts[s]);
-    if (longest <= kPackedRows) t.scratch = scratch(worker, k_.gradient_scratch(longest, t.m1 - t.m0, t.n1 - t.n0));
+    if (longest <= kPackedRows || t.m1 - t.m0 <= kThinRows)
+      t.scratch = scratch(worker, k_.gradient_scratch(longest, t.m1 - t.m0, t.n1 - t.n0));
     k_.gradient(t);
   });
 }
