@@ -212,9 +212,6 @@ void CpuBackend::linear_backward_from_du(const Tensor& dx, const Tensor& du, con
 
 void CpuBackend::lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x,
                                const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) {
-  struct Part {
-    GradientTask task;
-  };
   std::vector<GradientTask> tasks;
   // 128 columns a task: x and dy are read once, a few cache lines of each row at a time.
   constexpr int64_t kColumns = 128;
