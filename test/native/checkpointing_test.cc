@@ -151,7 +151,7 @@ struct PassBytes {
   int64_t all() const { return arena + kv; }
 };
 
-constexpr int64_t kTokens = 2048, kHidden = 64;
+constexpr int64_t kTokens = 384, kHidden = 64;
 
 PassBytes pass_bytes(Backend& backend, int64_t layers, bool checkpointing, bool whole) {
   ModelShape shape;
@@ -167,7 +167,7 @@ PassBytes pass_bytes(Backend& backend, int64_t layers, bool checkpointing, bool 
                      ? std::make_unique<Trainer>(
                            *model, std::make_unique<FullParameters>(*model, data.tensors(), masters), nullptr, options)
                      : std::make_unique<Trainer>(*model, data.adapters(*model), nullptr, options);
-  SequenceData s(shape, {1000, 700, kTokens - 1700});
+  SequenceData s(shape, {200, 130, kTokens - 330});
   if (whole) s.roles.assign(s.roles.size(), -1);
   const int64_t before = host_memory_use().bytes;
   auto step = [&] {
