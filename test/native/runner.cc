@@ -1,9 +1,26 @@
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
+#include <sstream>
+#include <string>
 
 #include "harness.h"
 
 namespace rolegrad::testing {
+
+namespace {
+
+/// ROLEGRAD_LEAVE_OUT: parts of claims, separated by "|". Counting memory on a machine that is emulated or sanitized
+/// takes minutes and shows nothing more.
+bool left_out(const std::string& claim) {
+  const char* list = std::getenv("ROLEGRAD_LEAVE_OUT");
+  std::istringstream parts(list ? list : "");
+  for (std::string part; std::getline(parts, part, '|');)
+    if (!part.empty() && claim.find(part) != std::string::npos) return true;
+  return false;
+}
+
+}  // namespace
 
 int run_tests(int argc, char** argv) {
   int ran = 0;
@@ -14,6 +31,10 @@ int run_tests(int argc, char** argv) {
     if (!chosen) continue;
 
     failures().clear();
+    if (left_out(test.claim)) {
+      std::printf("ok %d - %s # SKIP left out\n", ++ran, test.claim.c_str());
+      continue;
+    }
     try {
       test.run();
     } catch (const std::exception& error) {
