@@ -20,12 +20,16 @@ Rows::Rows(std::vector<int32_t> cu_seqlens, std::vector<int32_t> adapter, int ad
       all_.rows.push_back(t);
       int32_t a = adapter_[size_t(t)];
       if (a < -1 || a >= adapters) throw Error("ERR_ROLE_RANGE", "Expected an adapter index within the adapters given");
-      if (a >= 0) by_adapter_[size_t(a)].rows.push_back(t);
+      if (a >= 0)
+        by_adapter_[size_t(a)].rows.push_back(t);
+      else
+        order_.push_back(t);
     }
     all_.cuts.push_back(int32_t(all_.rows.size()));
     for (auto& group : by_adapter_)
       if (int32_t(group.rows.size()) > group.cuts.back()) group.cuts.push_back(int32_t(group.rows.size()));
   }
+  for (const auto& group : by_adapter_) order_.insert(order_.end(), group.rows.begin(), group.rows.end());
 }
 
 Rows::Rows(std::vector<int32_t> cu_seqlens)

@@ -26,6 +26,8 @@ class Rows {
   int64_t sequences() const { return int64_t(cu_seqlens_.size()) - 1; }
   std::span<const int32_t> cu_seqlens() const { return cu_seqlens_; }
   std::span<const int32_t> adapter() const { return adapter_; }
+  /// All rows sorted by adapter, those without one first; rows of one adapter in increasing order.
+  std::span<const int32_t> by_adapter() const { return order_; }
   int adapters() const { return int(by_adapter_.size()); }
   const Group& of(int adapter) const { return by_adapter_[size_t(adapter)]; }
   /// All rows, cut by sequence: for parameters that every row uses.
@@ -34,6 +36,7 @@ class Rows {
  private:
   std::vector<int32_t> cu_seqlens_{0};
   std::vector<int32_t> adapter_;
+  std::vector<int32_t> order_;
   std::vector<Group> by_adapter_;
   Group all_;
 };

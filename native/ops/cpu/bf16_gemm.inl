@@ -49,28 +49,48 @@ INLINE void pack_row(uint32_t* to, const float* x, int64_t n) {
   for (; k < n; k += 2) to[k / 2] = (round_bits(x[k]) & 0xffff0000u) | (k + 1 < n ? round_bits(x[k + 1]) >> 16 : 0u);
 }
 
-INLINE void pack_rows(uint32_t* to, int64_t ld, const float* x, int64_t ldx, int64_t rows, int64_t n) {
-  for (int64_t i = 0; i < rows; i++) pack_row(to + i * ld, x + i * ldx, n);
+/// Rows [m0, m1) of the order, or, without one, of x.
+INLINE void pack_rows(uint32_t* to, int64_t ld, const float* x, int64_t ldx, const int32_t* order, int64_t m0,
+                      int64_t m1, int64_t n) {
+  for (int64_t m = m0; m < m1; m++) pack_row(to + (m - m0) * ld, x + (order ? order[m] : m) * ldx, n);
 }
 
-/// c [mr, nv * 16] = (add ? c : 0) + a b over pairs + u [mr, e] l [e, :] + bias. `mask`: columns of the last vector
-/// that exist; no others of c and l are touched.
+/// c [mr, nv * 16] = (add ? c : 0) + a b over pairs + u [mr, e] l [e, :] + bias.
+struct TileTask {
+  const uint32_t* a;
+  int64_t as;
+  const uint32_t* b;
+  int64_t pairs;
+  float* c;
+  int64_t ldc;
+  bool add;
+  const float* bias;  // or null
+  const float* u;
+  int64_t us;
+  const float* l;
+  int64_t ldl, e;
+  const int32_t* rows;  // of c and u
+};
+
+/// `mask`: columns of the last vector that exist; no others of c and l are touched.
 template <int mr, int nv>
-NOINLINE void tile(const uint32_t* a, int64_t as, const uint32_t* b, int64_t pairs, const float* u, int64_t us,
-                   const float* l, int64_t ldl, int64_t e, float* c, int64_t ldc, bool add, const float* bias,
-                   uint16_t mask) {
+NOINLINE void tile(const TileTask& t, uint16_t mask) {
+  const uint32_t *a = t.a, *b = t.b;
+  const int64_t as = t.as;
+  float* c[mr];
+  EACH (i, mr) c[i] = t.c + t.rows[i] * t.ldc;
   auto load = [mask](const float* p, int j) {
     return j + 1 < nv ? _mm512_loadu_ps(p + j * LANES) : _mm512_maskz_loadu_ps(mask, p + j * LANES);
   };
   __m512 acc[mr][nv];
-  if (add) {
+  if (t.add) {
     EACH (i, mr)
-      EACH (j, nv) acc[i][j] = load(c + i * ldc, j);
+      EACH (j, nv) acc[i][j] = load(c[i], j);
   } else {
     EACH (i, mr)
       EACH (j, nv) acc[i][j] = _mm512_setzero_ps();
   }
-  for (int64_t s = 0; s < pairs; s++) {
+  for (int64_t s = 0; s < t.pairs; s++) {
     __m512i bv[nv];
     EACH (j, nv) bv[j] = _mm512_loadu_si512(b + j * LANES);
     b += NR;
@@ -80,31 +100,30 @@ NOINLINE void tile(const uint32_t* a, int64_t as, const uint32_t* b, int64_t pai
     }
     a++;
   }
-  for (int64_t s = 0; s < e; s++) {
+  for (int64_t s = 0; s < t.e; s++) {
     __m512 bv[nv];
-    EACH (j, nv) bv[j] = load(l + s * ldl, j);
+    EACH (j, nv) bv[j] = load(t.l + s * t.ldl, j);
     EACH (i, mr) {
-      const __m512 x = _mm512_set1_ps(u[i * us + s]);
+      const __m512 x = _mm512_set1_ps(t.u[t.rows[i] * t.us + s]);
       EACH (j, nv) acc[i][j] = _mm512_fmadd_ps(x, bv[j], acc[i][j]);
     }
   }
-  if (bias) {
+  if (t.bias) {
     EACH (j, nv) {
-      const __m512 bv = load(bias, j);
+      const __m512 bv = load(t.bias, j);
       EACH (i, mr) acc[i][j] = _mm512_add_ps(acc[i][j], bv);
     }
   }
   EACH (i, mr)
     EACH (j, nv) {
       if (j + 1 < nv)
-        _mm512_storeu_ps(c + i * ldc + j * LANES, acc[i][j]);
+        _mm512_storeu_ps(c[i] + j * LANES, acc[i][j]);
       else
-        _mm512_mask_storeu_ps(c + i * ldc + j * LANES, mask, acc[i][j]);
+        _mm512_mask_storeu_ps(c[i] + j * LANES, mask, acc[i][j]);
     }
 }
 
-typedef void (*TileFn)(const uint32_t*, int64_t, const uint32_t*, int64_t, const float*, int64_t, const float*, int64_t,
-                       int64_t, float*, int64_t, bool, const float*, uint16_t);
+typedef void (*TileFn)(const TileTask&, uint16_t);
 constexpr TileFn kTiles[NV][MR] = {
     {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>},
     {tile<1, 2>, tile<2, 2>, tile<3, 2>, tile<4, 2>, tile<5, 2>, tile<6, 2>},
@@ -112,47 +131,63 @@ constexpr TileFn kTiles[NV][MR] = {
     {tile<1, 4>, tile<2, 4>, tile<3, 4>, tile<4, 4>, tile<5, 4>, tile<6, 4>},
 };
 
-/// One tile of n columns with the low-rank part of its rows: in one go where they share an adapter, else in runs of
-/// rows with one adapter after the shared part.
-INLINE void routed_tile(int64_t mr, int64_t n, const uint32_t* a, int64_t as, const uint32_t* b, int64_t pairs,
-                        bool last, const int32_t* adapter, const LowRank* lora, const float* u, int64_t ldu,
-                        int64_t column, float* c, int64_t ldc, bool add, const float* bias) {
-  const int64_t nv = (n + LANES - 1) / LANES;
-  const auto mask = uint16_t(0xffffu >> (nv * LANES - n));
-  const TileFn* tiles = kTiles[nv - 1] - 1;
-  int32_t first = last && adapter ? adapter[0] : -1;
-  bool mixed = false;
-  if (last && adapter)
-    for (int64_t i = 1; i < mr; i++) mixed |= adapter[i] != first;
-  LowRank own = {};
-  if (first >= 0 && !mixed) own = lora[first];
-  tiles[mr](a, as, b, pairs, own.e ? u + own.u_column : nullptr, ldu, own.e ? own.l + column : nullptr, own.ldl, own.e,
-            c, ldc, add, last && !mixed ? bias : nullptr, mask);
-  if (!mixed) return;
-  for (int64_t i = 0, end = 0; i < mr; i = end) {
-    for (end = i + 1; end < mr && adapter[end] == adapter[i];) end++;
-    const LowRank row = adapter[i] >= 0 ? lora[adapter[i]] : LowRank{};
-    if (!row.e && !bias) continue;
-    tiles[end - i](nullptr, 0, nullptr, 0, row.e ? u + i * ldu + row.u_column : nullptr, ldu,
-                   row.e ? row.l + column : nullptr, row.ldl, row.e, c + i * ldc, ldc, true, bias, mask);
-  }
-}
-
 /// Rows of the next tile: as few tiles as MR allows, about equally tall.
 INLINE int64_t tile_rows(int64_t m) {
   const int64_t tiles = (m + MR - 1) / MR;
   return (m + tiles - 1) / tiles;
 }
 
+constexpr int32_t kInOrder[MR] = {0, 1, 2, 3, 4, 5};
+
+/// Who adds what to a row: the rows of a task, sorted by adapter, and each adapter's low-rank part.
+struct Routing {
+  const int32_t* order;    // or null: no row has an adapter
+  const int32_t* adapter;  // by row
+  const LowRank* lora;     // by adapter
+};
+
+/// Rows [m0, m1) of the order through one panel of n columns. Rows of one adapter share tiles, wherever they lie. `t`:
+/// a packed from row m0 on, the others as for row 0; where `last`, the low-rank part and the bias end the chains.
+INLINE void panel_rows(int64_t m0, int64_t m1, int64_t n, const Routing& routing, bool last, TileTask t,
+                       int64_t column) {
+  const auto [order, adapter, lora] = routing;
+  const int64_t nv = (n + LANES - 1) / LANES;
+  const auto mask = uint16_t(0xffffu >> (nv * LANES - n));
+  const uint32_t* a = t.a;
+  const float* u = t.u;
+  float* c = t.c;
+  if (!last) t.bias = nullptr;
+  for (int64_t m = m0, end; m < m1; m = end) {
+    end = m1;
+    t.e = 0;
+    if (order) {
+      const int32_t own = adapter[order[m]];
+      for (end = m + 1; end < m1 && adapter[order[end]] == own;) end++;
+      if (last && own >= 0 && lora[own].e > 0) {
+        const LowRank& part = lora[own];
+        t.l = part.l + column, t.ldl = part.ldl, t.e = part.e;
+        t.u = u + part.u_column;
+      }
+    }
+    for (int64_t i = m, mr; i < end; i += mr) {
+      mr = tile_rows(end - i);
+      t.a = a + (i - m0) * t.as;
+      t.rows = order ? order + i : kInOrder;
+      if (!order) t.c = c + i * t.ldc;
+      kTiles[nv - 1][mr - 1](t, mask);
+    }
+  }
+}
+
 /// y [mr, PW panels] (+)= a b: up to 3 rows of one panel would wait for their own chains (decode).
 template <int mr>
-NOINLINE void few_rows(const uint32_t* a, int64_t as, const uint32_t* b, int64_t panel, int64_t pairs, float* y,
-                       int64_t ldy, bool add) {
+NOINLINE void few_rows(const int32_t* rows, const uint32_t* a, int64_t as, const uint32_t* b, int64_t panel,
+                       int64_t pairs, float* y, int64_t ldy, bool add) {
   constexpr int PW = mr == 1 ? 4 : 2;
   __m512 acc[mr][PW][NV];
   EACH (i, mr)
     EACH (q, PW)
-      EACH (j, NV) acc[i][q][j] = add ? _mm512_loadu_ps(y + i * ldy + q * NR + j * LANES) : _mm512_setzero_ps();
+      EACH (j, NV) acc[i][q][j] = add ? _mm512_loadu_ps(y + rows[i] * ldy + q * NR + j * LANES) : _mm512_setzero_ps();
   for (int64_t s = 0; s < pairs; s++)
     EACH (q, PW)
       EACH (j, NV) {
@@ -161,36 +196,36 @@ NOINLINE void few_rows(const uint32_t* a, int64_t as, const uint32_t* b, int64_t
       }
   EACH (i, mr)
     EACH (q, PW)
-      EACH (j, NV) _mm512_storeu_ps(y + i * ldy + q * NR + j * LANES, acc[i][q][j]);
+      EACH (j, NV) _mm512_storeu_ps(y + rows[i] * ldy + q * NR + j * LANES, acc[i][q][j]);
 }
 
 void forward_rows(const ForwardTask& t, int64_t m0, int64_t m1) {
   const int64_t rows = m1 - m0, all = (t.k + 1) / 2, step = rows <= MR ? LONG_BLOCK : BLOCK;
-  auto* a = (uint32_t*)t.scratch;
+  const Routing routing{t.order, t.adapter, t.lora};
+  TileTask tile{};
+  tile.a = (uint32_t*)t.scratch, tile.ldc = t.ldy, tile.u = t.u, tile.us = t.ldu;
   for (int64_t s0 = 0; s0 < all || s0 == 0; s0 += step) {
     const int64_t pairs = min64(step, all - s0);
     const bool last = s0 + pairs >= all, add = s0 > 0;
-    pack_rows(a, pairs, t.x + m0 * t.ldx + 2 * s0, t.ldx, rows, min64(2 * pairs, t.k - 2 * s0));
+    pack_rows((uint32_t*)t.scratch, pairs, t.x + 2 * s0, t.ldx, t.order, m0, m1, min64(2 * pairs, t.k - 2 * s0));
+    tile.as = pairs;
     auto panel = [&](int64_t p) { return (const uint32_t*)t.panels + (p * all + s0) * NR; };
-    auto routed = [&](int64_t p, int64_t m, int64_t mr, int64_t steps, bool adds) {
-      routed_tile(mr, min64(NR, t.n - p * NR), a + (m - m0) * pairs, pairs, panel(p), steps, last,
-                  t.adapter ? t.adapter + m : nullptr, t.lora, t.u + m * t.ldu, t.ldu, p * NR, t.y + m * t.ldy + p * NR,
-                  t.ldy, adds, t.bias ? t.bias + p * NR : nullptr);
+    auto finish = [&](int64_t p, int64_t steps, bool adds) {
+      tile.b = panel(p), tile.pairs = steps, tile.add = adds;
+      tile.c = t.y + p * NR, tile.bias = t.bias ? t.bias + p * NR : nullptr;
+      panel_rows(m0, m1, min64(NR, t.n - p * NR), routing, last, tile, p * NR);
     };
     int64_t p = t.p0;
     if (rows <= 3 && pairs > 0)
       for (const int64_t wide = rows == 1 ? 4 : 2; p + wide <= t.p1 && (p + wide) * NR <= t.n; p += wide) {
         (rows == 1   ? few_rows<1>
          : rows == 2 ? few_rows<2>
-                     : few_rows<3>)(a, pairs, panel(p), all * NR, pairs, t.y + m0 * t.ldy + p * NR, t.ldy, add);
+                     : few_rows<3>)(t.order ? t.order + m0 : kInOrder, tile.a, pairs, panel(p), all * NR, pairs,
+                                    t.y + (t.order ? 0 : m0 * t.ldy) + p * NR, t.ldy, add);
         for (int64_t q = p; q < p + wide; q++)
-          if (last && (t.adapter || t.bias)) routed(q, m0, rows, 0, true);
+          if (last && (t.order || t.bias)) finish(q, 0, true);
       }
-    for (; p < t.p1; p++)
-      for (int64_t m = m0, mr; m < m1; m += mr) {
-        mr = tile_rows(m1 - m);
-        routed(p, m, mr, pairs, add);
-      }
+    for (; p < t.p1; p++) finish(p, pairs, add);
   }
 }
 
@@ -251,23 +286,22 @@ NOINLINE void transposed_block(const void* panels, int64_t k, int64_t c0, int64_
 
 void backward_rows(const BackwardTask& t, int64_t m0, int64_t m1) {
   auto *b = (uint32_t*)t.scratch, *a = b + BLOCK * NR;
-  bool started = t.accumulate;
+  const Routing routing{t.order, t.adapter, t.lora};
+  TileTask tile{};
+  tile.a = a, tile.b = b, tile.ldc = t.lddx, tile.add = t.accumulate, tile.u = t.du, tile.us = t.lddu;
   for (int64_t i = 0; i < t.module_count; i++) {
     const BackwardModule& w = t.modules[i];
     for (int64_t n0 = 0; n0 < w.n; n0 += 2 * BLOCK) {
-      const int64_t nn = min64(2 * BLOCK, w.n - n0), pairs = (nn + 1) / 2;
+      const int64_t nn = min64(2 * BLOCK, w.n - n0);
       const bool last = i + 1 == t.module_count && n0 + nn >= w.n;
-      pack_rows(a, pairs, t.dy + m0 * t.lddy + w.column + n0, t.lddy, m1 - m0, nn);
+      tile.as = tile.pairs = (nn + 1) / 2;
+      pack_rows(a, tile.as, t.dy + w.column + n0, t.lddy, t.order, m0, m1, nn);
       for (int64_t q = t.q0; q < t.q1; q++) {
         transposed_block(w.panels, t.k, q * NR, n0, nn, b);
-        for (int64_t m = m0, mr; m < m1; m += mr) {
-          mr = tile_rows(m1 - m);
-          routed_tile(mr, min64(NR, t.k - q * NR), a + (m - m0) * pairs, pairs, b, pairs, last,
-                      t.adapter ? t.adapter + m : nullptr, t.lora, t.du + m * t.lddu, t.lddu, q * NR,
-                      t.dx + m * t.lddx + q * NR, t.lddx, started, nullptr);
-        }
+        tile.c = t.dx + q * NR;
+        panel_rows(m0, m1, min64(NR, t.k - q * NR), routing, last, tile, q * NR);
       }
-      started = true;
+      tile.add = true;
     }
   }
 }

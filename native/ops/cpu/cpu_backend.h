@@ -175,7 +175,7 @@ class CpuBackend final : public Backend {
 
   /// y [rows m0..m1, module columns] for a range of panels; `task` filled but for panels, columns and rows.
   void forward_module(const Tensor& y, const Tensor& u, const Tensor& x, const Panels& w, int m, int64_t p0, int64_t p1,
-                      int64_t m0, int64_t m1, const int32_t* adapter, const LowRank* lora, float* scratch);
+                      int64_t m0, int64_t m1, const Rows* routed, const LowRank* lora, float* scratch);
   /// out [rows] = scale * x [rows, K] p [K, columns of out].
   struct Projection {
     Tensor out, x, p;

@@ -5,70 +5,100 @@
 // to 35 %.
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 
-/// c [mr, nv * LANES] = (add ? c : 0) + a [mr, k] b [k, :] + u [mr, e] l [e, :] + bias. `ta`: a is stored [k, mr].
+/// c [mr, nv * LANES] = (add ? c : 0) + a [mr, k] b [k, :] + u [mr, e] l [e, :] + bias.
+struct TileTask {
+  const float* a;
+  int64_t as;
+  const float* b;
+  int64_t ldb, k;
+  float* c;
+  int64_t ldc;
+  bool add;
+  const float* bias;  // or null
+  const float* u;
+  int64_t us;
+  const float* l;
+  int64_t ldl, e;
+  const int32_t *rows, *to;  // those of a and u, and those of c
+};
+
+/// `ta`: a is stored [k, mr].
 template <int mr, int nv, bool ta>
-NOINLINE void tile(const float* a, int64_t as, const float* b, int64_t ldb, int64_t k, const float* u, int64_t us,
-                   const float* l, int64_t ldl, int64_t e, float* c, int64_t ldc, bool add, const float* bias) {
+NOINLINE void tile(const TileTask& t) {
+  const float *a = t.a, *b = t.b;
   vf acc[mr][nv];
-  if (add) {
-    EACH (i, mr)
-      EACH (j, nv) acc[i][j] = load(c + i * ldc + j * LANES);
-  } else {
-    EACH (i, mr)
-      EACH (j, nv) acc[i][j] = vf{};
-  }
-  for (int64_t s = 0; s < k; s++) {
-    vf bv[nv];
-    EACH (j, nv) bv[j] = load(b + j * LANES);
-    b += ldb;
-    EACH (i, mr) {
-      vf x = splat(ta ? a[i] : a[i * as]);
-      EACH (j, nv) acc[i][j] = fma(x, bv[j], acc[i][j]);
-    }
-    a += ta ? as : 1;
-  }
-  for (int64_t s = 0; s < e; s++) {
-    vf bv[nv];
-    EACH (j, nv) bv[j] = load(l + s * ldl + j * LANES);
-    EACH (i, mr) {
-      vf x = splat(u[i * us + s]);
-      EACH (j, nv) acc[i][j] = fma(x, bv[j], acc[i][j]);
+  {
+    float* const c = t.c;
+    const int64_t ldc = t.ldc;
+    if (t.add) {
+      EACH (i, mr)
+        EACH (j, nv) acc[i][j] = load(c + t.to[i] * ldc + j * LANES);
+    } else {
+      EACH (i, mr)
+        EACH (j, nv) acc[i][j] = vf{};
     }
   }
-  if (bias) {
+  {
+    const int64_t as = t.as, ldb = t.ldb;
+    int64_t at[mr];
+    EACH (i, mr) at[i] = ta ? i : t.rows[i] * as;
+    for (int64_t s = t.k; s > 0; s--) {
+      vf bv[nv];
+      EACH (j, nv) bv[j] = load(b + j * LANES);
+      b += ldb;
+      EACH (i, mr) {
+        vf x = splat(a[at[i]]);
+        EACH (j, nv) acc[i][j] = fma(x, bv[j], acc[i][j]);
+      }
+      a += ta ? as : 1;
+    }
+  }
+  if (t.e > 0) {
+    const float *u = t.u, *l = t.l;
+    const int64_t us = t.us, ldl = t.ldl;
+    for (int64_t s = 0; s < t.e; s++) {
+      vf bv[nv];
+      EACH (j, nv) bv[j] = load(l + j * LANES);
+      l += ldl;
+      EACH (i, mr) {
+        vf x = splat(u[t.rows[i] * us + s]);
+        EACH (j, nv) acc[i][j] = fma(x, bv[j], acc[i][j]);
+      }
+    }
+  }
+  if (t.bias) {
     EACH (j, nv) {
-      vf bv = load(bias + j * LANES);
+      vf bv = load(t.bias + j * LANES);
       EACH (i, mr) acc[i][j] = acc[i][j] + bv;
     }
   }
+  float* const c = t.c;
+  const int64_t ldc = t.ldc;
   EACH (i, mr)
-    EACH (j, nv) store(c + i * ldc + j * LANES, acc[i][j]);
+    EACH (j, nv) store(c + t.to[i] * ldc + j * LANES, acc[i][j]);
 }
 
-typedef void (*TileFn)(const float*, int64_t, const float*, int64_t, int64_t, const float*, int64_t, const float*,
-                       int64_t, int64_t, float*, int64_t, bool, const float*);
+typedef void (*TileFn)(const TileTask&);
+/// A table of 1 .. 12 rows; entries beyond MR are never asked for.
+constexpr int at_most_mr(int rows) { return rows < MR ? rows : MR; }
+#define BY_ROWS(name, ...)                          \
+  {nullptr,                                         \
+   name<at_most_mr(1) __VA_OPT__(, ) __VA_ARGS__>,  \
+   name<at_most_mr(2) __VA_OPT__(, ) __VA_ARGS__>,  \
+   name<at_most_mr(3) __VA_OPT__(, ) __VA_ARGS__>,  \
+   name<at_most_mr(4) __VA_OPT__(, ) __VA_ARGS__>,  \
+   name<at_most_mr(5) __VA_OPT__(, ) __VA_ARGS__>,  \
+   name<at_most_mr(6) __VA_OPT__(, ) __VA_ARGS__>,  \
+   name<at_most_mr(7) __VA_OPT__(, ) __VA_ARGS__>,  \
+   name<at_most_mr(8) __VA_OPT__(, ) __VA_ARGS__>,  \
+   name<at_most_mr(9) __VA_OPT__(, ) __VA_ARGS__>,  \
+   name<at_most_mr(10) __VA_OPT__(, ) __VA_ARGS__>, \
+   name<at_most_mr(11) __VA_OPT__(, ) __VA_ARGS__>, \
+   name<at_most_mr(12) __VA_OPT__(, ) __VA_ARGS__>}
 template <int nv, bool ta>
-struct Tiles {
-  // MR is at most 12; entries beyond it are never asked for.
-  static constexpr TileFn at[13] = {
-      nullptr,
-      tile<1, nv, ta>,
-      tile<2, nv, ta>,
-      tile<3, nv, ta>,
-      tile<4, nv, ta>,
-      tile<5, nv, ta>,
-      tile<6, nv, ta>,
-      tile < MR < 7 ? MR : 7,
-      nv,
-      ta >,
-      tile < MR < 8 ? MR : 8,
-      nv,
-      ta >,
-      tile < MR < 9 ? MR : 9,
-      nv,
-      ta >
-      , tile < MR < 10 ? MR : 10, nv, ta >, tile < MR < 11 ? MR : 11, nv, ta >, tile < MR < 12 ? MR : 12, nv, ta > };
-};
+constexpr TileFn kTiles[13] = BY_ROWS(tile, nv, ta);
+
+constexpr int32_t kInOrder[12] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
 
 /// c [m, n] (+)= a b for n a multiple of LANES: the small products of attention.
 template <bool ta>
@@ -78,8 +108,12 @@ INLINE void small_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t 
     bool wide = n - j >= NR;
     for (int64_t i = 0; i < m; i += MR) {
       int64_t mr = min64(MR, m - i);
-      TileFn f = wide ? Tiles<NV, ta>::at[mr] : Tiles<1, ta>::at[mr];
-      f(a + (ta ? i : i * as), as, b + j, ldb, k, nullptr, 0, nullptr, 0, 0, c + i * ldc + j, ldc, add, nullptr);
+      TileTask t{};
+      t.a = a + (ta ? i : i * as), t.as = as;
+      t.b = b + j, t.ldb = ldb, t.k = k;
+      t.c = c + i * ldc + j, t.ldc = ldc, t.add = add;
+      t.rows = t.to = kInOrder;
+      (wide ? kTiles<NV, ta> : kTiles<1, ta>)[mr](t);
     }
     j += wide ? NR : LANES;
   }
@@ -174,54 +208,22 @@ INLINE void transposed_block(const void* panels, bool bf16, int64_t k, int64_t c
   (bf16 ? transposed_panels<true> : transposed_panels<false>)(panels, k, c0, n0, nn, scratch);
 }
 
-/// A tile whose last columns do not exist: through a buffer, so that nothing beyond n is written.
-INLINE void edge_tile(TileFn f, int64_t mr, int64_t n, const float* a, int64_t as, const float* b, int64_t k,
-                      const float* u, int64_t us, const float* l, int64_t ldl, int64_t e, float* c, int64_t ldc,
-                      bool add, const float* bias) {
-  float t[MR * NR];
-  for (int64_t i = 0; i < mr * NR; i++) t[i] = 0;
-  if (add)
-    for (int64_t i = 0; i < mr; i++)
-      for (int64_t j = 0; j < n; j++) t[i * NR + j] = c[i * ldc + j];
-  f(a, as, b, NR, k, u, us, l, ldl, e, t, NR, add, bias);
+/// A tile of which n columns exist; where they do not fill a panel, through a buffer, so that nothing beyond is
+/// written.
+INLINE void panel_tile(int64_t mr, int64_t n, const TileTask& t) {
+  if (n == NR) return kTiles<NV, false>[mr](t);
+  float buffer[MR * NR];
+  float* const c = t.c;
+  auto row = [&](int64_t i) { return c + t.to[i] * t.ldc; };
   for (int64_t i = 0; i < mr; i++)
-    for (int64_t j = 0; j < n; j++) c[i * ldc + j] = t[i * NR + j];
-}
-
-/// One tile with the low-rank part of its rows: in one go where they share an adapter, else row by row after the shared
-/// part.
-INLINE void routed_tile(int64_t mr, int64_t n, const float* a, int64_t as, const float* b, int64_t k, bool last,
-                        const int32_t* adapter, const LowRank* lora, const float* u, int64_t ldu, int64_t column,
-                        float* c, int64_t ldc, bool add, const float* bias) {
-  int32_t first = last && adapter ? adapter[0] : -1;
-  bool mixed = false;
-  if (last && adapter)
-    for (int64_t i = 1; i < mr; i++) mixed |= adapter[i] != first;
-  LowRank own = {};
-  if (first >= 0 && !mixed) own = lora[first];
-  const float* l = own.e ? own.l + column : nullptr;
-  const float* end = last && !mixed ? bias : nullptr;
-  const float* uu = own.e ? u + own.u_column : nullptr;
-  if (n == NR) {
-    Tiles<NV, false>::at[mr](a, as, b, NR, k, uu, ldu, l, own.ldl, own.e, c, ldc, add, end);
-  } else {
-    edge_tile(Tiles<NV, false>::at[mr], mr, n, a, as, b, k, uu, ldu, l, own.ldl, own.e, c, ldc, add, end);
-  }
-  if (!mixed) return;
-  // Runs of rows with one adapter: a role's span is seldom shorter than four tokens.
-  for (int64_t i = 0, end = 0; i < mr; i = end) {
-    for (end = i + 1; end < mr && adapter[end] == adapter[i];) end++;
-    LowRank row = adapter[i] >= 0 ? lora[adapter[i]] : LowRank{};
-    const float* rl = row.e ? row.l + column : nullptr;
-    const float* ru = row.e ? u + i * ldu + row.u_column : nullptr;
-    if (!row.e && !bias) continue;
-    if (n == NR)
-      Tiles<NV, false>::at[end - i](nullptr, 0, nullptr, 0, 0, ru, ldu, rl, row.ldl, row.e, c + i * ldc, ldc, true,
-                                    bias);
-    else
-      edge_tile(Tiles<NV, false>::at[end - i], end - i, n, nullptr, 0, nullptr, 0, ru, ldu, rl, row.ldl, row.e,
-                c + i * ldc, ldc, true, bias);
-  }
+    for (int64_t j = 0; j < NR; j++) buffer[i * NR + j] = t.add && j < n ? row(i)[j] : 0;
+  TileTask inner = t;
+  inner.c = buffer;
+  inner.ldc = NR;
+  inner.to = kInOrder;
+  kTiles<NV, false>[mr](inner);
+  for (int64_t i = 0; i < mr; i++)
+    for (int64_t j = 0; j < n; j++) row(i)[j] = buffer[i * NR + j];
 }
 
 /// Rows of the next tile: m rows in as few tiles as MR allows, about equally tall, so that none is left with a short
@@ -237,10 +239,51 @@ INLINE int64_t block_steps(int64_t k) {
   return blocks <= 1 ? MAX_BLOCK : ((k + blocks - 1) / blocks + 15) / 16 * 16;
 }
 
+/// Who adds what to a row: the rows of a task, sorted by adapter, and each adapter's low-rank part.
+struct Routing {
+  const int32_t* order;    // or null: no row has an adapter
+  const int32_t* adapter;  // by row
+  const LowRank* lora;     // by adapter
+};
+
+/// Rows [m0, m1) of the order through one panel of n columns. Rows of one adapter share tiles, wherever they lie. `t`:
+/// as for row 0; where `last`, the low-rank part and the bias end the chains. before_tile() is called for each tile.
+template <class F>
+INLINE void panel_rows(int64_t m0, int64_t m1, int64_t n, const Routing& routing, bool last, TileTask t, int64_t column,
+                       F before_tile) {
+  const auto [order, adapter, lora] = routing;
+  const float *a = t.a, *u = t.u;
+  float* c = t.c;
+  if (!last) t.bias = nullptr;
+  for (int64_t m = m0, end; m < m1; m = end) {
+    end = m1;
+    t.e = 0;
+    if (order) {
+      const int32_t own = adapter[order[m]];
+      for (end = m + 1; end < m1 && adapter[order[end]] == own;) end++;
+      if (last && own >= 0 && lora[own].e > 0) {
+        const LowRank& part = lora[own];
+        t.l = part.l + column, t.ldl = part.ldl, t.e = part.e;
+        t.u = u + part.u_column;
+      }
+    }
+    for (int64_t i = m, mr; i < end; i += mr) {
+      mr = tile_rows(end - i);
+      before_tile();
+      t.rows = t.to = order ? order + i : kInOrder;
+      if (!order) t.a = a + i * t.as, t.c = c + i * t.ldc;
+      panel_tile(mr, n, t);
+    }
+  }
+}
+
 /// mr <= 3 rows, PW panels side by side: one panel alone would wait for its own chain (decode).
 template <int mr, bool bf16>
-NOINLINE void few_rows(const float* x, int64_t ldx, const void* panels, int64_t k, int64_t p, float* y, int64_t ldy) {
+NOINLINE void few_rows(const int32_t* rows, const float* x, int64_t ldx, const void* panels, int64_t k, int64_t p,
+                       float* y, int64_t ldy) {
   constexpr int PW = mr == 1 ? 4 : 2;
+  const float* xr[mr];
+  EACH (i, mr) xr[i] = x + rows[i] * ldx;
   vf acc[mr][PW][NV];
   EACH (i, mr)
     EACH (q, PW)
@@ -250,105 +293,137 @@ NOINLINE void few_rows(const float* x, int64_t ldx, const void* panels, int64_t 
       EACH (j, NV) {
         int64_t at = ((p + q) * k + s) * NR + j * LANES;
         vf b = bf16 ? widen((const uint16_t*)panels + at) : load((const float*)panels + at);
-        EACH (i, mr) acc[i][q][j] = fma(splat(x[i * ldx + s]), b, acc[i][q][j]);
+        EACH (i, mr) acc[i][q][j] = fma(splat(xr[i][s]), b, acc[i][q][j]);
       }
   }
   EACH (i, mr)
     EACH (q, PW)
-      EACH (j, NV) store(y + i * ldy + (p + q) * NR + j * LANES, acc[i][q][j]);
+      EACH (j, NV) store(y + rows[i] * ldy + (p + q) * NR + j * LANES, acc[i][q][j]);
 }
 
 void forward(const ForwardTask& t) {
-  int64_t rows = t.m1 - t.m0;
+  const int64_t rows = t.m1 - t.m0;
+  const Routing routing{t.order, t.adapter, t.lora};
+  TileTask tile{};
+  tile.as = t.ldx, tile.ldb = NR, tile.ldc = t.ldy, tile.u = t.u, tile.us = t.ldu;
   int64_t p = t.p0;
   if (rows <= 3) {
-    const float* x = t.x + t.m0 * t.ldx;
-    float* y = t.y + t.m0 * t.ldy;
+    const int32_t* list = t.order ? t.order + t.m0 : kInOrder;
+    const float* x = t.x + (t.order ? 0 : t.m0 * t.ldx);
+    float* y = t.y + (t.order ? 0 : t.m0 * t.ldy);
+    auto* few = t.bf16 ? (rows == 1   ? few_rows<1, true>
+                          : rows == 2 ? few_rows<2, true>
+                                      : few_rows<3, true>)
+                       : (rows == 1   ? few_rows<1, false>
+                          : rows == 2 ? few_rows<2, false>
+                                      : few_rows<3, false>);
     const int64_t wide = rows == 1 ? 4 : 2;
     for (; p + wide <= t.p1 && (p + wide) * NR <= t.n; p += wide) {
-      if (t.bf16)
-        (rows == 1   ? few_rows<1, true>
-         : rows == 2 ? few_rows<2, true>
-                     : few_rows<3, true>)(x, t.ldx, t.panels, t.k, p, y, t.ldy);
-      else
-        (rows == 1   ? few_rows<1, false>
-         : rows == 2 ? few_rows<2, false>
-                     : few_rows<3, false>)(x, t.ldx, t.panels, t.k, p, y, t.ldy);
-      for (int64_t q = p; q < p + wide; q++)
-        if (t.adapter || t.bias)
-          routed_tile(rows, NR, nullptr, 0, nullptr, 0, true, t.adapter ? t.adapter + t.m0 : nullptr, t.lora,
-                      t.u + t.m0 * t.ldu, t.ldu, q * NR, y + q * NR, t.ldy, true, t.bias ? t.bias + q * NR : nullptr);
+      few(list, x, t.ldx, t.panels, t.k, p, y, t.ldy);
+      tile.add = true;
+      for (int64_t q = p; q < p + wide && (t.order || t.bias); q++) {
+        tile.a = t.x, tile.c = t.y + q * NR, tile.bias = t.bias ? t.bias + q * NR : nullptr;
+        panel_rows(t.m0, t.m1, NR, routing, true, tile, q * NR, [] {});
+      }
     }
   }
   const int64_t steps = block_steps(t.k);
   for (int64_t k0 = 0; k0 < t.k || k0 == 0; k0 += steps) {
-    int64_t kk = min64(steps, t.k - k0);
-    bool last = k0 + kk >= t.k;
+    const int64_t kk = min64(steps, t.k - k0);
+    tile.a = t.x + k0, tile.k = kk, tile.add = k0 > 0;
     for (int64_t q = p; q < t.p1; q++) {
-      const float* b = forward_block(t.panels, t.bf16, t.k, q, k0, kk, t.scratch);
-      int64_t n = min64(NR, t.n - q * NR);
-      for (int64_t m = t.m0, mr; m < t.m1; m += mr) {
-        mr = tile_rows(t.m1 - m);
-        routed_tile(mr, n, t.x + m * t.ldx + k0, t.ldx, b, kk, last, t.adapter ? t.adapter + m : nullptr, t.lora,
-                    t.u + m * t.ldu, t.ldu, q * NR, t.y + m * t.ldy + q * NR, t.ldy, k0 > 0,
-                    t.bias ? t.bias + q * NR : nullptr);
-      }
+      tile.b = forward_block(t.panels, t.bf16, t.k, q, k0, kk, t.scratch);
+      tile.c = t.y + q * NR, tile.bias = t.bias ? t.bias + q * NR : nullptr;
+      panel_rows(t.m0, t.m1, min64(NR, t.n - q * NR), routing, k0 + kk >= t.k, tile, q * NR, [] {});
     }
   }
 }
 
 void backward(const BackwardTask& t) {
-  bool started = t.accumulate;
+  const Routing routing{t.order, t.adapter, t.lora};
+  TileTask tile{};
+  tile.as = t.lddy, tile.b = t.scratch, tile.ldb = NR, tile.ldc = t.lddx, tile.u = t.du, tile.us = t.lddu;
+  tile.add = t.accumulate;
   for (int64_t i = 0; i < t.module_count; i++) {
     const BackwardModule& w = t.modules[i];
     const int64_t steps = block_steps(w.n);
     for (int64_t n0 = 0; n0 < w.n; n0 += steps) {
-      int64_t nn = min64(steps, w.n - n0);
-      bool last = i + 1 == t.module_count && n0 + nn >= w.n;
+      const int64_t nn = min64(steps, w.n - n0);
+      const bool last = i + 1 == t.module_count && n0 + nn >= w.n;
+      tile.a = t.dy + w.column + n0, tile.k = nn;
       for (int64_t q = t.q0; q < t.q1; q++) {
         transposed_block(w.panels, t.bf16, t.k, q * NR, n0, nn, t.scratch);
+        tile.c = t.dx + q * NR;
         // The next block lies in short pieces, one a panel, that no hardware prefetcher foresees: it is fetched bit by
         // bit while this one is used.
         const int64_t width = t.bf16 ? 2 : 4, piece = q + 1 < t.q1 ? min64(NR, t.k - (q + 1) * NR) * NR * width : 0;
-        const int64_t pieces = (nn + NR - 1) / NR, tiles = (t.m1 - t.m0 + MR - 1) / MR;
-        const int64_t step = (pieces * piece / 64 + tiles - 1) / tiles * 64;
+        const int64_t all = (nn + NR - 1) / NR * piece, tiles = (t.m1 - t.m0 + MR - 1) / MR;
+        const int64_t step = (all / 64 + tiles - 1) / tiles * 64;
+        const char* next = (const char*)w.panels + (n0 / NR * t.k + (q + 1) * NR) * NR * width;
         int64_t ahead = 0;
-        int64_t n = min64(NR, t.k - q * NR);
-        for (int64_t m = t.m0, mr; m < t.m1; m += mr) {
-          for (int64_t end = min64(ahead + step, pieces * piece); ahead < end; ahead += 64)
-            __builtin_prefetch(
-                (const char*)w.panels + ((n0 / NR + ahead / piece) * t.k + (q + 1) * NR) * NR * width + ahead % piece,
-                0, 2);
-          mr = tile_rows(t.m1 - m);
-          routed_tile(mr, n, t.dy + m * t.lddy + w.column + n0, t.lddy, t.scratch, nn, last,
-                      t.adapter ? t.adapter + m : nullptr, t.lora, t.du + m * t.lddu, t.lddu, q * NR,
-                      t.dx + m * t.lddx + q * NR, t.lddx, started, nullptr);
-        }
+        panel_rows(t.m0, t.m1, min64(NR, t.k - q * NR), routing, last, tile, q * NR, [&] {
+          for (const int64_t end = min64(ahead + step, all); ahead < end; ahead += 64)
+            __builtin_prefetch(next + ahead / piece * t.k * NR * width + ahead % piece, 0, 2);
+        });
       }
-      started = true;
+      tile.add = true;
     }
   }
 }
 
+#if LANES == 16
+typedef float half __attribute__((vector_size(32), aligned(4), may_alias));
+
+INLINE half fma(half a, half b, half c) {
+  half r;
+  for (int i = 0; i < 8; i++) r[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return r;
+}
+
+/// c [mr, 8] = a [mr, k] b [k, :]: ranks up to 8 would leave half of a vector unused.
+template <int mr>
+NOINLINE void half_tile(const TileTask& t) {
+  const float *a = t.a, *b = t.b;
+  const int64_t ldb = t.ldb, k = t.k;
+  half acc[mr];
+  int64_t at[mr];
+  EACH (i, mr) {
+    acc[i] = half{};
+    at[i] = t.rows[i] * t.as;
+  }
+  for (int64_t s = 0; s < k; s++) {
+    const half bv = *(const half*)b;
+    b += ldb;
+    EACH (i, mr) {
+      acc[i] = fma(a[at[i]] - half{}, bv, acc[i]);
+    }
+    a++;
+  }
+  EACH (i, mr) *(half*)(t.c + i * t.ldc) = acc[i];
+}
+constexpr TileFn kHalfTiles[13] = BY_ROWS(half_tile);
+#endif
+
 void narrow(const NarrowTask& t) {
   float c[MR * NR];
-  for (int64_t r = 0; r < t.count; r += MR) {
-    int64_t mr = min64(MR, t.count - r);
-    const int32_t* rows = t.rows + r;
-    const float* x = t.x + rows[0] * t.ldx;
-    int64_t ldx = t.ldx;
-    if (rows[mr - 1] - rows[0] != mr - 1) {  // spans of other roles lie between: gather, 1 / e of the product's cost
-      for (int64_t i = 0; i < mr; i++) __builtin_memcpy(t.scratch + i * t.k, t.x + rows[i] * t.ldx, uint64_t(t.k) * 4);
-      x = t.scratch;
-      ldx = t.k;
-    }
+  TileTask tile{};
+  tile.a = t.x, tile.as = t.ldx, tile.ldb = t.ldp, tile.k = t.k, tile.c = c, tile.ldc = NR, tile.to = kInOrder;
+  for (int64_t r = 0, mr; r < t.count; r += mr) {
+    mr = tile_rows(t.count - r);
+    tile.rows = t.rows + r;
     for (int64_t j = 0; j < t.e;) {
-      bool wide = t.ldp - j >= NR && t.e - j > LANES;
-      int64_t w = wide ? NR : LANES;
-      (wide ? Tiles<NV, false>::at[mr] : Tiles<1, false>::at[mr])(x, ldx, t.p + j, t.ldp, t.k, nullptr, 0, nullptr, 0,
-                                                                  0, c, NR, false, nullptr);
+      // A narrower vector after a whole one, rather than a second that is half empty.
+      const bool wide = t.ldp - j >= NR && t.e - j > (LANES == 16 ? 24 : LANES);
+      const int64_t w = wide ? NR : LANES;
+      tile.b = t.p + j;
+#if LANES == 16
+      if (t.e - j <= 8)
+        kHalfTiles[mr](tile);
+      else
+#endif
+        (wide ? kTiles<NV, false> : kTiles<1, false>)[mr](tile);
       for (int64_t i = 0; i < mr; i++)
-        for (int64_t n = 0; n < min64(w, t.e - j); n++) t.out[rows[i] * t.ldo + j + n] = c[i * NR + n] * t.scale;
+        for (int64_t n = 0; n < min64(w, t.e - j); n++) t.out[t.rows[r + i] * t.ldo + j + n] = c[i * NR + n] * t.scale;
       j += w;
     }
   }
@@ -378,23 +453,7 @@ NOINLINE void outer_tile(const float* p, int64_t ldp, const float* q, int64_t ld
 
 typedef void (*OuterFn)(const float*, int64_t, const float*, int64_t, const int32_t*, int64_t, float*);
 template <bool packed>
-struct Outer {
-  // As Tiles: entries beyond MR are never asked for.
-  static constexpr int clip(int m) { return m < MR ? m : MR; }
-  static constexpr OuterFn at[13] = {nullptr,
-                                     outer_tile<clip(1), packed>,
-                                     outer_tile<clip(2), packed>,
-                                     outer_tile<clip(3), packed>,
-                                     outer_tile<clip(4), packed>,
-                                     outer_tile<clip(5), packed>,
-                                     outer_tile<clip(6), packed>,
-                                     outer_tile<clip(7), packed>,
-                                     outer_tile<clip(8), packed>,
-                                     outer_tile<clip(9), packed>,
-                                     outer_tile<clip(10), packed>,
-                                     outer_tile<clip(11), packed>,
-                                     outer_tile<clip(12), packed>};
-};
+constexpr OuterFn kOuter[13] = BY_ROWS(outer_tile, packed);
 
 /// g [mr, nn] += c, in f64.
 INLINE void add_tile(double* g, int64_t ldg, const float* c, int64_t mr, int64_t nn) {
@@ -444,20 +503,7 @@ NOINLINE void thin_tile(const float* p, int64_t ldp, const float* q, int64_t ldq
 
 typedef void (*ThinFn)(const float*, int64_t, const float*, int64_t, const int32_t*, int64_t, float*, int64_t, bool,
                        const float*, const int32_t*);
-constexpr int thin_clip(int m) { return m < MR ? m : MR; }
-constexpr ThinFn kThin[13] = {nullptr,
-                              thin_tile<thin_clip(1)>,
-                              thin_tile<thin_clip(2)>,
-                              thin_tile<thin_clip(3)>,
-                              thin_tile<thin_clip(4)>,
-                              thin_tile<thin_clip(5)>,
-                              thin_tile<thin_clip(6)>,
-                              thin_tile<thin_clip(7)>,
-                              thin_tile<thin_clip(8)>,
-                              thin_tile<thin_clip(9)>,
-                              thin_tile<thin_clip(10)>,
-                              thin_tile<thin_clip(11)>,
-                              thin_tile<thin_clip(12)>};
+constexpr ThinFn kThin[13] = BY_ROWS(thin_tile);
 
 /// Few rows of g, a pair's: to pack q would cost as much as the products. Some rows of q at a time, for all columns of
 /// the task, with the sums kept between: so q is read once and from the cache the columns after it.
@@ -509,9 +555,9 @@ void gradient(const GradientTask& t) {
       for (int64_t m = t.m0; m < t.m1; m += MR) {
         int64_t mr = min64(MR, t.m1 - m);
         if (pack)
-          Outer<true>::at[mr](p + (m - t.m0) * count, 0, q + (n - t.n0) * count, 0, nullptr, count, c);
+          kOuter<true>[mr](p + (m - t.m0)* count, 0, q + (n - t.n0)* count, 0, nullptr, count, c);
         else
-          Outer<false>::at[mr](t.p + m, t.ldp, t.q + n, t.ldq, rows, count, c);
+          kOuter<false>[mr](t.p + m, t.ldp, t.q + n, t.ldq, rows, count, c);
         add_tile(t.g + m * t.ldg + n, t.ldg, c, mr, min64(NR, t.n1 - n));
       }
   }

@@ -34,7 +34,8 @@ struct ForwardTask {
   bool bf16;
   int64_t k, n;
   const float* bias;       // padded to whole panels, or null
-  const int32_t* adapter;  // per row, or null when no row has one
+  const int32_t* order;    // rows sorted by adapter, of which m0 .. m1 are this task's; null where none has one
+  const int32_t* adapter;  // by row
   const LowRank* lora;     // by adapter
   const float* u;
   int64_t ldu;
@@ -57,8 +58,8 @@ struct BackwardTask {
   int64_t module_count;
   bool bf16, accumulate;
   int64_t k;
-  const int32_t* adapter;
-  const LowRank* lora;  // l = a [modules * r, K]
+  const int32_t *order, *adapter;  // as in ForwardTask
+  const LowRank* lora;             // l = a [modules * r, K]
   const float* du;
   int64_t lddu;
   float* scratch;
@@ -76,7 +77,6 @@ struct NarrowTask {
   const int32_t* rows;
   int64_t count;
   float scale;
-  float* scratch;  // gathered rows: mr * k
 };
 
 /// g[m0:m1, n0:n1] += for each sequence the chain over its rows of p[row, m] * q[row, n].

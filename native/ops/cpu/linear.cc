@@ -45,7 +45,7 @@ bool any_adapter(LoraSet lora, const Rows& rows) {
 }  // namespace
 
 void CpuBackend::forward_module(const Tensor& y, const Tensor& u, const Tensor& x, const Panels& w, int m, int64_t p0,
-                                int64_t p1, int64_t m0, int64_t m1, const int32_t* adapter, const LowRank* lora,
+                                int64_t p1, int64_t m0, int64_t m1, const Rows* routed, const LowRank* lora,
                                 float* scratch) {
   ForwardTask t{};
   t.y = y.data;
@@ -58,7 +58,7 @@ void CpuBackend::forward_module(const Tensor& y, const Tensor& u, const Tensor& 
   t.k = w.k();
   t.n = w.n(m);
   t.bias = w.bias(m);
-  t.adapter = adapter;
+  if (routed) t.order = routed->by_adapter().data(), t.adapter = routed->adapter().data();
   t.lora = lora;
   t.u = u.data;
   t.ldu = u.data ? u.ld : 0;
@@ -77,7 +77,7 @@ void CpuBackend::project(std::span<const Projection> list) {
     for (int64_t i = 0; i < pieces; i++)
       parts.push_back({&p, rows * i / pieces, rows * (i + 1) / pieces - rows * i / pieces});
   }
-  parallel(int64_t(parts.size()), [&](int64_t task, int worker) {
+  parallel(int64_t(parts.size()), [&](int64_t task, int) {
     const auto& [p, first, count] = parts[size_t(task)];
     NarrowTask t{};
     t.out = p->out.data;
@@ -91,7 +91,6 @@ void CpuBackend::project(std::span<const Projection> list) {
     t.rows = p->rows.data() + first;
     t.count = count;
     t.scale = p->scale;
-    t.scratch = scratch(worker, k_.mr * p->p.rows);
     k_.narrow(t);
   });
 }
@@ -141,12 +140,11 @@ void CpuBackend::linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x
     for (int64_t p = 0; p < w.panel_count(m); p += per_task)
       parts.push_back({m, p, std::min(p + per_task, w.panel_count(m))});
   }
-  const int32_t* adapter = routed ? rows.adapter().data() : nullptr;
   parallel(row_parts * int64_t(parts.size()), [&](int64_t task, int worker) {
     const Part& part = parts[size_t(task % int64_t(parts.size()))];
     int64_t m0 = task / int64_t(parts.size()) * kTaskRows, m1 = std::min(m0 + kTaskRows, x.rows);
-    forward_module(y.col_range(w.column(part.m), w.n(part.m)), u, x, w, part.m, part.p0, part.p1, m0, m1, adapter,
-                   low_rank[size_t(part.m)].data(), scratch(worker, k_.block * k_.nr));
+    forward_module(y.col_range(w.column(part.m), w.n(part.m)), u, x, w, part.m, part.p0, part.p1, m0, m1,
+                   routed ? &rows : nullptr, low_rank[size_t(part.m)].data(), scratch(worker, k_.block * k_.nr));
   });
 }
 
@@ -201,7 +199,7 @@ void CpuBackend::linear_backward_from_du(const Tensor& dx, const Tensor& du, con
     t.bf16 = w.is_bf16();
     t.accumulate = accumulate;
     t.k = w.k();
-    t.adapter = routed ? rows.adapter().data() : nullptr;
+    if (routed) t.order = rows.by_adapter().data(), t.adapter = rows.adapter().data();
     t.lora = low_rank.data();
     t.du = du.data;
     t.lddu = du.data ? du.ld : 0;

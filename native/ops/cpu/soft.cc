@@ -97,7 +97,7 @@ void CpuBackend::lora_dx(const Tensor& dx, const Tensor& du, LoraSet lora, const
     t.scratch = scratch(worker, k_.nr);
     t.panels = t.scratch;  // of 0 rows
     t.n = dx.cols;
-    t.adapter = routed ? rows.adapter().data() : nullptr;
+    if (routed) t.order = rows.by_adapter().data(), t.adapter = rows.adapter().data();
     t.lora = parts.data();
     t.u = du.data;
     t.ldu = du.data ? du.ld : 0;
