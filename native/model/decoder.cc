@@ -105,8 +105,13 @@ void Decoder::layer_forward(Arena& arena, const Batch& batch, const AdapterList&
   if (adapters.soft())
     s.gates[kAttention] = router_forward(arena, b, normed, router(adapters, l, kAttention), batch.rows);
   run(s.qkv, normed, kQkv);
-  Tensor q = rotate(normed_q, s.qkv.col_range(0, q_columns), layer.q_norm, shape.heads, batch);
-  Tensor k = rotate(normed_k, s.qkv.col_range(q_columns, kv_columns), layer.k_norm, shape.kv_heads, batch);
+  Tensor q = s.qkv.col_range(0, q_columns), k = s.qkv.col_range(q_columns, kv_columns);
+  if (c.qk_norm) {
+    q = rotate(normed_q, q, layer.q_norm, shape.heads, batch);
+    k = rotate(normed_k, k, layer.k_norm, shape.kv_heads, batch);
+  } else {
+    rotate({}, s.qkv.col_range(0, q_columns + kv_columns), {}, shape.heads + shape.kv_heads, batch);
+  }
   Tensor v = s.qkv.col_range(q_columns + kv_columns, kv_columns);
   b.kv_write(kv, kv_layer(kv, l), shape, k, v, batch.spans);
   b.attention(s.attention_out, s.lse, q, kv, kv_layer(kv, l), shape, batch.spans);

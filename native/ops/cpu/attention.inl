@@ -33,18 +33,18 @@ INLINE float softmax_row(float* s, int64_t n, float* max_out) {
   return tree_sum(part);
 }
 
-/// c [mr, 4 vectors] (+)= a [mr, k] b [k, :] for few rows, which wait for b: `ahead`, what is read after b and lies as
-/// it does, is fetched meanwhile.
+/// c [mr, nv vectors] (+)= a [mr, k] b [k, :] for few rows, which wait for b: k rows of `fetch` floats from `ahead`,
+/// what is read after b, are fetched meanwhile.
 template <int mr, int nv>
 NOINLINE void narrow_tile(const float* a, int64_t as, const float* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
-                          bool add, const float* ahead) {
+                          bool add, const float* ahead, int64_t fetch) {
   vf acc[mr][nv];
   EACH (i, mr)
     EACH (j, nv) acc[i][j] = add ? load(c + i * ldc + j * LANES) : vf{};
   for (int64_t s = 0; s < k; s++) {
     vf bv[nv];
     EACH (j, nv) bv[j] = load(b + s * ldb + j * LANES);
-    for (int j = 0; j < nv * LANES; j += 16) __builtin_prefetch(ahead + s * ldb + j, 0, 3);
+    for (int64_t j = 0; j < fetch; j += 16) __builtin_prefetch(ahead + s * fetch + j, 0, 3);
     EACH (i, mr) {
       vf x = splat(a[i * as + s]);
       EACH (j, nv) acc[i][j] = fma(x, bv[j], acc[i][j]);
@@ -60,16 +60,17 @@ constexpr int64_t kFewRows = 4;
 /// c [m, n] (+)= a [m, k] b [k, n], n a multiple of LANES.
 INLINE void narrow_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t as, const float* b, int64_t ldb,
                         float* c, int64_t ldc, bool add, const float* ahead) {
-  typedef void (*Fn)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t, bool, const float*);
-  static constexpr Fn at[2][4] = {{narrow_tile<1, 2>, narrow_tile<2, 2>, narrow_tile<3, 2>, narrow_tile<4, 2>},
+  typedef void (*Fn)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t, bool, const float*,
+                     int64_t);
+  static constexpr Fn at[4][4] = {{narrow_tile<1, 1>, narrow_tile<2, 1>, narrow_tile<3, 1>, narrow_tile<4, 1>},
+                                  {narrow_tile<1, 2>, narrow_tile<2, 2>, narrow_tile<3, 2>, narrow_tile<4, 2>},
+                                  {narrow_tile<1, 3>, narrow_tile<2, 3>, narrow_tile<3, 3>, narrow_tile<4, 3>},
                                   {narrow_tile<1, 4>, narrow_tile<2, 4>, narrow_tile<3, 4>, narrow_tile<4, 4>}};
-  static constexpr Fn one[4] = {narrow_tile<1, 1>, narrow_tile<2, 1>, narrow_tile<3, 1>, narrow_tile<4, 1>};
   for (int64_t j = 0; j < n;) {
-    int64_t nv = n - j >= 4 * LANES ? 4 : n - j >= 2 * LANES ? 2 : 1;
-    for (int64_t i = 0; i < m; i += kFewRows) {
-      int64_t r = min64(kFewRows, m - i) - 1;
-      (nv == 1 ? one[r] : at[nv / 4][r])(a + i * as, as, b + j, ldb, k, c + i * ldc + j, ldc, add, ahead + j);
-    }
+    const int64_t nv = min64(4, (n - j) / LANES);
+    for (int64_t i = 0; i < m; i += kFewRows)
+      at[nv - 1][min64(kFewRows, m - i) - 1](a + i * as, as, b + j, ldb, k, c + i * ldc + j, ldc, add, ahead,
+                                             i + j > 0 ? 0 : ldb);
     j += nv * LANES;
   }
 }
@@ -81,8 +82,8 @@ INLINE void few_queries_split(const AttentionTask& t, int64_t base, const float*
   auto k_page = [&](int64_t j) { return t.k + t.pages[(base + j) / kPage] * t.page_stride; };
   auto v_page = [&](int64_t j) { return t.v + t.pages[(base + j) / kPage] * t.page_stride; };
   for (int64_t j = 0; j < keys; j += kPage)
-    narrow_gemm(t.count, kPage, d, q, dp, k_page(j), kPage, s + j, kKeySplit, false,
-                j + kPage < keys ? k_page(j + kPage) : v_page(0));
+    narrow_gemm(t.count, min64(kPage, (keys - j + LANES - 1) / LANES * LANES), d, q, dp, k_page(j), kPage, s + j,
+                kKeySplit, false, j + kPage < keys ? k_page(j + kPage) : v_page(0));
   for (int64_t i = 0; i < t.count; i++) part_sum[i] = softmax_row(s + i * kKeySplit, keys, &part_max[i]);
   for (int64_t j = 0; j < keys; j += kPage)
     narrow_gemm(t.count, dp, min64(kPage, keys - j), s + j, kKeySplit, v_page(j), t.ldv, o, dp, j > 0,

@@ -19,7 +19,7 @@ const Panels& panels_of(const PackedWeight& w) { return static_cast<const Panels
 
 /// Splits n units into parts of `whole`, smaller where there would be too few parts for the threads.
 int64_t part_size(int64_t n, int64_t whole, int64_t other_parts, int threads) {
-  int64_t wanted = threads * 3;
+  int64_t wanted = threads * 8;
   while (whole > 1 && (n + whole - 1) / whole * other_parts < wanted) whole = (whole + 1) / 2;
   return whole;
 }
