@@ -71,9 +71,15 @@ const lines = run(path.join(root, "build/cmake/Release", program), ["--golden"])
   .trim()
   .split("\n")
   .map((line) => line.split(" | "));
-const bits = JSON.parse(run(process.execPath, ["test/helpers/golden-bits.mjs"]));
+// The last needs a CPU with AVX512-BF16, and says so.
+const [bits, bf16] = ["exact", "bf16-multiply"].map((precision) =>
+  JSON.parse(run(process.execPath, ["test/helpers/golden-bits.mjs", precision])),
+);
 writeFileSync(header, headerText(numericsVersion, lines));
-writeFileSync(golden, `${JSON.stringify({ numericsVersion, bits: bits.hashes }, null, 2)}\n`);
+writeFileSync(
+  golden,
+  `${JSON.stringify({ numericsVersion, bits: bits.hashes, bf16MultiplyBits: bf16.hashes }, null, 2)}\n`,
+);
 console.log(
   `wrote ${lines.length} hashes to ${path.relative(root, header)} and ${Object.keys(bits.hashes).length} to ${path.relative(root, golden)}`,
 );

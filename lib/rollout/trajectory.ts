@@ -51,15 +51,14 @@ export function serializeTrajectory(trajectory: Trajectory): string {
   });
 }
 
-const tokens = z.array(z.number().int());
 const text = z.string();
 const schema = z.looseObject({
   id: text,
   group: text,
   question: text,
-  ids: tokens,
-  roles: tokens,
-  sampled: tokens,
+  ids: z.array(z.int32().min(0)),
+  roles: z.array(z.int().min(-1).max(127)),
+  sampled: z.array(z.int().min(0).max(1)),
   logprobs: z.array(z.number()),
   temperature: z.number(),
   topP: z.number(),

@@ -35,6 +35,7 @@ const FREE = [
   "evaluation",
   "checkpoint",
   "trajectories",
+  "microBatchTokens",
   "gradientCheckpointing",
 ];
 

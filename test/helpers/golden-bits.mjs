@@ -1,6 +1,6 @@
-// node golden-bits.mjs: a short training run through the public API, rollout -> step -> rollout, three steps each with a model of f32
+// node golden-bits.mjs [bf16-multiply]: a short training run through the public API, rollout -> step -> rollout, three steps each with a model of f32
 // weights, one of bf16 weights and a step of full training; prints { backend, threads, hashes } as JSON. Everything is made from seeds: no
-// file but those that it writes itself, and the world's tokenizer.
+// file but those that it writes itself, and the world's tokenizer. With bf16-multiply: the run with bf16 weights, in that mode.
 import { createHash } from "node:crypto";
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -139,15 +139,31 @@ async function rollOut(model, adapters, seed) {
 const recorded = (trajectories) =>
   trajectories.flatMap(({ ids, roles, sampled, logprobs }) => [ids, roles, sampled, logprobs]);
 
+async function trainFully() {
+  const model = await loadModel(folder, { dtype: "float32" });
+  const full = new Trainer(model, { full: true, objective: { kind: "sft" }, optimizer: { learningRate: 0.01 } });
+  const random = new Random(2, "full");
+  const inputIds = Int32Array.from({ length: 150 }, () => random.integer(model.config.vocabSize));
+  const batch = { inputIds, cuSeqlens: Int32Array.of(0, 90, 91, 150), lossMask: new Uint8Array(150).fill(1) };
+  for (let step = 0; step < 2; step++) {
+    record(`full loss ${step}`, (await full.accumulate(batch)).loss);
+    await full.apply();
+  }
+  record("full parameters", ...full.parameters().map(({ name }) => full.parameter(name)));
+  model.close();
+}
+
+const precision = process.argv[2] ?? "exact";
+const runs = [
+  ["F32", "flow"],
+  ["BF16", "stop"],
+];
 let backend;
 const folder = mkdtempSync(path.join(tmpdir(), "rolegrad-golden-"));
 try {
-  for (const [dtype, crossRole] of [
-    ["F32", "flow"],
-    ["BF16", "stop"],
-  ]) {
+  for (const [dtype, crossRole] of precision === "exact" ? runs : runs.slice(1)) {
     await writeModel(folder, dtype);
-    const model = await loadModel(folder);
+    const model = await loadModel(folder, { precision });
     ({ backend } = model.info);
     const adapters = makeAdapters(model);
     const trainer = new Trainer(model, {
@@ -178,17 +194,7 @@ try {
     record(`${dtype} forward`, logprobs, logits);
     model.close();
   }
-  const model = await loadModel(folder, { dtype: "float32" });
-  const full = new Trainer(model, { full: true, objective: { kind: "sft" }, optimizer: { learningRate: 0.01 } });
-  const random = new Random(2, "full");
-  const inputIds = Int32Array.from({ length: 150 }, () => random.integer(model.config.vocabSize));
-  const batch = { inputIds, cuSeqlens: Int32Array.of(0, 90, 91, 150), lossMask: new Uint8Array(150).fill(1) };
-  for (let step = 0; step < 2; step++) {
-    record(`full loss ${step}`, (await full.accumulate(batch)).loss);
-    await full.apply();
-  }
-  record("full parameters", ...full.parameters().map(({ name }) => full.parameter(name)));
-  model.close();
+  if (precision === "exact") await trainFully();
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
