@@ -34,7 +34,7 @@ INLINE float softmax_row(float* s, int64_t n, float* max_out) {
 }
 
 /// c [mr, nv vectors] (+)= a [mr, k] b [k, :] for few rows, which wait for b: k rows of `fetch` floats from `ahead`,
-/// what is read after b, are fetched meanwhile.
+/// what is read after b, are fetched meanwhile: into L2, as more lines can be on their way there than to L1.
 template <int mr, int nv>
 NOINLINE void narrow_tile(const float* a, int64_t as, const float* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
                           bool add, const float* ahead, int64_t fetch) {
@@ -44,7 +44,7 @@ NOINLINE void narrow_tile(const float* a, int64_t as, const float* b, int64_t ld
   for (int64_t s = 0; s < k; s++) {
     vf bv[nv];
     EACH (j, nv) bv[j] = load(b + s * ldb + j * LANES);
-    for (int64_t j = 0; j < fetch; j += 16) __builtin_prefetch(ahead + s * fetch + j, 0, 3);
+    for (int64_t j = 0; j < fetch; j += 16) __builtin_prefetch(ahead + s * fetch + j, 0, 2);
     EACH (i, mr) {
       vf x = splat(a[i * as + s]);
       EACH (j, nv) acc[i][j] = fma(x, bv[j], acc[i][j]);

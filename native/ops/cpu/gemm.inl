@@ -491,7 +491,7 @@ NOINLINE void thin_tile(const float* p, int64_t ldp, const float* q, int64_t ldq
     const float* b = q + rows[s] * ldq;
     vf bv[NV];
     EACH (j, NV) bv[j] = load(b + j * LANES);
-    for (int j = 0; j < NR; j += 16) __builtin_prefetch(next + next_rows[s] * ldq + j, 0, 3);
+    for (int j = 0; j < NR; j += 16) __builtin_prefetch(next + next_rows[s] * ldq + j, 0, 2);
     EACH (i, mr) {
       vf x = splat(a[i]);
       EACH (j, NV) acc[i][j] = fma(x, bv[j], acc[i][j]);
