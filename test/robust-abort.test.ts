@@ -139,6 +139,42 @@ t.test("an aborted accumulation leaves what was accumulated before", async (t) =
   judge(t, "accumulate", latencies);
 });
 
+t.test("the head of a large vocabulary stops as well", async (t) => {
+  const [vocabulary, hidden] = [150_000, 256];
+  const large = await loadModel(await writeLargeModel(t.testdir(), { layers: 1, hidden, vocabulary }));
+  t.teardown(() => large.close());
+  const trainer = new Trainer(large, { adapters: randomAdapters(large, { roles }), optimizer });
+  const batch = trainingBatch(longTrajectories([250, 200], { vocabulary }));
+  const work = (signal?: AbortSignal) => trainer.accumulate(batch, { ...(signal && { signal }) });
+  const start = performance.now();
+  await work();
+  const whole = performance.now() - start;
+  const zero = () => Promise.resolve(trainer.gradients.zero());
+  await zero();
+  const latencies = await abortOften(t, { count: 6, whole, first: 0.3 }, work, { aborted: () => {}, retry: zero });
+  judge(t, `head, of ${whole.toFixed(0)} ms`, latencies);
+});
+
+t.test("full training stops as well, and what it had added is gone", async (t) => {
+  const directory = await writeLargeModel(t.testdir(), { layers: 2, vocabulary: 40_000 });
+  const full = await loadModel(directory, { dtype: "float32" });
+  t.teardown(() => full.close());
+  const trainer = new Trainer(full, { full: true, objective: { kind: "sft" }, optimizer });
+  const batch = trainingBatch(longTrajectories([100, 60], { vocabulary: 40_000 }));
+  const work = (signal?: AbortSignal) => trainer.accumulate(batch, { ...(signal && { signal }) });
+  const start = performance.now();
+  await work();
+  const whole = performance.now() - start;
+  const zero = () => Promise.resolve(trainer.gradients.zero());
+  await zero();
+  const latencies = await abortOften(t, { count: 6, whole, first: 0.1 }, work, { aborted: () => {}, retry: zero });
+  judge(t, `full training, of ${whole.toFixed(0)} ms`, latencies);
+  for (const { name } of trainer.parameters()) {
+    const gradient = trainer.gradients.get(name);
+    if (gradient.some((x) => x !== 0)) t.fail(`${name} has a gradient`);
+  }
+});
+
 t.test("forward passes, rollouts and long computations stop as well", async (t) => {
   const input = pack(trajectories);
   const forward: (number | undefined)[] = [];

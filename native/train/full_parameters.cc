@@ -127,7 +127,8 @@ Tensor FullParameters::second_moment(const Entry& e) const {
 }
 GradTensor FullParameters::gradient(const Entry& e) const { return {gradients() + e.offset, e.rows, e.cols, e.ld}; }
 
-std::vector<double> FullParameters::read_gradient(const Entry& e) const {
+std::vector<double> FullParameters::read_gradient(const Entry& e) {
+  settle();
   std::vector<double> values(static_cast<size_t>(e.rows * e.cols));
   model_.backend().read(values.data(), gradient(e));
   if (model_.config().tied && e.name == "model.embed_tokens.weight") {
@@ -138,17 +139,21 @@ std::vector<double> FullParameters::read_gradient(const Entry& e) const {
   return values;
 }
 
-void FullParameters::add_gradients(std::vector<GradTensor>& buffers) const {
+void FullParameters::add_gradients(std::vector<GradTensor>& buffers) {
+  settle();
   for (const auto& e : entries_) buffers.push_back(gradient(e));
   if (model_.config().tied) buffers.push_back(sinks_.head);
 }
 
-void FullParameters::zero_gradients() {
+void FullParameters::settle() {
+  if (!stale_) return;
   for (const auto& e : entries_) model_.backend().zero(gradient(e));
   model_.backend().zero(sinks_.head);
+  stale_ = false;
 }
 
 void FullParameters::sum_squares() {
+  settle();
   Backend& b = model_.backend();
   auto* sum = static_cast<double*>(scalar_->data());
   b.zero(GradTensor{sum, 1, 1, 1});

@@ -30,11 +30,12 @@ class FullParameters {
   Tensor second_moment(const Entry& e) const;
   GradTensor gradient(const Entry& e) const;
   /// With a tied head: embedding and head together, as torch reports it.
-  std::vector<double> read_gradient(const Entry& e) const;
+  std::vector<double> read_gradient(const Entry& e);
   FullGradient& sinks() { return sinks_; }
   /// All that a backward pass adds to.
-  void add_gradients(std::vector<GradTensor>& buffers) const;
-  void zero_gradients();
+  void add_gradients(std::vector<GradTensor>& buffers);
+  /// Takes no time, whatever the size: they are written to when they are next used.
+  void zero_gradients() { stale_ = true; }
   /// One AdamW step on everything with a global norm; returns the norm before clipping. Taken whole or not at all: an
   /// abort or memory that runs out leaves everything as it was.
   double apply(const AdamWStep& step, bool decay_vectors);
@@ -52,6 +53,8 @@ class FullParameters {
   };
   void add_place(const Tensor& vector, const std::string& name);
   void add_place(PackedWeight& weight, int module, const std::string& name, bool biased);
+  /// Zeroes gradients that are to be zero. Before every use of them.
+  void settle();
   /// The squares of all gradients, summed; changes nothing else.
   void sum_squares();
   float* values() const { return static_cast<float*>(values_->data()); }
@@ -61,6 +64,7 @@ class FullParameters {
   std::vector<Entry> entries_;
   std::shared_ptr<Memory> values_;
   std::unique_ptr<Memory> gradients_, first_, second_, scalar_;
+  bool stale_ = false;  // gradients are to be zero, whatever the buffers hold
   size_t size_ = 0;
   size_t tied_head_ = 0;  // offset of the tied head's own gradient, beyond size_
   FullGradient sinks_;

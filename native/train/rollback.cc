@@ -17,8 +17,8 @@ Tensor bits(double* data, const GradTensor& g) {
 
 }  // namespace
 
-Rollback::Rollback(Backend& backend, std::vector<GradTensor> buffers, Copy& copy, bool keep)
-    : backend_(backend), buffers_(std::move(buffers)), copy_(copy), keep_(keep) {
+Rollback::Rollback(Backend& backend, std::vector<GradTensor> buffers, Copy& copy, bool keep, std::function<void()> zero)
+    : backend_(backend), buffers_(std::move(buffers)), copy_(copy), keep_(keep), zero_(std::move(zero)) {
   if (!keep_) return;
   size_t size = 0;
   for (const auto& g : buffers_) size += elements(g) * sizeof(double);
@@ -37,7 +37,7 @@ Rollback::~Rollback() {
   if (committed_) return;
   AbortScope whole(nullptr);  // an abort is what may have led here
   if (!keep_) {
-    for (const auto& g : buffers_) backend_.zero(g);
+    zero_();
     return;
   }
   auto* from = static_cast<double*>(copy_->data());

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -15,8 +16,8 @@ class Rollback {
   /// What the buffers held, kept between uses so that a second accumulation allocates nothing.
   using Copy = std::unique_ptr<Memory>;
 
-  /// `keep`: copy what is there; otherwise (nothing is there, or it may go) an end without commit() zeroes it.
-  Rollback(Backend& backend, std::vector<GradTensor> buffers, Copy& copy, bool keep);
+  /// `keep`: copy what is there; otherwise (nothing is there, or it may go) an end without commit() calls `zero`.
+  Rollback(Backend& backend, std::vector<GradTensor> buffers, Copy& copy, bool keep, std::function<void()> zero);
   ~Rollback();
   Rollback(const Rollback&) = delete;
   Rollback& operator=(const Rollback&) = delete;
@@ -28,6 +29,7 @@ class Rollback {
   std::vector<GradTensor> buffers_;
   Copy& copy_;
   bool keep_, committed_ = false;
+  std::function<void()> zero_;
 };
 
 }  // namespace rolegrad

@@ -288,7 +288,8 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
   int64_t rows = int64_t(total), h = model_.config().hidden_size;
   Tensor dnormed = arena_.tensor(int64_t(n), h), draw = arena_.tensor(int64_t(n), h), dh = arena_.tensor(rows, h);
   const auto own_passes = std::count_if(passes.begin(), passes.end(), [](const Pass& pass) { return pass.tokens; });
-  Rollback rollback(b, gradient_buffers(passes), gradients_before_, accumulated_ && !o.discard);
+  Rollback rollback(b, gradient_buffers(passes), gradients_before_, accumulated_ && !o.discard,
+                    [this] { zero_gradients(); });
   if (full_ || tokens_) {
     Tensor dreplaced = tokens_ ? arena_.tensor(int64_t(n), adapters.tokens->count()) : Tensor{};
     b.head_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, model_.head(), targets.ids,

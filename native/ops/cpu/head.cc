@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/abort.h"
 #include "ops/cpu/chunks.h"
 #include "ops/cpu/cpu_backend.h"
 
@@ -88,6 +89,7 @@ void CpuBackend::head_logprobs_mean(const Tensor& logprob, const Tensor& lse, co
     float* top = own + n;    // the largest logit so far: what the mean's terms are relative to
     float* stats = top + n;  // [n][chunks] (max, sum)
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
+      check_aborted();  // a task is a second of work where the vocabulary is large
       logits_chunk(block, h, head, r0, r1, chunk, room);
       const int64_t v0 = chunk * kVocabularyChunk, count = std::min(kVocabularyChunk, head.n() - v0);
       for (int64_t r = 0; r < n; r++) {
