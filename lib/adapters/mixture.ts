@@ -19,7 +19,7 @@ import { modulesOf, pairSize } from "./modules.js";
  */
 export type RouterBlock = "attention" | "mlp";
 
-export const BLOCKS: readonly RouterBlock[] = ["attention", "mlp"];
+const BLOCKS: readonly RouterBlock[] = ["attention", "mlp"];
 
 /** The name of the only adapter of soft routing, unless `routes` says another. */
 export const MIXTURE = "mixture";
@@ -164,7 +164,7 @@ export async function readMixture(directory: string): Promise<{
 }
 
 /** Expert v's pair out of all: rows v * rank .. of a, columns v * rank .. of b. */
-export function expertOf({ a, b }: LoraPair, experts: number, rank: number, v: number): LoraPair {
+function expertOf({ a, b }: LoraPair, experts: number, rank: number, v: number): LoraPair {
   const width = a.length / (experts * rank);
   const outputs = b.length / (experts * rank);
   const own = new Float32Array(outputs * rank);
