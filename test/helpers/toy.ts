@@ -2,7 +2,7 @@
 import { copyFile } from "node:fs/promises";
 import path from "node:path";
 import { loadTokenizer, Random, RoleRouter } from "rolegrad";
-import type { Environment, Question, Reward, Tokenizer, Trajectory } from "rolegrad";
+import type { Environment, Question, Reward, RolloutOptions, Tokenizer, Trajectory } from "rolegrad";
 import { normals } from "./engine.js";
 import { modelTensors, writeModelFiles } from "./model-files.js";
 import { root } from "./shared.js";
@@ -32,6 +32,18 @@ export const environment: Environment = {
 };
 
 export const reward: Reward = ({ response }) => response.length % 7;
+
+/** Rollouts of four short answers to each question. */
+export const shortRollouts = {
+  router,
+  environment,
+  reward,
+  group: 4,
+  seed: 5,
+  sampling: { maxNewTokens: 40 },
+  maxLength: 120,
+  prompt: ({ question }) => question,
+} satisfies RolloutOptions;
 
 /** A trajectory without its latencies: what must not change from run to run. */
 export function outcome({ calls, ...rest }: Trajectory): Record<string, unknown> {
