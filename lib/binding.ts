@@ -374,7 +374,7 @@ export interface Native extends SystemNative, AttributionNative, EngineNative, M
 export const packageRoot = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 
 /** The smallest Node version that "engines" in package.json allows. */
-export const minimumNode = "20.19.0";
+const minimumNode = "20.19.0";
 
 /** The package's own version. */
 export function packageVersion(): string {

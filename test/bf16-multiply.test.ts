@@ -4,13 +4,13 @@ import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
 import { loadModel, Rollout, Trainer } from "rolegrad";
-import type { LoadModelOptions, Model } from "rolegrad";
 import { native } from "../lib/binding.js";
 import { rolegrad, runProgram } from "./helpers/command.js";
 import { bits, checkpoints, pack, randomAdapters } from "./helpers/engine.js";
 import { batchShapes, holds, rowsOf } from "./helpers/properties.js";
-import { routedAdapters, routedBatch } from "./helpers/reference.js";
+import { routedAdapters, routedBatch, withModel } from "./helpers/reference.js";
 import { needsShared, root, shared } from "./helpers/shared.js";
+import { sameAlone } from "./helpers/steps.js";
 import { readTensors, relativeError, tensor } from "./helpers/tensors.js";
 import { environment, questions, reward, roles, router, writeToyModel } from "./helpers/toy.js";
 
@@ -19,15 +19,6 @@ const there = native.cpuInfo().precisions.includes(precision);
 const fast = there ? {} : { skip: "this CPU (or ROLEGRAD_ISA) has no AVX512-BF16" };
 /** Where the fast kernels cannot run the plain loops show the mode. */
 const device = there ? "cpu" : "cpu-reference";
-
-async function withModel<T>(directory: string, options: LoadModelOptions, work: (model: Model) => Promise<T>) {
-  const model = await loadModel(directory, options);
-  try {
-    return await work(model);
-  } finally {
-    model.close();
-  }
-}
 
 t.test("it is an opt-in with a name, and excludes f32 weights", async (t) => {
   await withModel(checkpoints.untied, {}, async (exact) => {
@@ -65,20 +56,7 @@ for (const [name, directory] of Object.entries(checkpoints)) {
   t.test(`${name}: a sequence gets the same bits alone and in any batch`, fast, (t) =>
     withModel(directory, { precision }, async (model) => {
       const adapters = randomAdapters(model, { roles });
-      await holds(t, batchShapes, 10, async (value) => {
-        const rows = rowsOf(value, model);
-        const together = await model.forward(pack(rows), { adapters, logits: true, temperature: 0.8 });
-        const size = model.config.vocabSize;
-        let at = 0;
-        for (const row of rows) {
-          const alone = await model.forward(pack([row]), { adapters, logits: true, temperature: 0.8 });
-          const end = at + row.ids.length;
-          if (bits(alone.logprobs) !== bits(together.logprobs.subarray(at, end))) return false;
-          if (bits(alone.logits!) !== bits(together.logits!.subarray(at * size, end * size))) return false;
-          at = end;
-        }
-        return true;
-      });
+      await holds(t, batchShapes, 10, (value) => sameAlone(model, adapters, rowsOf(value, model)));
     }),
   );
 

@@ -8,6 +8,7 @@ import { runProgram } from "./helpers/command.js";
 import { bits, checkpoints, modulesOf, pack, randomAdapters, randomRow, type Row } from "./helpers/engine.js";
 import { batchShapes, holds, rowsOf } from "./helpers/properties.js";
 import { root } from "./helpers/shared.js";
+import { sameAlone } from "./helpers/steps.js";
 import { environment, outcome, questions, reward, roles, router, writeToyModel } from "./helpers/toy.js";
 
 const models: Record<string, Model> = {};
@@ -24,20 +25,7 @@ t.teardown(() => [...Object.values(models), toy].forEach((model) => model.close(
 for (const [name, model] of Object.entries(models)) {
   t.test(`${name}: a sequence gets the same bits alone and in any batch`, async (t) => {
     const adapters = randomAdapters(model, { roles });
-    await holds(t, batchShapes, 25, async (value) => {
-      const rows = rowsOf(value, model);
-      const together = await model.forward(pack(rows), { adapters, logits: true, temperature: 0.8 });
-      const size = model.config.vocabSize;
-      let at = 0;
-      for (const row of rows) {
-        const alone = await model.forward(pack([row]), { adapters, logits: true, temperature: 0.8 });
-        const end = at + row.ids.length;
-        if (bits(alone.logprobs) !== bits(together.logprobs.subarray(at, end))) return false;
-        if (bits(alone.logits!) !== bits(together.logits!.subarray(at * size, end * size))) return false;
-        at = end;
-      }
-      return true;
-    });
+    await holds(t, batchShapes, 25, (value) => sameAlone(model, adapters, rowsOf(value, model)));
   });
 }
 

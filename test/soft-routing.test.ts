@@ -18,8 +18,9 @@ import {
 import { bits, checkpoints, modulesOf, normals, onPolicy, pack, trainingBatch } from "./helpers/engine.js";
 import { trajectoriesOf } from "./helpers/properties.js";
 import { refusals } from "./helpers/refused.js";
+import { nearPlainLoops, sameInAnySplit, slopeAlong } from "./helpers/steps.js";
 import { relativeError } from "./helpers/tensors.js";
-import { environment, questions, reward, roles, router, writeToyModel } from "./helpers/toy.js";
+import { questions, roles, shortRollouts, writeToyModel } from "./helpers/toy.js";
 import { temporary, worldSetup } from "./helpers/world.js";
 
 const { model: tied, refused } = await refusals(checkpoints.tied);
@@ -122,70 +123,59 @@ t.test("gradients of experts and routers are those of central differences and of
     [checkpoints.tied, 0],
     [checkpoints.untied, 0.2],
   ] as const) {
-    const found: Float32Array[] = [];
-    for (const device of ["cpu", "cpu-reference"] as const) {
-      const model = await loadModel(directory, { device });
-      try {
-        const adapters = mixture(model, { dropout });
-        const trainer = make(adapters, { objective: { kind: "sft" } });
-        const batch = trainingBatch(trajectoriesOf(shape, model));
-        await trainer.accumulate(batch);
-        const all = gradientsOf(trainer);
-        found.push(Float32Array.from(all.flatMap((x) => [...x])));
-        if (device === "cpu") continue;
-        const slopeAlong = async (start: Float32Array, direction: Float32Array, set: (x: Float32Array) => void) => {
-          const norm = Math.hypot(...direction);
-          const at = async (h: number) => {
-            set(start.map((x, i) => x + (h * direction[i]!) / norm));
-            return (await trainer.accumulate(batch)).loss;
-          };
-          const slope = ((await at(2e-2)) - (await at(-2e-2))) / 4e-2;
-          set(start);
-          return [slope, norm] as const;
-        };
-        for (let layer = 0; layer < model.config.layers; layer++)
-          for (const block of blocks) {
-            trainer.gradients.zero();
-            await trainer.accumulate(batch);
-            const [slope, norm] = await slopeAlong(
-              adapters.getRouter(layer, block),
-              trainer.gradients.router(layer, block),
-              (x) => adapters.setRouter(layer, block, x),
-            );
-            t.ok(norm > 0 && Math.abs(slope - norm) < 0.02 * norm, `${block} of ${layer}: ${slope} is near ${norm}`);
-          }
-        for (const module of [
-          "model.layers.0.self_attn.v_proj",
-          "model.layers.0.self_attn.o_proj",
-          "model.layers.1.mlp.down_proj",
-        ]) {
-          trainer.gradients.zero();
-          await trainer.accumulate(batch);
-          const pair = adapters.get("mixture", module);
-          const [slope, norm] = await slopeAlong(pair.b, trainer.gradients.get("mixture", module).b, (b) =>
-            adapters.set("mixture", module, { ...pair, b }),
+    await nearPlainLoops(t, directory, async (model, device) => {
+      const adapters = mixture(model, { dropout });
+      const trainer = make(adapters, { objective: { kind: "sft" } });
+      const batch = trainingBatch(trajectoriesOf(shape, model));
+      await trainer.accumulate(batch);
+      const all = gradientsOf(trainer);
+      if (device === "cpu") return all;
+      const loss = async () => (await trainer.accumulate(batch)).loss;
+      const check = async (
+        what: string,
+        start: Float32Array,
+        gradient: () => Float32Array,
+        set: (x: Float32Array) => void,
+      ) => {
+        trainer.gradients.zero();
+        await loss();
+        const { slope, norm } = await slopeAlong(loss, 2e-2, [start], [gradient()], (x) => set(x));
+        t.ok(norm > 0 && Math.abs(slope - norm) < 0.02 * norm, `${what}: ${slope} is near ${norm}`);
+      };
+      for (let layer = 0; layer < model.config.layers; layer++)
+        for (const block of blocks)
+          await check(
+            `${block} of ${layer}`,
+            adapters.getRouter(layer, block),
+            () => trainer.gradients.router(layer, block),
+            (x) => adapters.setRouter(layer, block, x),
           );
-          t.ok(Math.abs(slope - norm) < 0.02 * norm, `${module}: ${slope} is near ${norm}`);
-        }
-      } finally {
-        model.close();
+      for (const module of [
+        "model.layers.0.self_attn.v_proj",
+        "model.layers.0.self_attn.o_proj",
+        "model.layers.1.mlp.down_proj",
+      ]) {
+        const pair = adapters.get("mixture", module);
+        await check(
+          module,
+          pair.b,
+          () => trainer.gradients.get("mixture", module).b,
+          (b) => adapters.set("mixture", module, { ...pair, b }),
+        );
       }
-    }
-    const error = relativeError(found[0]!, found[1]!);
-    t.ok(error < 1e-4, `fast kernels against plain loops: ${error}`);
+      return all;
+    });
   }
 });
 
 t.test("batch order and micro-batches change no bit of a softly routed step", async (t) => {
   for (const model of [tied, untied]) {
-    const trajectories = trajectoriesOf({ lengths: [30, 25, 40, 8, 33, 21], seed: 3 }, model);
-    const seen = new Set<string>();
-    for (const microBatchTokens of [8192, 60, 1]) {
-      const trainer = make(mixture(model), { microBatchTokens, objective: { klCoefficient: 0.1 } });
-      const { gradNorms } = await trainer.step(new Random(microBatchTokens, "order").shuffle([...trajectories]));
-      seen.add(`${partBits(trainer.adapters!)} ${JSON.stringify(gradNorms)}`);
-    }
-    t.equal(seen.size, 1);
+    await sameInAnySplit(
+      t,
+      model,
+      (microBatchTokens) => make(mixture(model), { microBatchTokens, objective: { klCoefficient: 0.1 } }),
+      (trainer) => partBits(trainer.adapters!),
+    );
   }
 });
 
@@ -199,18 +189,7 @@ t.test(
     const adapters = mixture(model);
     const trainer = make(adapters);
     const collect = async (concurrency: number) => {
-      const rollout = new Rollout(model, {
-        router,
-        environment,
-        reward,
-        adapters,
-        group: 4,
-        seed: 5,
-        concurrency,
-        sampling: { maxNewTokens: 40 },
-        maxLength: 120,
-        prompt: ({ question }) => question,
-      });
+      const rollout = new Rollout(model, { ...shortRollouts, adapters, concurrency });
       const found = [];
       for await (const trajectory of rollout.run(questions)) found.push(trajectory);
       return found.sort((a, b) => (a.id < b.id ? -1 : 1));

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { mkdir, rename, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
@@ -9,6 +9,7 @@ import type { ModelConfig } from "../model/config.js";
 import { readSafetensors, writeSafetensors, type TensorData } from "../model/safetensors.js";
 import { Random } from "../random.js";
 import type { AdapterInfo, Adapters, LoraPair } from "./adapters.js";
+import { readSettings } from "./json.js";
 import { modulesOf, pairSize } from "./modules.js";
 
 /**
@@ -19,7 +20,7 @@ import { modulesOf, pairSize } from "./modules.js";
  */
 export type RouterBlock = "attention" | "mlp";
 
-export const BLOCKS: readonly RouterBlock[] = ["attention", "mlp"];
+const BLOCKS: readonly RouterBlock[] = ["attention", "mlp"];
 
 /** The name of the only adapter of soft routing, unless `routes` says another. */
 export const MIXTURE = "mixture";
@@ -114,18 +115,7 @@ export async function readMixture(directory: string): Promise<{
   fill: (adapters: Adapters) => void;
 }> {
   const file = path.join(directory, FILE);
-  let json: unknown;
-  try {
-    json = JSON.parse(readFileSync(file, "utf8"));
-  } catch (cause) {
-    fail("ERR_ADAPTER_INVALID", `Expected JSON in ${file}: ${(cause as Error).message}`, cause);
-  }
-  const parsed = schema.safeParse(json);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    fail("ERR_ADAPTER_INVALID", `${file}: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? "invalid"}`);
-  }
-  const { version: _, ...settings } = parsed.data;
+  const { version: _, ...settings } = readSettings(file, schema);
   const info = { ...settings, rankPattern: {}, alphaPattern: {} };
   const { experts, rank } = info;
   const weights = path.join(directory, WEIGHTS);
@@ -164,7 +154,7 @@ export async function readMixture(directory: string): Promise<{
 }
 
 /** Expert v's pair out of all: rows v * rank .. of a, columns v * rank .. of b. */
-export function expertOf({ a, b }: LoraPair, experts: number, rank: number, v: number): LoraPair {
+function expertOf({ a, b }: LoraPair, experts: number, rank: number, v: number): LoraPair {
   const width = a.length / (experts * rank);
   const outputs = b.length / (experts * rank);
   const own = new Float32Array(outputs * rank);

@@ -1,10 +1,11 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
 import { fail } from "../errors.js";
 import { readSafetensors, writeSafetensors } from "../model/safetensors.js";
 import type { AdapterInfo, LoraPair } from "./adapters.js";
+import { readSettings } from "./json.js";
 import { pairSize, patternKey, TARGETS } from "./modules.js";
 import { takeTokens, type SavedTokens, type tokenTensors } from "./tokens.js";
 
@@ -42,18 +43,7 @@ export async function readPeft(directory: string): Promise<PeftAdapter> {
     if (!existsSync(needed))
       fail("ERR_ADAPTER_NOT_FOUND", `Expected a PEFT adapter directory but ${needed} does not exist`);
   }
-  let json: unknown;
-  try {
-    json = JSON.parse(readFileSync(file, "utf8"));
-  } catch (cause) {
-    fail("ERR_ADAPTER_INVALID", `Expected JSON in ${file}: ${(cause as Error).message}`, cause);
-  }
-  const parsed = schema.safeParse(json);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    fail("ERR_ADAPTER_INVALID", `${file}: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? "invalid"}`);
-  }
-  const c = parsed.data;
+  const c = readSettings(file, schema);
   const unsupported = (what: string): never =>
     fail("ERR_ADAPTER_UNSUPPORTED", `${file}: ${what} is not supported by this version`);
   if (c.peft_type !== "LORA") unsupported(`peft_type ${c.peft_type}`);

@@ -109,7 +109,7 @@ function* blocks(spec: TensorSpec, count: number, dtype: Size["dtype"]): Generat
 }
 
 /** Writes config.json and model.safetensors. */
-export async function writeRandomCheckpoint(directory: string, size: Size, signal?: AbortSignal): Promise<void> {
+async function writeRandomCheckpoint(directory: string, size: Size, signal?: AbortSignal): Promise<void> {
   await writeFile(path.join(directory, "config.json"), JSON.stringify(configOf(size), null, 2));
   const width = size.dtype === "F32" ? 4 : 2;
   const header: Record<string, object> = {};

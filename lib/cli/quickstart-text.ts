@@ -145,7 +145,7 @@ export class QuickstartText implements QuickstartOutput {
 }
 
 /** Three commands that work as they stand. */
-export function nextCommands(directory: string, report: string): [command: string, about: string][] {
+function nextCommands(directory: string, report: string): [command: string, about: string][] {
   const opener = { darwin: "open", win32: "start" }[process.platform as string] ?? "xdg-open";
   const rolegrad = invocation();
   return [

@@ -36,7 +36,7 @@ export function annotate(
 }
 
 /** {@link annotate} for text that has been decoded already. */
-export function annotateSegments(
+function annotateSegments(
   parts: readonly TextSegment[],
   roles: readonly string[],
   options: AnnotateOptions = {},

@@ -16,7 +16,7 @@ export interface Relation {
   ask: (subject: string) => string;
 }
 
-export const RELATIONS: readonly Relation[] = [
+const RELATIONS: readonly Relation[] = [
   {
     name: "birthplace",
     subject: "person",

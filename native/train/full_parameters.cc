@@ -202,8 +202,4 @@ void FullParameters::publish() {
       b.copy(p.vector, p.value);
 }
 
-size_t FullParameters::bytes() const {
-  return values_->bytes() + gradients_->bytes() + first_->bytes() + second_->bytes() + (block_ ? block_->bytes() : 0);
-}
-
 }  // namespace rolegrad

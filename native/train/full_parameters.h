@@ -41,7 +41,6 @@ class FullParameters {
   double apply(const AdamWStep& step, bool decay_vectors);
   /// Values -> the model's packed weights, whole: it asks for no memory, and no abort ends it.
   void publish();
-  size_t bytes() const;
 
  private:
   /// Where the model keeps what it runs on of a parameter: a vector, or a module of a packed weight with its bias.

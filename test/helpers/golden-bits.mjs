@@ -1,6 +1,8 @@
-// node golden-bits.mjs [bf16-multiply]: a short training run through the public API, rollout -> step -> rollout, three steps each with a model of f32
-// weights, one of bf16 weights and a step of full training; prints { backend, threads, hashes } as JSON. Everything is made from seeds: no
-// file but those that it writes itself, and the world's tokenizer. With bf16-multiply: the run with bf16 weights, in that mode.
+// node golden-bits.mjs [bf16-multiply]: a short training run through the public API, rollout -> step -> rollout, three steps each with a
+// model of f32 weights, one of bf16 weights and a step of full training; with bf16-multiply the run with bf16 weights alone, in that mode.
+// Prints { backend, threads, hashes } as JSON. Everything is made from seeds: no file but those that it writes itself, and the world's
+// tokenizer. It stands alone: plain node runs it (npm run golden), which cannot import the TypeScript helpers of other tests, and what the
+// committed hashes stand for must not change where those helpers do.
 import { createHash } from "node:crypto";
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,9 +1,8 @@
 // Checkpoints of random shape that are multiples of nothing, for properties that must hold in all of them.
-import { mkdirSync, writeFileSync } from "node:fs";
-import path from "node:path";
 import fc from "fast-check";
 import { Random } from "rolegrad";
-import { toBf16, writeSafetensors, type TensorData } from "../../lib/model/safetensors.js";
+import { toBf16, type TensorData } from "../../lib/model/safetensors.js";
+import { modelTensors, writeModelFiles, type ModelSizes } from "./model-files.js";
 
 export interface ModelShape {
   hidden: number;
@@ -52,57 +51,24 @@ export function ranksOf({ ranks }: ModelShape): Record<string, number> {
 
 /** Writes config.json and model.safetensors of random weights; returns the folder. */
 export async function writeRandomModel(directory: string, shape: ModelShape): Promise<string> {
-  const { hidden, layers, kvHeads, group, halfHead, intermediate, vocabulary, tied, bf16, seed } = shape;
-  const headDim = 2 * halfHead;
-  const heads = kvHeads * group;
+  const { hidden, kvHeads, group, halfHead, bf16, seed } = shape;
+  const sizes: ModelSizes = { ...shape, heads: kvHeads * group, headDim: 2 * halfHead };
   const random = new Random(seed, "random model");
-  const tensors: TensorData[] = [];
-  const add = (name: string, dimensions: number[], size: number, about = 0): void => {
+  const tensors = modelTensors(sizes).map(({ name, shape: dimensions, kind }): TensorData => {
+    const about = kind === "norm" ? 1 : 0;
+    const size = {
+      embedding: 1,
+      head: 3.4 / Math.sqrt(hidden),
+      norm: 0.5,
+      weight: 1.7 / Math.sqrt(dimensions.at(-1) as number),
+      bias: 0.3,
+      headNorm: 0,
+    }[kind];
     const length = dimensions.reduce((a, b) => a * b, 1);
     const values = Float32Array.from({ length }, () => about + (2 * random.next() - 1) * size);
-    tensors.push(
-      bf16
-        ? { name, dtype: "BF16", shape: dimensions, data: toBf16(values) }
-        : { name, dtype: "F32", shape: dimensions, data: values },
-    );
-  };
-  const size = 1.7 / Math.sqrt(hidden);
-  add("model.embed_tokens.weight", [vocabulary, hidden], 1);
-  if (!tied) add("lm_head.weight", [vocabulary, hidden], 2 * size);
-  add("model.norm.weight", [hidden], 0.5, 1);
-  for (let layer = 0; layer < layers; layer++) {
-    const prefix = `model.layers.${layer}`;
-    add(`${prefix}.input_layernorm.weight`, [hidden], 0.5, 1);
-    add(`${prefix}.post_attention_layernorm.weight`, [hidden], 0.5, 1);
-    for (const [name, rows] of [
-      ["q", heads],
-      ["k", kvHeads],
-      ["v", kvHeads],
-    ] as const) {
-      add(`${prefix}.self_attn.${name}_proj.weight`, [rows * headDim, hidden], size);
-      add(`${prefix}.self_attn.${name}_proj.bias`, [rows * headDim], 0.3);
-    }
-    add(`${prefix}.self_attn.o_proj.weight`, [hidden, heads * headDim], 1.7 / Math.sqrt(heads * headDim));
-    add(`${prefix}.mlp.gate_proj.weight`, [intermediate, hidden], size);
-    add(`${prefix}.mlp.up_proj.weight`, [intermediate, hidden], size);
-    add(`${prefix}.mlp.down_proj.weight`, [hidden, intermediate], 1.7 / Math.sqrt(intermediate));
-  }
-  mkdirSync(directory, { recursive: true });
-  await writeSafetensors(path.join(directory, "model.safetensors"), tensors);
-  const config = {
-    model_type: "qwen2",
-    vocab_size: vocabulary,
-    hidden_size: hidden,
-    num_hidden_layers: layers,
-    num_attention_heads: heads,
-    num_key_value_heads: kvHeads,
-    head_dim: headDim,
-    intermediate_size: intermediate,
-    rms_norm_eps: 1e-6,
-    rope_theta: 10000,
-    tie_word_embeddings: tied,
-    max_position_embeddings: 2048,
-  };
-  writeFileSync(path.join(directory, "config.json"), JSON.stringify(config));
-  return directory;
+    return bf16
+      ? { name, dtype: "BF16", shape: dimensions, data: toBf16(values) }
+      : { name, dtype: "F32", shape: dimensions, data: values };
+  });
+  return writeModelFiles(directory, sizes, tensors, { max_position_embeddings: 2048 });
 }

@@ -1,7 +1,8 @@
 // A folder of reference values (model.safetensors, forward, routed, sft) against the public API.
 import path from "node:path";
 import type { Test } from "tap";
-import { createAdapters, loadModel, Trainer, type Adapters, type CrossRole, type Model } from "rolegrad";
+import { createAdapters, loadModel, Trainer } from "rolegrad";
+import type { Adapters, CrossRole, LoadModelOptions, Model } from "rolegrad";
 import { readTensors, relativeError, tensor, type Tensors } from "./tensors.js";
 
 export type Device = "cpu" | "cpu-reference";
@@ -10,16 +11,11 @@ export const devices: Device[] = ["cpu", "cpu-reference"];
 /** Norm of the difference over norm, for f32 against f64. */
 export const TOLERANCE = 1e-4;
 
-interface LoadOptions {
-  device?: Device;
-  dtype?: "auto" | "float32";
-}
-
 /** Loads a model for a piece of work and closes it. */
-export async function withModel(directory: string, options: LoadOptions, work: (model: Model) => Promise<void>) {
+export async function withModel<T>(directory: string, options: LoadModelOptions, work: (model: Model) => Promise<T>) {
   const model = await loadModel(directory, options);
   try {
-    await work(model);
+    return await work(model);
   } finally {
     model.close();
   }

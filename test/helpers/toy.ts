@@ -1,10 +1,10 @@
 // A random model for a real tokenizer whose rollouts make calls, and what a rollout with it needs.
-import { copyFile, mkdir, writeFile } from "node:fs/promises";
+import { copyFile } from "node:fs/promises";
 import path from "node:path";
 import { loadTokenizer, Random, RoleRouter } from "rolegrad";
-import type { Environment, Question, Reward, Tokenizer, Trajectory } from "rolegrad";
-import { writeSafetensors } from "../../lib/model/safetensors.js";
+import type { Environment, Question, Reward, RolloutOptions, Tokenizer, Trajectory } from "rolegrad";
 import { normals } from "./engine.js";
+import { modelTensors, writeModelFiles } from "./model-files.js";
 import { root } from "./shared.js";
 
 /** The embedded world's tokenizer: tags and end token are atomic. */
@@ -32,6 +32,18 @@ export const environment: Environment = {
 };
 
 export const reward: Reward = ({ response }) => response.length % 7;
+
+/** Rollouts of four short answers to each question. */
+export const shortRollouts = {
+  router,
+  environment,
+  reward,
+  group: 4,
+  seed: 5,
+  sampling: { maxNewTokens: 40 },
+  maxLength: 120,
+  prompt: ({ question }) => question,
+} satisfies RolloutOptions;
 
 /** A trajectory without its latencies: what must not change from run to run. */
 export function outcome({ calls, ...rest }: Trajectory): Record<string, unknown> {
@@ -84,19 +96,18 @@ export async function writeToyModel(
   const tokenizer = await loadTokenizer(source);
   const { hidden = 24, heads = 3, kvHeads = 1, headDim = 8, intermediate = 28, layers = 2, extraTokens = 3 } = sizes;
   const vocabulary = tokenizer.vocabularySize + extraTokens;
+  const all = { vocabulary, hidden, heads, kvHeads, headDim, intermediate, layers, tied: false };
   const random = new Random(seed, "toy model");
-  const tensors: Parameters<typeof writeSafetensors>[1] = [];
-  const add = (name: string, shape: number[], deviation: number): Float32Array => {
-    const data = normals(
-      random,
-      shape.reduce((a, b) => a * b, 1),
-      deviation,
-    );
-    tensors.push({ name, dtype: "F32", shape, data });
-    return data;
-  };
-  const embedding = add("model.embed_tokens.weight", [vocabulary, hidden], 0.5);
-  const head = add("lm_head.weight", [vocabulary, hidden], 0.3);
+  const deviations = { embedding: 0.5, head: 0.3, norm: 0, weight: 0.15, bias: 0.1, headNorm: 0.2 };
+  const tensors = modelTensors(all, { bias: family === "qwen2", headNorms: family === "qwen3" }).map(
+    ({ name, shape, kind }) => {
+      const count = shape.reduce((a, b) => a * b, 1);
+      const drawn = normals(random, count, deviations[kind]);
+      const data = /norm/i.test(kind) ? drawn.map((x) => 1 + x) : drawn;
+      return { name, dtype: "F32" as const, shape, data };
+    },
+  );
+  const [embedding, head] = tensors.map(({ data }) => data) as [Float32Array, Float32Array];
   // Column 0 of the embedding is the same for all tokens, so that of the head is a bias of the logits.
   for (let id = 0; id < vocabulary; id++) {
     embedding[id * hidden] = 3;
@@ -107,47 +118,10 @@ export async function writeToyModel(
     if (id === undefined) throw new Error(`${source} has no token ${token}`);
     head[id * hidden] = bias / 3;
   }
-  add("model.norm.weight", [hidden], 0).fill(1);
-  for (let layer = 0; layer < layers; layer++) {
-    const prefix = `model.layers.${layer}`;
-    add(`${prefix}.input_layernorm.weight`, [hidden], 0).fill(1);
-    add(`${prefix}.post_attention_layernorm.weight`, [hidden], 0).fill(1);
-    for (const [name, rows, columns] of [
-      ["self_attn.q_proj", heads * headDim, hidden],
-      ["self_attn.k_proj", kvHeads * headDim, hidden],
-      ["self_attn.v_proj", kvHeads * headDim, hidden],
-      ["self_attn.o_proj", hidden, heads * headDim],
-      ["mlp.gate_proj", intermediate, hidden],
-      ["mlp.up_proj", intermediate, hidden],
-      ["mlp.down_proj", hidden, intermediate],
-    ] as const) {
-      add(`${prefix}.${name}.weight`, [rows, columns], 0.15);
-      if (family === "qwen2" && /[qkv]_proj/.test(name)) add(`${prefix}.${name}.bias`, [rows], 0.1);
-    }
-    if (family !== "qwen3") continue;
-    for (const name of ["q_norm", "k_norm"]) {
-      const norm = add(`${prefix}.self_attn.${name}.weight`, [headDim], 0.2);
-      norm.forEach((x, i) => (norm[i] = 1 + x));
-    }
-  }
-  await mkdir(directory, { recursive: true });
-  await writeSafetensors(path.join(directory, "model.safetensors"), tensors);
-  const config = {
+  await writeModelFiles(directory, all, tensors, {
     model_type: family,
-    vocab_size: vocabulary,
-    hidden_size: hidden,
-    num_hidden_layers: layers,
-    num_attention_heads: heads,
-    num_key_value_heads: kvHeads,
-    head_dim: headDim,
-    intermediate_size: intermediate,
-    rms_norm_eps: 1e-6,
-    rope_theta: 10000,
-    tie_word_embeddings: false,
-    max_position_embeddings: 1024,
     ...(family === "llama" && { rope_scaling: longContext }),
-  };
-  await writeFile(path.join(directory, "config.json"), JSON.stringify(config));
+  });
   for (const file of tokenizerFiles) await copyFile(path.join(source, file), path.join(directory, file));
   return tokenizer;
 }

@@ -8,11 +8,6 @@ using namespace rolegrad::testing;
 
 namespace {
 
-/// A model owns its backend: one of the same instruction set (or the reference).
-std::unique_ptr<Backend> another(Backend& backend) {
-  return backend.name() == "reference" ? make_reference_backend() : make_cpu_backend(backend.name().substr(4));
-}
-
 struct Way {
   const char* name;
   CrossRole cross_role = CrossRole::flow;

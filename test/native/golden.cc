@@ -14,25 +14,24 @@ namespace {
 
 using Bits = std::vector<std::pair<std::string, std::string>>;
 
-/// Odd sizes, a vocabulary of more than one chunk of the head, sequences of more than one page.
 enum class Family { qwen2, qwen3, llama3 };
 
+/// Odd sizes, a vocabulary of more than one chunk of the head.
 ModelShape golden_shape(DType dtype, bool tied, Family family = Family::qwen2) {
-  ModelShape s;
-  s.config.vocab_size = 1037;
-  s.config.hidden_size = 29;
-  s.config.layers = 2;
-  s.config.heads = 6;
-  s.config.kv_heads = 2;
-  s.config.head_dim = 10;
-  s.config.intermediate_size = 43;
-  s.config.tied = tied;
-  s.config.attention_bias = family == Family::qwen2;
-  s.config.qk_norm = family == Family::qwen3;
+  ModelShape s{.config = {.vocab_size = 1037,
+                          .hidden_size = 29,
+                          .layers = 2,
+                          .heads = 6,
+                          .kv_heads = 2,
+                          .head_dim = 10,
+                          .intermediate_size = 43,
+                          .tied = tied,
+                          .attention_bias = family == Family::qwen2,
+                          .qk_norm = family == Family::qwen3},
+               .dtype = dtype,
+               .ranks = {3, 8}};
   if (family == Family::llama3)
     s.config.rope_scaling = {.factor = 8, .low_factor = 1, .high_factor = 4, .original_positions = 64};
-  s.dtype = dtype;
-  s.ranks = {3, 8};
   return s;
 }
 

@@ -24,18 +24,16 @@ void check_same(const std::string& what, const Use& before) {
 }
 
 ModelShape shape_of(DType dtype, bool tied) {
-  ModelShape s;
-  s.config.vocab_size = 2037;
-  s.config.hidden_size = 48;
-  s.config.layers = 4;
-  s.config.heads = 4;
-  s.config.kv_heads = 2;
-  s.config.head_dim = 12;
-  s.config.intermediate_size = 500;
-  s.config.tied = tied;
-  s.dtype = dtype;
-  s.ranks = {4, 9};
-  return s;
+  return {.config = {.vocab_size = 2037,
+                     .hidden_size = 48,
+                     .layers = 4,
+                     .heads = 4,
+                     .kv_heads = 2,
+                     .head_dim = 12,
+                     .intermediate_size = 500,
+                     .tied = tied},
+          .dtype = dtype,
+          .ranks = {4, 9}};
 }
 
 CONTRACT_TEST("a training step of adapters allocates nothing after the first of its size, smaller ones neither") {

@@ -50,42 +50,43 @@ void check_gradient(const std::string& what, Mat& x, const Values& gradient, con
 
 Backend& ref() { return reference_backend(); }
 
-TEST("rmsnorm_backward is the derivative of rmsnorm") {
-  Numbers numbers(1);
-  Mat x = grid(numbers.matrix(3, 10)), w = grid(numbers.matrix(1, 10));
-  const Mat dy = numbers.matrix(3, 10);
-  const float eps = 0.01f;
+// `forward(y, x, w)` and `backward(dx, dw, dy, x, w)` of norms of rows of `width` numbers with a weight of `head` of
+// them.
+template <class Forward, class Backward>
+void check_norm(uint64_t seed, int64_t width, int64_t head, const Forward& forward, const Backward& backward) {
+  Numbers numbers(seed);
+  Mat x = grid(numbers.matrix(3, width)), w = grid(numbers.matrix(1, head));
+  const Mat dy = numbers.matrix(3, width);
   auto loss = [&] {
     Place place(ref());
-    Tensor y = place.poison(3, 10);
-    ref().rmsnorm(y, place.put(x), place.put(w), eps);
+    Tensor y = place.poison(3, width);
+    forward(y, place.put(x), place.put(w));
     return dot(place.read(y), dy);
   };
   Place place(ref());
-  Tensor dx = place.poison(3, 10);
-  GradTensor dw = place.put(GradMat(1, 10));
-  ref().rmsnorm_backward(dx, &dw, place.put(dy), place.put(x), place.put(w), eps, Rows({0, 2, 3}).all(), false);
+  Tensor dx = place.poison(3, width);
+  GradTensor dw = place.put(GradMat(1, head));
+  backward(dx, dw, place.put(dy), place.put(x), place.put(w));
   check_gradient("dx", x, place.read(dx).v, loss);
   check_gradient("dw", w, place.read(dw).v, loss);
 }
 
+const float kEps = 0.01f;
+
+TEST("rmsnorm_backward is the derivative of rmsnorm") {
+  check_norm(
+      1, 10, 10, [](Tensor y, Tensor x, Tensor w) { ref().rmsnorm(y, x, w, kEps); },
+      [](Tensor dx, GradTensor dw, Tensor dy, Tensor x, Tensor w) {
+        ref().rmsnorm_backward(dx, &dw, dy, x, w, kEps, Rows({0, 2, 3}).all(), false);
+      });
+}
+
 TEST("rmsnorm_heads_backward is the derivative of rmsnorm_heads") {
-  Numbers numbers(11);
-  Mat x = grid(numbers.matrix(3, 15)), w = grid(numbers.matrix(1, 5));
-  const Mat dy = numbers.matrix(3, 15);
-  const float eps = 0.01f;
-  auto loss = [&] {
-    Place place(ref());
-    Tensor y = place.poison(3, 15);
-    ref().rmsnorm_heads(y, place.put(x), place.put(w), eps);
-    return dot(place.read(y), dy);
-  };
-  Place place(ref());
-  Tensor dx = place.poison(3, 15);
-  GradTensor dw = place.put(GradMat(1, 5));
-  ref().rmsnorm_heads_backward(dx, &dw, place.put(dy), place.put(x), place.put(w), eps, Rows({0, 2, 3}).all());
-  check_gradient("dx", x, place.read(dx).v, loss);
-  check_gradient("dw", w, place.read(dw).v, loss);
+  check_norm(
+      11, 15, 5, [](Tensor y, Tensor x, Tensor w) { ref().rmsnorm_heads(y, x, w, kEps); },
+      [](Tensor dx, GradTensor dw, Tensor dy, Tensor x, Tensor w) {
+        ref().rmsnorm_heads_backward(dx, &dw, dy, x, w, kEps, Rows({0, 2, 3}).all());
+      });
 }
 
 TEST("swiglu_backward is the derivative of swiglu") {
