@@ -199,6 +199,7 @@ t.test("bench prints the machine first, then one complete object a line", async 
     t.ok(Math.abs(line.share / (line.value / line.limit) - 1) < 1e-9, `${what}: share is value / limit`);
     t.equal(line.overhead !== undefined, line.bench.startsWith("routed") || line.case.endsWith("routed"), what);
     t.equal(line.switching !== undefined, line.case.endsWith("routed"), what);
+    t.equal(line.stop !== undefined, line.bench === "train-step", what);
     t.equal(line.speedup !== undefined, line.bench === "threads", what);
     t.equal(line.growth !== undefined, line.bench === "packed-tokens", what);
     t.equal(line.peakRssMiB !== undefined, line.bench.endsWith("step"), what);

@@ -55,6 +55,8 @@ export interface ResultLine {
   overhead?: number;
   /** Decoding with roles that switch: time of a token over that of the same adapters where none switches. */
   switching?: number;
+  /** Steps of adapters: time with crossRole "stop" over that with "flow". */
+  stop?: number;
   /** Time with one thread over the time with all. */
   speedup?: number;
   /** Seconds a token over those of the smallest batch of the same model. */

@@ -108,6 +108,7 @@ function table(lines: readonly ResultLine[]): string {
   const optional: [string, (line: ResultLine) => string | undefined][] = [
     ["overhead", ({ overhead }) => (overhead === undefined ? undefined : `x ${overhead.toFixed(3)}`)],
     ["switching", ({ switching }) => (switching === undefined ? undefined : `x ${switching.toFixed(3)}`)],
+    ["stop", ({ stop }) => (stop === undefined ? undefined : `x ${stop.toFixed(3)}`)],
     ["one thread", ({ speedup }) => (speedup === undefined ? undefined : `x ${speedup.toFixed(3)}`)],
     ["growth", ({ growth }) => (growth === undefined ? undefined : `x ${growth.toFixed(3)}`)],
     ["peak MiB", ({ peakRssMiB }) => peakRssMiB?.toFixed(0)],
