@@ -1,11 +1,14 @@
 // Loading a checkpoint: what is refused, by which code and which words.
-import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
 import { loadModel, type Model } from "rolegrad";
+import { parseModelConfig } from "../lib/model/config.js";
 import { changeHeader, copyCheckpoint, safetensorsBytes, splitSafetensors, type Header } from "./helpers/checkpoint.js";
 import { checkpoints } from "./helpers/engine.js";
+import { published } from "./helpers/published-configs.js";
 import { refusals } from "./helpers/refused.js";
+import { needsShared, shared } from "./helpers/shared.js";
 
 const { model, refused } = await refusals(checkpoints.tied);
 t.teardown(() => model.close());
@@ -106,6 +109,33 @@ const llama3 = {
   original_max_position_embeddings: 32,
 };
 
+/** Settings of other models: each changes what a model computes, or what its tensors are. */
+const foreign: Record<string, unknown> = {
+  auto_map: { AutoModelForCausalLM: "modeling_own.OwnForCausalLM" },
+  attn_logit_softcapping: 50,
+  final_logit_softcapping: 30,
+  logit_scale: 0.0625,
+  attention_multiplier: 0.0078125,
+  embedding_multiplier: 12,
+  residual_multiplier: 0.22,
+  logits_scaling: 8,
+  no_rope_layers: [1, 0],
+  clip_qkv: 8,
+  use_qk_norm: true,
+  parallel_residual: true,
+  use_dynamic_ntk: true,
+  use_logn_attn: true,
+  dual_chunk_attention_config: { chunk_size: 262144, local_size: 8192, original_max_position_embeddings: 262144 },
+  moe_intermediate_size: 768,
+  num_experts_per_tok: 8,
+  decoder_sparse_step: 1,
+  is_encoder_decoder: true,
+  add_cross_attention: true,
+  per_layer_config: { 0: { num_attention_heads: 2 } },
+  quantization: { group_size: 64, bits: 4 },
+  constructor: 1,
+};
+
 t.test("an architecture that would run wrongly is refused by name", async (t) => {
   const cases: [string, Record<string, unknown>][] = [
     ["mistral", { model_type: "mistral" }],
@@ -134,6 +164,9 @@ t.test("an architecture that would run wrongly is refused by name", async (t) =>
     ["rope_scaling.beta_fast", { rope_scaling: { ...llama3, beta_fast: 32 } }],
     ["quantization_config", { quantization_config: { quant_method: "awq", bits: 4 } }],
     ["compression_config", { compression_config: { format: "pack-quantized" } }],
+    ...Object.entries(foreign).map(([name, value]) => [name, { [name]: value }] as [string, Record<string, unknown>]),
+    ["mlp_bias", { mlp_bias: true }], // Llama's, not Qwen2's
+    ["x".repeat(50), { ["x".repeat(50)]: "y".repeat(1e4) }],
   ];
   const directory = t.testdir();
   for (const [word, config] of cases) {
@@ -156,11 +189,33 @@ t.test("settings that change nothing are no reason to refuse", async (t) => {
     { architectures: ["Qwen2ForCausalLM"] },
     { architectures: [] },
     { attention_bias: false }, // Qwen2's are there whatever it says
+    // Whatever is null, false or empty sets nothing, known or not.
+    ...Object.keys(foreign).flatMap((name) => [null, false, [], {}].map((value) => ({ [name]: value }))),
+    { mlp_bias: false },
+    { _name_or_path: "a/b", bos_token_id: 1, eos_token_id: [2, 3], pad_token_id: null, max_length: 4096, top_p: 0.9 },
+    { output_attentions: true, return_dict: false, id2label: { 0: "a" }, chunk_size_feed_forward: 2 },
   ];
   for (const config of cases) {
     t.strictSame((await loadConfig(copyCheckpoint(directory, config))).config, want, JSON.stringify(config));
   }
 });
+
+t.test("what publishers write into config.json is known", (t) => {
+  for (const [name, config] of Object.entries(published)) {
+    const { modelType, layers } = parseModelConfig(config, name);
+    t.equal(modelType, config["model_type"], name);
+    t.equal(layers, config["num_hidden_layers"], name);
+  }
+  const longQwen = { ...published["Qwen2.5-7B-Instruct"], dual_chunk_attention_config: { chunk_size: 262144 } };
+  t.throws(() => parseModelConfig(longQwen, "Qwen2.5-7B-Instruct-1M"), { code: "ERR_MODEL_UNSUPPORTED" });
+  t.end();
+});
+
+for (const fixture of ["qwen2-tiny", "qwen3-tiny", "llama3-tiny", "llama3-tiny-sharded"]) {
+  t.test(`every setting and tensor of ${fixture} is known`, needsShared(`fixtures/${fixture}`), async (t) => {
+    t.ok((await loadConfig(shared(`fixtures/${fixture}`) as string)).config.layers > 1);
+  });
+}
 
 async function loadConfig(directory: string): Promise<Model> {
   const model = await loadModel(directory);
@@ -234,6 +289,106 @@ t.test("weights that do not fit config.json are refused by the tensor's name", a
     await refused(t, loadModel(directory), "ERR_MODEL_TENSOR", directory, name);
   }
 });
+
+// ---- tensors that config.json does not tell of
+
+t.test("a tensor that the model would not read is refused by file, name and setting", async (t) => {
+  const asLlama = { model_type: "llama", architectures: ["LlamaForCausalLM"] };
+  const cases: [keyof typeof checkpoints, Record<string, unknown>, RegExp, string][] = [
+    ["tied", asLlama, /self_attn\.[qkv]_proj\.bias/, 'model_type is "llama"'],
+    ["untied", asLlama, /self_attn\.[qkv]_proj\.bias/, "attention_bias"],
+    ["qwen3", { ...asLlama, attention_bias: true }, /self_attn\.[qk]_norm\.weight/, '"qwen3"'],
+    ["qwen3", { attention_bias: false }, /self_attn\.[qkvo]_proj\.bias/, "attention_bias"],
+    ["llama3", { mlp_bias: false }, /mlp\.(gate|up|down)_proj\.bias/, "mlp_bias is not true"],
+    ["llama3", { mlp_bias: null }, /mlp\.(gate|up|down)_proj\.bias/, "mlp_bias is not true"],
+    ["tied", { num_hidden_layers: 1 }, /model\.layers\.1\./, "num_hidden_layers is 1"],
+  ];
+  const directory = t.testdir();
+  const weights = path.join(directory, "model.safetensors");
+  const file = path.join(directory, "config.json");
+  for (const [from, config, name, setting] of cases) {
+    copyCheckpoint(directory, config, from);
+    await refused(t, loadModel(directory), "ERR_MODEL_TENSOR", weights, file, name, setting);
+  }
+  for (const name of [
+    "position_ids",
+    "v_head.summary.weight",
+    "embed_tokens.weight",
+    "model.norm.bias",
+    "model.layers.0.input_layernorm.bias",
+    "model.layers.0.self_attn.o_proj.bias",
+    "model.layers.0.mlp.experts.0.up_proj.weight",
+    "model.layers.0.pre_feedforward_layernorm.weight",
+    "model.layers.00.input_layernorm.weight",
+    "model.layers.-1.input_layernorm.weight",
+    "lm_head.bias",
+    "constructor",
+  ]) {
+    copyCheckpoint(directory);
+    addTensor(directory, name, new Float32Array(1));
+    await refused(t, loadModel(directory), "ERR_MODEL_TENSOR", weights, name);
+  }
+});
+
+t.test("tables of rope's frequencies are left aside, of whatever type", async (t) => {
+  const directory = copyCheckpoint(t.testdir());
+  addTensor(directory, "model.layers.0.self_attn.rotary_emb.inv_freq", new Float32Array(4).fill(7));
+  addTensor(directory, "model.rotary_emb.inv_freq", new Float64Array(4).fill(7), "F64");
+  const loaded = await loadModel(directory);
+  const input = { inputIds: Int32Array.of(5, 100, 0, 7), cuSeqlens: Int32Array.of(0, 4) };
+  t.strictSame(await loaded.forward(input), await model.forward(input));
+  loaded.close();
+});
+
+t.test("a tied head of its own must be the embedding, bit by bit", async (t) => {
+  const directory = t.testdir();
+  const { header, data } = splitSafetensors(path.join(checkpoints.tied, "model.safetensors"));
+  const { dtype, data_offsets: offsets } = header["model.embed_tokens.weight"]!;
+  const head = Uint8Array.from(data.subarray(...offsets));
+  const write = (bytes: Uint8Array, type: string, shape: number[]): Promise<Model> => {
+    copyCheckpoint(directory);
+    addTensor(directory, "lm_head.weight", bytes, type, shape);
+    return loadModel(directory);
+  };
+  const loaded = await write(head, dtype, [101, 32]);
+  t.equal(loaded.config.tied, true);
+  const input = { inputIds: Int32Array.of(5, 100, 0, 7), cuSeqlens: Int32Array.of(0, 4) };
+  t.strictSame(await loaded.forward(input), await model.forward(input));
+  loaded.close();
+  const words = ["lm_head.weight", "tie_word_embeddings", path.join(directory, "config.json")];
+  await refused(t, write(head, dtype, [32, 101]), "ERR_MODEL_TENSOR", ...words);
+  for (const at of [0, head.length - 1]) {
+    const other = Uint8Array.from(head);
+    other[at]! ^= 1;
+    await refused(t, write(other, dtype, [101, 32]), "ERR_MODEL_TENSOR", ...words);
+  }
+});
+
+t.test("a tensor that two shards hold is refused, naming both", async (t) => {
+  const directory = copyCheckpoint(t.testdir());
+  const files = ["a.safetensors", "b.safetensors"].map((name) => path.join(directory, name));
+  for (const file of files) cpSync(path.join(checkpoints.tied, "model.safetensors"), file);
+  rmSync(path.join(directory, "model.safetensors"));
+  const index = { weight_map: { "model.norm.weight": "a.safetensors", "model.embed_tokens.weight": "b.safetensors" } };
+  writeFileSync(path.join(directory, "model.safetensors.index.json"), JSON.stringify(index));
+  await refused(t, loadModel(directory), "ERR_MODEL_TENSOR", "once", ...files);
+});
+
+/** Puts one more tensor at the end of a checkpoint's model.safetensors. */
+function addTensor(
+  directory: string,
+  name: string,
+  values: Uint8Array | Float32Array | Float64Array,
+  dtype = "F32",
+  shape: number[] = [values.length],
+): void {
+  const file = path.join(directory, "model.safetensors");
+  const { header, data } = splitSafetensors(file);
+  const entry = { dtype, shape, data_offsets: [data.length, data.length + values.byteLength] };
+  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  rmSync(file);
+  writeFileSync(file, safetensorsBytes({ ...header, [name]: entry }, Buffer.concat([data, bytes])));
+}
 
 // ---- model.safetensors
 
@@ -330,12 +485,4 @@ t.test("weights of another type are refused by tensor and type", async (t) => {
     changeHeader(directory, (header) => ({ ...header, [name]: { ...header[name], dtype } }));
     await refused(t, loadModel(directory), "ERR_DTYPE", path.join(directory, "model.safetensors"), name, dtype);
   }
-  copyCheckpoint(directory, {}, "untied");
-  const { header, data } = splitSafetensors(path.join(directory, "model.safetensors"));
-  const extra = { dtype: "I64", shape: [1], data_offsets: [data.length, data.length + 8] };
-  const whole = safetensorsBytes({ ...header, position_ids: extra }, Buffer.concat([data, Buffer.alloc(8)]));
-  writeFileSync(path.join(directory, "model.safetensors"), whole);
-  const loaded = await loadModel(directory);
-  t.pass("what no linear needs may be of any type");
-  loaded.close();
 });

@@ -3,6 +3,7 @@ import os from "node:os";
 import path from "node:path";
 import { fail } from "../errors.js";
 import { readSafetensorsHeader, type TensorPlace } from "./safetensors.js";
+import { isInertTensor } from "./tensors.js";
 
 /** The files of a checkpoint directory, their headers read and checked. */
 export interface Checkpoint {
@@ -93,6 +94,7 @@ export function readCheckpoint(model: string): Checkpoint {
     readSafetensorsHeader(file).tensors.map((tensor) => ({ ...tensor, file: i })),
   );
   for (const tensor of tensors) {
+    if (isInertTensor(tensor.name)) continue;
     if (tensor.dtype !== "F32" && tensor.dtype !== "BF16" && /^(model|lm_head)\./.test(tensor.name)) {
       fail(
         "ERR_DTYPE",

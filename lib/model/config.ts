@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { fail } from "../errors.js";
+import { findUnknownSetting, NEUTRAL } from "./settings.js";
 
 /** Families by config.json's `model_type`. */
 export const FAMILIES = { qwen2: "Qwen2", qwen3: "Qwen3", llama: "Llama" } as const;
@@ -92,23 +93,11 @@ const schema = z.looseObject({
 });
 type Config = z.infer<typeof schema>;
 
-/** Settings that change what a model computes, each with the value that changes nothing. */
-const NEUTRAL: Record<string, unknown> = {
-  quantization_config: null,
-  compression_config: null,
-  partial_rotary_factor: 1,
-  rope_interleaved: false,
-  use_mrope: false,
-  is_causal: true,
-  num_experts: 0,
-  num_local_experts: 0,
-  n_routed_experts: 0,
-};
-
 /**
  * Reads a parsed config.json. What this engine would run wrongly it refuses by name: ERR_MODEL_UNSUPPORTED for another architecture, a rope
- * type, sliding windows in use, experts, quantisation; ERR_MODEL_CONFIG for missing or misshapen fields. `attention_dropout` is not applied
- * and `pretraining_tp` (how a product was once split) makes no difference.
+ * type, sliding windows in use, experts, quantisation, and for any setting that is not known here, unless it is null, false or empty;
+ * ERR_MODEL_CONFIG for missing or misshapen fields. `attention_dropout` is not applied and `pretraining_tp` (how a product was once split)
+ * makes no difference.
  */
 export function parseModelConfig(json: unknown, file: string): ModelConfig {
   const parsed = schema.safeParse(json);
@@ -133,6 +122,10 @@ export function parseModelConfig(json: unknown, file: string): ModelConfig {
     const value = c[name];
     if (value !== undefined && value !== null && value !== neutral)
       unsupported(typeof value === "object" ? name : `${name} ${JSON.stringify(value)}`);
+  }
+  const unknown = findUnknownSetting(c, family);
+  if (unknown !== undefined) {
+    unsupported(`${unknown} ${shorten(JSON.stringify(c[unknown]))}, a setting whose effect this engine does not know,`);
   }
   const layerType = c.layer_types?.find((type) => type !== "full_attention");
   if (layerType !== undefined) unsupported(`layer type ${JSON.stringify(layerType)}`);
@@ -164,6 +157,10 @@ export function parseModelConfig(json: unknown, file: string): ModelConfig {
     queryKeyNorm: family === "qwen3",
     maxPositions: c.max_position_embeddings,
   };
+}
+
+function shorten(text: string): string {
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }
 
 /** Whether any layer looks back less far than to the beginning. Qwen's configs name a window that they do not use. */

@@ -15,6 +15,7 @@ import { readCheckpoint } from "./checkpoint.js";
 import { parseModelConfig, type ModelConfig } from "./config.js";
 import { addTokens, type AddedTokens } from "./added-tokens.js";
 import { readRecommendedSampling, type RecommendedSampling } from "./generation.js";
+import { usedTensors } from "./tensors.js";
 import { readTokenizerFiles } from "./tokenizer-files.js";
 import { Tokenizer } from "./tokenizer.js";
 
@@ -190,7 +191,9 @@ export class Model {
 
 /**
  * Loads a Hugging Face checkpoint directory (config.json, safetensors, tokenizer files), or a hub id from the local cache: Qwen2, Qwen2.5,
- * Qwen3 or Llama, dense and not quantised. Weights are mapped and packed; nothing is downloaded.
+ * Qwen3 or Llama, dense and not quantised. Weights are mapped and packed; nothing is downloaded. A setting of config.json whose effect is
+ * not known here is refused by name, and so is a tensor that the model would not read, but for `rotary_emb.inv_freq` and a tied
+ * `lm_head.weight` that equals the embedding.
  *
  * Errors: ERR_MODEL_NOT_FOUND, ERR_MODEL_CONFIG, ERR_MODEL_UNSUPPORTED, ERR_MODEL_TENSOR, ERR_SAFETENSORS, ERR_DTYPE, ERR_CPU_UNSUPPORTED.
  *
@@ -218,6 +221,7 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   checkSignal(signal);
   const checkpoint = readCheckpoint(directory);
   const stored = parseModelConfig(checkpoint.config, checkpoint.configFile);
+  const tensors = await usedTensors(checkpoint, stored);
   const recommendedSampling = readRecommendedSampling(checkpoint.directory);
   const found = await readTokenizerFiles(checkpoint.directory).catch((error: unknown) => {
     if ((error as { code?: string }).code === "ERR_TOKENIZER_NOT_FOUND" && texts === undefined) return undefined;
@@ -227,7 +231,7 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   const tokenizer = plan && new Tokenizer(plan.files);
   const { config, added } = grow(stored, texts === undefined ? undefined : plan, tokenizer?.vocabularySize);
   const handle = await abortable(
-    native.loadModel(config, checkpoint.files, checkpoint.tensors, device, dtype === "float32", added, precision),
+    native.loadModel(config, checkpoint.files, tensors, device, dtype === "float32", added, precision),
     signal,
     { counts: true },
   ).catch((error: unknown) => {
