@@ -26,7 +26,7 @@ export interface Trajectory {
   temperature: number;
   topP: number;
   topK: number;
-  /** Optimizer steps that the adapters had taken. */
+  /** Optimizer steps that the policy had taken: see Rollout.policyVersion. */
   policyVersion: number;
   /** The random stream: (seed, purpose, variant, step, question, sample). */
   rngKey: string;
