@@ -362,6 +362,7 @@ export class Rollout {
       topP,
       topK,
       policyVersion,
+      precision: this.model.precision,
       response,
       reward,
       answer: lastAnswer(response, tags.open, tags.close),

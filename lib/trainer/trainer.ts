@@ -58,6 +58,8 @@ export interface StepOptions {
   signal?: AbortSignal;
   /** Train on trajectories whose sampling was truncated (top-p, top-k) all the same. @default false */
   allowTruncated?: boolean;
+  /** Train on trajectories that a model of another precision sampled (ERR_PRECISION) all the same. @default false */
+  allowOtherPrecision?: boolean;
 }
 
 /**
@@ -396,7 +398,7 @@ export class Trainer {
 
   async #leakMatrix(
     batch: TrainingBatch | readonly Trajectory[],
-    { crossRole = "flow", allowTruncated = false, ...options }: LeakOptions,
+    { crossRole = "flow", allowTruncated = false, allowOtherPrecision = false, ...options }: LeakOptions,
   ): Promise<LeakMatrix> {
     const { adapters } = this;
     if (adapters === undefined) fail("ERR_INVALID_ARGUMENT", "Expected a trainer of adapters for leakMatrix()");
@@ -407,6 +409,7 @@ export class Trainer {
       const packed = packTrajectories(batch as readonly Trajectory[], this.#objective, {
         microBatchTokens,
         allowTruncated,
+        ...(allowOtherPrecision ? {} : { precision: this.model.precision }),
         roles: this.roles,
       });
       const sampled = this.#objective.aggregation === "token-mean" ? packed.sampledTokens : packed.sampledSequences;
@@ -422,7 +425,7 @@ export class Trainer {
 
   async #step(
     trajectories: readonly Trajectory[],
-    { signal, allowTruncated = false }: StepOptions,
+    { signal, allowTruncated = false, allowOtherPrecision = false }: StepOptions,
   ): Promise<StepMetrics> {
     checkSignal(signal);
     this.#checkNonePending("step");
@@ -430,6 +433,7 @@ export class Trainer {
     const packed = packTrajectories(trajectories, this.#objective, {
       microBatchTokens,
       allowTruncated,
+      ...(allowOtherPrecision ? {} : { precision: this.model.precision }),
       roles: this.roles,
     });
     const normalizer = this.#objective.aggregation === "token-mean" ? packed.sampledTokens : packed.sampledSequences;
