@@ -121,6 +121,8 @@ export interface NativeModel {
     wanted: Uint8Array | null,
   ): NativeJob<{ logprobs: Float32Array; logits?: Float32Array }>;
   info(): { backend: string; weightBytes: number; tensors: string[] };
+  /** Of full training, that the weights have seen. */
+  updates(): number;
   close(): void;
 }
 
@@ -191,6 +193,9 @@ export interface NativeTrainer {
   leak(
     batches: NativeBatch[],
   ): NativeJob<{ norm: Float64Array; ownDot: Float64Array; own: Float64Array; tokens: Int32Array }>;
+  /** In full training: no rollout on the model begins until releaseWeights(); ERR_BUSY while one is under way. */
+  holdWeights(): void;
+  releaseWeights(): void;
   apply(step: NativeStep & { decayVectors: boolean }): NativeJob<Float64Array>;
   zero(): void;
   /** lossRole -1: of the whole loss; else what is kept of that role's, zero where nothing is. */
@@ -204,7 +209,8 @@ export interface NativeTrainer {
   norms(): Float64Array;
   parameters(): { name: string; shape: number[] }[];
   parameter(name: string): Float32Array;
-  setParameters(values: Record<string, Float32Array>): NativeJob<void>;
+  /** `updates`: how many the values have seen. */
+  setParameters(values: Record<string, Float32Array>, updates: number): NativeJob<void>;
   state(): { steps: number[]; first: Float32Array[]; second: Float32Array[] };
   restore(index: number, steps: number, first: Float32Array, second: Float32Array): void;
   memory(): { arenaBytes: number; kvBytes: number; arenaAllocations: number };

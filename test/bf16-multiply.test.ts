@@ -3,10 +3,10 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
-import { loadModel, Rollout, Trainer } from "rolegrad";
+import { loadModel, parseTrajectory, Rollout, serializeTrajectory, Trainer } from "rolegrad";
 import { native } from "../lib/binding.js";
 import { rolegrad, runProgram } from "./helpers/command.js";
-import { bits, checkpoints, pack, randomAdapters } from "./helpers/engine.js";
+import { adapterBits, bits, checkpoints, pack, randomAdapters } from "./helpers/engine.js";
 import { batchShapes, holds, rowsOf } from "./helpers/properties.js";
 import { routedAdapters, routedBatch, withModel } from "./helpers/reference.js";
 import { needsShared, root, shared } from "./helpers/shared.js";
@@ -92,6 +92,47 @@ t.test("a rollout's log-probabilities are the trainer's, bit for bit", fast, asy
     t.equal(bits(...alone.map((x) => x.logprobs)), bits(...trajectories.map((x) => x.logprobs)), "decoded one by one");
     const trainer = new Trainer(model, { adapters, optimizer: { learningRate: 0.01 }, microBatchTokens: 300 });
     t.equal((await trainer.step(trajectories)).maxRatioDeviation, 0, "every ratio is exactly 1");
+  });
+});
+
+t.test("a trajectory names the precision and is trained on in it, unless the step is told otherwise", async (t) => {
+  const directory = t.testdir();
+  await writeToyModel(directory);
+  const sample = async (model: Model) => {
+    const made = await new Rollout(model, {
+      ...{ adapters: randomAdapters(model, { roles }), router, environment, reward, group: 3, seed: 3 },
+      sampling: { maxNewTokens: 8 },
+    }).collect(questions.slice(0, 1));
+    return made.map((x) => parseTrajectory(serializeTrajectory(x)));
+  };
+  await withModel(directory, { precision, device }, async (model) => {
+    await withModel(directory, {}, async (exact) => {
+      for (const [own, other] of [
+        [model, exact],
+        [exact, model],
+      ] as const) {
+        const trajectories = await sample(own);
+        t.ok(trajectories.every((x) => x.precision === own.precision));
+        const make = (on: Model) =>
+          new Trainer(on, { adapters: randomAdapters(on, { roles }), optimizer: { learningRate: 0.01 } });
+        const trainer = make(other);
+        const before = adapterBits(trainer.adapters!);
+        const refused = { code: "ERR_PRECISION", message: new RegExp(`"${other.precision}".*"${own.precision}"`) };
+        await t.rejects(trainer.step(trajectories), refused);
+        await t.rejects(trainer.leakMatrix(trajectories), refused);
+        t.equal(adapterBits(trainer.adapters!), before);
+        t.ok(await trainer.leakMatrix(trajectories, { allowOtherPrecision: true }));
+        t.equal((await trainer.step(trajectories, { allowOtherPrecision: true })).step, 1);
+        t.equal((await make(own).step(trajectories)).step, 1);
+      }
+      const [line] = await sample(exact);
+      const { precision: _, ...old } = line!;
+      t.equal(parseTrajectory(serializeTrajectory(old)).precision, "exact", "a line without a word about it: exact");
+      t.throws(() => parseTrajectory(serializeTrajectory({ ...old, precision: "fp8" as never })), {
+        code: "ERR_TRAJECTORY",
+        message: /precision/,
+      });
+    });
   });
 });
 

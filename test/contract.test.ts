@@ -5,7 +5,16 @@ import t from "tap";
 import { loadModel, Random, Rollout, Trainer } from "rolegrad";
 import type { Adapters, Model, RolloutOptions, Trajectory } from "rolegrad";
 import { runProgram } from "./helpers/command.js";
-import { bits, checkpoints, modulesOf, pack, randomAdapters, randomRow, type Row } from "./helpers/engine.js";
+import {
+  bits,
+  checkpoints,
+  modulesOf,
+  pack,
+  randomAdapters,
+  randomRow,
+  trainingBatch,
+  type Row,
+} from "./helpers/engine.js";
 import { batchShapes, holds, rowsOf } from "./helpers/properties.js";
 import { root } from "./helpers/shared.js";
 import { sameAlone } from "./helpers/steps.js";
@@ -172,6 +181,76 @@ t.test("a rollout keeps the adapters with which it began", async (t) => {
   const next = (await rollout(adapters).collect(questions)).map(outcome);
   t.not(JSON.stringify(next), JSON.stringify(want), "the next one has the new ones");
 });
+
+t.test(
+  "full training waits for the rollouts on its model, with adapters or without: whole weights have no versions",
+  async (t) => {
+    const wide = await loadModel(toyDirectory, { dtype: "float32" });
+    const make = (model: Model, adapters?: Adapters, concurrency = 64): Rollout => {
+      const options = { router, environment, reward, group: 6, seed: 3, concurrency, sampling: { maxNewTokens: 70 } };
+      return new Rollout(model, { ...options, ...(adapters && { adapters }) });
+    };
+    const trainer = new Trainer(wide, { full: true, roles, optimizer: { learningRate: 0.01 } });
+    const saved = t.testdir();
+    await trainer.save(saved);
+    const values = (): string => bits(...trainer.parameters().map(({ name }) => trainer.parameter(name)));
+    const gradients = (): string => bits(...trainer.parameters().map(({ name }) => trainer.gradients.get(name)));
+    const busy = { name: "RolegradError", code: "ERR_BUSY", message: /rollout/ };
+    const batch = await make(wide).collect(questions);
+    const start = values();
+    for (const adapters of [undefined, randomAdapters(wide, { roles })]) {
+      const want = (await make(wide, adapters).collect(questions)).map(outcome);
+      await trainer.accumulate(trainingBatch(batch));
+      const accumulated = gradients();
+      const got: Trajectory[] = [];
+      for await (const trajectory of make(wide, adapters, 2).run(questions)) {
+        got.push(trajectory);
+        // Between two trajectories, and when all but the last are there.
+        if (got.length !== 3 && got.length !== 18) continue;
+        await t.rejects(trainer.step(batch), busy, "step");
+        await t.rejects(trainer.apply(), busy, "apply");
+        await t.rejects(Trainer.resume(saved, wide, { full: true, roles, optimizer: { learningRate: 0.01 } }), busy);
+        t.equal(values(), start, "no parameter has changed");
+        t.equal(gradients(), accumulated, "nor a gradient");
+        t.equal(trainer.steps, 0);
+      }
+      trainer.gradients.zero();
+      const byId = new Map(got.map((x) => [x.id, outcome(x)]));
+      t.strictSame(
+        want.map((x) => byId.get(x["id"] as string)),
+        want,
+        "the rollout is the undisturbed one",
+      );
+    }
+    for await (const _ of make(wide).run(questions)) break; // one that is left early has ended as well
+
+    for (const version of [0, 1, 2]) {
+      const rollout = make(wide);
+      t.equal(rollout.policyVersion, version);
+      const own = await rollout.collect(questions);
+      t.ok(own.every(({ policyVersion }) => policyVersion === version));
+      const { logprobs } = await wide.forward(pack(own));
+      const recorded = Float32Array.from(own.flatMap((x) => Array.from(x.logprobs)));
+      t.equal(bits(logprobs.map((x, i) => (recorded[i] === 0 ? 0 : x))), bits(recorded), `version ${version}`);
+      const step = trainer.step(own);
+      await t.rejects(
+        make(wide).collect(questions),
+        { code: "ERR_BUSY", message: /full training/ },
+        "nor the other way",
+      );
+      const metrics = await step;
+      t.equal(metrics.step, version + 1);
+      t.equal(metrics.maxRatioDeviation, 0);
+      t.not(values(), start);
+    }
+    await trainer.save(saved);
+    const fresh = await loadModel(toyDirectory, { dtype: "float32" });
+    await Trainer.resume(saved, fresh, { full: true, roles, optimizer: { learningRate: 0.01 } });
+    t.equal(make(fresh).policyVersion, 3, "as many as the checkpoint's");
+    t.equal(make(fresh, randomAdapters(fresh, { roles })).policyVersion, 0, "adapters count for themselves");
+    [wide, fresh].forEach((model) => model.close());
+  },
+);
 
 // ---- any instruction set, any number of threads
 

@@ -14,7 +14,7 @@ const { model, toy, adapters, trainer } = given;
 const cases = [...trainingCases(given), ...rolloutCases(given)];
 
 /** They take nothing. */
-const getters = ["name", "info", "names", "groups", "steps", "learningRate", "stats", "parameters"];
+const getters = ["name", "info", "names", "groups", "steps", "learningRate", "stats", "parameters", "policyVersion"];
 
 t.test("whatever is given, a call works or is refused with a code", async (t) => {
   const state = () => `${adapterBits(adapters)} ${momentBits(trainer)}`;

@@ -294,6 +294,8 @@ t.test("trajectories that cannot be trained on together are refused by id", asyn
     ["ERR_NOT_FINITE", "oldLogprobs", changed({ logprobs: new Float32Array(25).fill(NaN) })],
     ["ERR_TRUNCATED_SAMPLING", /q0#1 has topP 0.9/, changed({ topP: 0.9 })],
     ["ERR_TRUNCATED_SAMPLING", /topK 5/, changed({ topK: 5 })],
+    ["ERR_PRECISION", /"exact".* q0#1 is of "bf16-multiply"/, changed({ precision: "bf16-multiply" })],
+    ["ERR_TRAJECTORY", /precision .*q0#1 .*fp8/, changed({ precision: "fp8" as never })],
     ["ERR_TRAJECTORY", /temperature .*q0#0 and q0#1 have 1 and 0.7/, changed({ temperature: 0.7 })],
     ["ERR_TRUNCATED_SAMPLING", "greedily", trajectories.map((x) => ({ ...x, temperature: 0 }))],
     ["ERR_TOKEN_RANGE", "101", changed({ ids: new Int32Array(25).fill(101) })],

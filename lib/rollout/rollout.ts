@@ -107,10 +107,9 @@ interface Live {
 export class Rollout {
   readonly model: Model;
   readonly options: RolloutOptions;
-  /** Recorded in the trajectories; set it to the trainer's `steps`. */
-  policyVersion = 0;
   readonly #tokenizer: Tokenizer;
   #stats = zeroStats();
+  #policyVersion: number | undefined;
 
   constructor(model: Model, options: RolloutOptions) {
     checkModel(model, "model");
@@ -153,12 +152,28 @@ export class Rollout {
     this.#tokenizer = tokenizer;
   }
 
+  /**
+   * Recorded in the trajectories. With adapters set it to the trainer's `steps`; 0 until then. Without, where it was not set, it is the number of
+   * updates of full training that the model's weights have seen (all trainers' together; after Trainer.resume, the checkpoint's).
+   */
+  get policyVersion(): number {
+    return this.#policyVersion ?? (this.options.adapters === undefined ? this.model.native.updates() : 0);
+  }
+
+  set policyVersion(version: number) {
+    this.#policyVersion = version;
+  }
+
   /** What decoding has done, over all runs so far. */
   get stats(): RolloutStats {
     return { ...this.#stats };
   }
 
-  /** Trajectories in the order in which they end. What each holds does not depend on that order, nor on the concurrency. */
+  /**
+   * Trajectories in the order in which they end. What each holds does not depend on that order, nor on the concurrency. All come from the adapters
+   * as they are when the run begins, whatever is trained meanwhile; full training of the model is refused until it ends, and it does not begin
+   * while such a step runs (ERR_BUSY).
+   */
   async *run(questions: Iterable<Question>, run: RunOptions = {}): AsyncGenerator<Trajectory, void, undefined> {
     const { adapters, router, concurrency = 64, group = 8 } = this.options;
     checkRun(questions, run);
@@ -329,6 +344,7 @@ export class Rollout {
     const { temperature = 1, topP = 1, topK = 0 } = this.options.sampling ?? {};
     const { answer: tags = { open: "<answer>", close: "</answer>" }, reward: score } = this.options;
     const { ids, roles, sampled, logprobs } = generator.take(id);
+    const { policyVersion } = this;
     const { calls } = item.trajectory;
     const response = this.#tokenizer.decode(ids.subarray(item.promptLength));
     const reward = await score({ response, calls, finish }, item.question);
@@ -345,7 +361,8 @@ export class Rollout {
       temperature,
       topP,
       topK,
-      policyVersion: this.policyVersion,
+      policyVersion,
+      precision: this.model.precision,
       response,
       reward,
       answer: lastAnswer(response, tags.open, tags.close),

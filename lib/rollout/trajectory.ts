@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { CallRecord } from "../environments/types.js";
 import { fail } from "../errors.js";
+import type { Precision } from "../model/model.js";
 
 /** Why a trajectory ended: its own end token, a token limit, a call beyond the action budget, or a failed tool. */
 export type Finish = "stop" | "length" | "budget" | "error";
@@ -26,8 +27,13 @@ export interface Trajectory {
   temperature: number;
   topP: number;
   topK: number;
-  /** Optimizer steps that the adapters had taken. */
+  /** Optimizer steps that the policy had taken: see Rollout.policyVersion. */
   policyVersion: number;
+  /**
+   * Of the model that sampled: `logprobs` are its own, so a step in another precision would begin with ratios that are not 1. Rollouts always say
+   * it; absent (as in lines of earlier versions): "exact".
+   */
+  precision?: Precision;
   /** The random stream: (seed, purpose, variant, step, question, sample). */
   rngKey: string;
   /** Text after the prompt: sampled text and tool output. */
@@ -64,6 +70,7 @@ const schema = z.looseObject({
   topP: z.number(),
   topK: z.number(),
   policyVersion: z.number(),
+  precision: z.enum(["exact", "bf16-multiply"]).default("exact"),
   rngKey: text,
   response: text,
   reward: z.number(),
@@ -73,7 +80,7 @@ const schema = z.looseObject({
 });
 
 /**
- * The inverse of {@link serializeTrajectory}: the same values, bit for bit. A line that is no trajectory -> ERR_TRAJECTORY, naming the field.
+ * The inverse of {@link serializeTrajectory}: the same values, bit for bit; a line without `precision` is "exact". A line that is no trajectory -> ERR_TRAJECTORY, naming the field.
  */
 export function parseTrajectory(line: string): Trajectory {
   let json: unknown;
@@ -90,7 +97,7 @@ export function parseTrajectory(line: string): Trajectory {
       `Expected a trajectory: ${issue?.path.join(".") || "the line"}: ${issue?.message ?? "invalid"}`,
     );
   }
-  const { id, ids, roles, sampled, logprobs } = parsed.data;
+  const { id, ids, roles, sampled, logprobs, precision } = parsed.data;
   if ([roles, sampled, logprobs].some(({ length }) => length !== ids.length)) {
     fail("ERR_TRAJECTORY", `Expected ids, roles, sampled and logprobs of one length in trajectory ${id}`);
   }
@@ -100,6 +107,7 @@ export function parseTrajectory(line: string): Trajectory {
     roles: Int8Array.from(roles),
     sampled: Uint8Array.from(sampled),
     logprobs: Float32Array.from(logprobs),
+    precision,
   };
 }
 

@@ -1,5 +1,6 @@
 import { checkArray, checkObject, describe } from "../arguments.js";
 import { fail } from "../errors.js";
+import type { Precision } from "../model/model.js";
 import type { Trajectory } from "../rollout/trajectory.js";
 import { groupAdvantages } from "./advantages.js";
 import type { Objective, TrainingBatch } from "./types.js";
@@ -26,6 +27,8 @@ export interface PackedTrajectories {
 export interface PackingOptions {
   microBatchTokens: number;
   allowTruncated: boolean;
+  /** What the trajectories must have been sampled in; undefined: anything. */
+  precision?: Precision;
   roles: readonly string[] | undefined;
 }
 
@@ -41,9 +44,7 @@ export function packTrajectories(
   list.forEach((trajectory, i) => checkObject(trajectory, `trajectories[${i}]`));
   if (trajectories.length === 0) fail("ERR_EMPTY_BATCH", "Expected at least one trajectory but received none");
   const ordered = [...trajectories].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
-  ordered.forEach((trajectory, i) =>
-    check(trajectory, ordered[i - 1], ordered[0] as Trajectory, options.allowTruncated),
-  );
+  ordered.forEach((trajectory, i) => check(trajectory, ordered[i - 1], ordered[0] as Trajectory, options));
   const temperature = (ordered[0] as Trajectory).temperature || 1;
 
   const groups = groupBy(ordered);
@@ -87,13 +88,16 @@ export function packTrajectories(
   };
 }
 
+const PRECISIONS: readonly unknown[] = ["exact", "bf16-multiply"] satisfies Precision[];
+
 function check(
   trajectory: Trajectory,
   previous: Trajectory | undefined,
   first: Trajectory,
-  allowTruncated: boolean,
+  { allowTruncated, precision: wanted }: PackingOptions,
 ): void {
   const { id, group, ids, roles, sampled, logprobs, reward, topP, topK, temperature } = trajectory;
+  const { precision = "exact" } = trajectory;
   if (typeof id !== "string" || typeof group !== "string")
     fail(
       "ERR_TRAJECTORY",
@@ -117,6 +121,19 @@ function check(
     fail(
       "ERR_TRUNCATED_SAMPLING",
       `Expected untruncated sampling but trajectory ${id} has topP ${topP}, topK ${topK}: its ratios would be wrong`,
+    );
+  }
+  if (!PRECISIONS.includes(precision)) {
+    fail(
+      "ERR_TRAJECTORY",
+      `Expected precision "exact" or "bf16-multiply" of trajectory ${id} but received ${describe(precision)}`,
+    );
+  }
+  if (wanted !== undefined && precision !== wanted) {
+    fail(
+      "ERR_PRECISION",
+      `Expected trajectories that a model of precision "${wanted}" sampled, as the trained one is, but ${id} is of "${precision}": its ratios ` +
+        "would not begin at 1. allowOtherPrecision: true trains on it all the same",
     );
   }
   if (temperature !== first.temperature) {

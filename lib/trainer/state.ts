@@ -102,7 +102,7 @@ export async function readState(
   }
   if (state.full !== undefined) {
     const trainer = make(undefined);
-    await readParameters(trainer, path.join(directory, "model", "model.safetensors"));
+    await readParameters(trainer, path.join(directory, "model", "model.safetensors"), state.full);
     const names = trainer.parameters().map(({ name }) => name);
     await readMoments(trainer, directory, names, () => state.full ?? 0);
     return { trainer, steps: state.steps };
@@ -144,7 +144,7 @@ async function readMoments(
 }
 
 /** All parameters of a full training, in place of those that its model was loaded with. */
-async function readParameters(trainer: Trainer, file: string): Promise<void> {
+async function readParameters(trainer: Trainer, file: string, updates: number): Promise<void> {
   const stored = await readSafetensors(file);
   const values = trainer.parameters().map(({ name, shape }) => {
     const found = stored.get(name);
@@ -154,5 +154,5 @@ async function readParameters(trainer: Trainer, file: string): Promise<void> {
     }
     return [name, found.data] as const;
   });
-  await trainer.native.setParameters(Object.fromEntries(values)).promise;
+  await trainer.native.setParameters(Object.fromEntries(values), updates).promise;
 }

@@ -58,6 +58,8 @@ export interface StepOptions {
   signal?: AbortSignal;
   /** Train on trajectories whose sampling was truncated (top-p, top-k) all the same. @default false */
   allowTruncated?: boolean;
+  /** Train on trajectories that a model of another precision sampled (ERR_PRECISION) all the same. @default false */
+  allowOtherPrecision?: boolean;
 }
 
 /**
@@ -199,7 +201,11 @@ export class Trainer {
     return this.#exclusive("use", () => this.#accumulate(batch, options));
   }
 
-  /** Clips per adapter and takes one AdamW step; the buffers are zero afterwards. Returns the norms before clipping. */
+  /**
+   * Clips per adapter and takes one AdamW step; the buffers are zero afterwards. Returns the norms before clipping. In full training ERR_BUSY
+   * while a rollout on the model is under way (with adapters or without), and nothing has changed: a rollout keeps the adapters with which it
+   * began, but of whole weights there is no second copy.
+   */
   async apply(options: { learningRate?: number } = {}): Promise<Record<string, number>> {
     checkObject(options, "options");
     return this.#exclusive("write", () => this.#apply(options.learningRate ?? this.learningRate));
@@ -224,7 +230,8 @@ export class Trainer {
    * One optimizer step on trajectories: advantages by group, accumulation in micro-batches in the order of their ids, then apply().
    * An abort (and an error) discards the accumulation whole: adapters and moments are as if the step had not begun, and the buffers are zero.
    * Once apply() has begun an abort comes too late, and the step is taken. Gradients that accumulate() has left would be lost or mixed in:
-   * ERR_GRADIENTS_PENDING until apply() takes them or gradients.zero() drops them.
+   * ERR_GRADIENTS_PENDING until apply() takes them or gradients.zero() drops them. In full training no rollout on the model may be under way, nor
+   * begin before the step has ended: ERR_BUSY, as in apply().
    */
   async step(trajectories: readonly Trajectory[], options: StepOptions = {}): Promise<StepMetrics> {
     checkObject(options, "options");
@@ -310,6 +317,8 @@ export class Trainer {
     this.options.reference?.checkOpen();
     this.#checkIdle();
     this.adapters?.checkIdle(does === "write" ? "any" : "write");
+    // First, for it may refuse: whole weights have no versions that a rollout could keep.
+    if (does === "write") this.native.holdWeights();
     this.#busy = true;
     const releases = [
       this.model.lease(),
@@ -320,6 +329,7 @@ export class Trainer {
       return await work();
     } finally {
       this.#busy = false;
+      if (does === "write") this.native.releaseWeights();
       for (const release of releases) release?.();
     }
   }
@@ -388,7 +398,7 @@ export class Trainer {
 
   async #leakMatrix(
     batch: TrainingBatch | readonly Trajectory[],
-    { crossRole = "flow", allowTruncated = false, ...options }: LeakOptions,
+    { crossRole = "flow", allowTruncated = false, allowOtherPrecision = false, ...options }: LeakOptions,
   ): Promise<LeakMatrix> {
     const { adapters } = this;
     if (adapters === undefined) fail("ERR_INVALID_ARGUMENT", "Expected a trainer of adapters for leakMatrix()");
@@ -399,6 +409,7 @@ export class Trainer {
       const packed = packTrajectories(batch as readonly Trajectory[], this.#objective, {
         microBatchTokens,
         allowTruncated,
+        ...(allowOtherPrecision ? {} : { precision: this.model.precision }),
         roles: this.roles,
       });
       const sampled = this.#objective.aggregation === "token-mean" ? packed.sampledTokens : packed.sampledSequences;
@@ -414,7 +425,7 @@ export class Trainer {
 
   async #step(
     trajectories: readonly Trajectory[],
-    { signal, allowTruncated = false }: StepOptions,
+    { signal, allowTruncated = false, allowOtherPrecision = false }: StepOptions,
   ): Promise<StepMetrics> {
     checkSignal(signal);
     this.#checkNonePending("step");
@@ -422,6 +433,7 @@ export class Trainer {
     const packed = packTrajectories(trajectories, this.#objective, {
       microBatchTokens,
       allowTruncated,
+      ...(allowOtherPrecision ? {} : { precision: this.model.precision }),
       roles: this.roles,
     });
     const normalizer = this.#objective.aggregation === "token-mean" ? packed.sampledTokens : packed.sampledSequences;

@@ -150,6 +150,8 @@ export interface LeakOptions extends AccumulateOptions {
   crossRole?: CrossRole;
   /** As in step(). @default false */
   allowTruncated?: boolean;
+  /** As in step(). @default false */
+  allowOtherPrecision?: boolean;
 }
 
 /** What each role's loss gives each adapter; records are by role, then by adapter. */

@@ -40,6 +40,7 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
  private:
   Napi::Value forward(const Napi::CallbackInfo& info);
   Napi::Value info(const Napi::CallbackInfo& info);
+  Napi::Value updates(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
   void forget();
   std::shared_ptr<LoadedModel> model_;
@@ -80,6 +81,8 @@ class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
   Napi::Value leak(const Napi::CallbackInfo& info);
   Napi::Value set_parameters(const Napi::CallbackInfo& info);
   Napi::Value apply(const Napi::CallbackInfo& info);
+  void hold_weights(const Napi::CallbackInfo& info);
+  void release_weights(const Napi::CallbackInfo& info);
   void zero(const Napi::CallbackInfo& info);
   Napi::Value gradient(const Napi::CallbackInfo& info);
   Napi::Value token_gradient(const Napi::CallbackInfo& info);

@@ -9,22 +9,27 @@ namespace rolegrad::bindings {
 struct GeneratorObject::State : Dependent {
   std::shared_ptr<LoadedModel> model;
   std::unique_ptr<Generator> generator;
+  std::unique_ptr<WeightsHold> weights;
   std::atomic<bool> interrupt{false};
   std::atomic<bool> broken{false};  // decoding failed, or was aborted, in the midst of a step
 
   void release() override {
     std::lock_guard lock(mutex);
-    generator.reset();
+    end();
   }
   void set_running(bool now) {
     std::lock_guard lock(mutex);
     running = now;
-    if (closed && !running) generator.reset();
+    if (closed && !running) end();
   }
   void close() {
     std::lock_guard lock(mutex);
     closed = true;
-    if (!running) generator.reset();
+    if (!running) end();
+  }
+  void end() {
+    generator.reset();
+    weights.reset();
   }
 
   std::mutex mutex;  // what follows is changed by the JavaScript thread and at the end of a job
@@ -120,6 +125,7 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
     bool known = options.router.base < roles;
     for (const auto& span : options.router.spans) known = known && span.role < roles;
     if (!known) throw Error("ERR_ROLE_RANGE", "Expected a route for every role of the router");
+    state_->weights = std::make_unique<WeightsHold>(state_->model, WeightsHold::Kind::rollout);
     state_->generator = std::make_unique<Generator>(*state_->model->model, std::move(adapters), std::move(options),
                                                     &state_->model->decode_memory);
     state_->model->add(state_);

@@ -60,4 +60,21 @@ ModelLease::~ModelLease() {
   model_->release();
 }
 
+WeightsHold::WeightsHold(std::shared_ptr<LoadedModel> model, Kind kind) : model_(std::move(model)), kind_(kind) {
+  std::lock_guard lock(model_->mutex_);
+  if (kind == Kind::update && model_->readers_ > 0)
+    throw Error("ERR_BUSY",
+                "Expected no rollout on the model to be under way while full training replaces its weights: let it end "
+                "first");
+  if (kind == Kind::rollout && model_->writers_ > 0)
+    throw Error("ERR_BUSY",
+                "Expected no step of full training to be running while a rollout on its model begins: await it first");
+  (kind == Kind::rollout ? model_->readers_ : model_->writers_)++;
+}
+
+WeightsHold::~WeightsHold() {
+  std::lock_guard lock(model_->mutex_);
+  (kind_ == Kind::rollout ? model_->readers_ : model_->writers_)--;
+}
+
 }  // namespace rolegrad::bindings

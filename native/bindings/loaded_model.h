@@ -43,10 +43,12 @@ class LoadedModel {
 
  private:
   friend class ModelLease;
+  friend class WeightsHold;
   void release();
 
   mutable std::mutex mutex_;
   int jobs_ = 0;
+  int readers_ = 0, writers_ = 0;  // holds of the weights
   bool closed_ = false;
   std::vector<std::weak_ptr<Dependent>> dependents_;
 };
@@ -62,6 +64,21 @@ class ModelLease {
 
  private:
   std::shared_ptr<LoadedModel> model_;
+};
+
+/// Keeps a model's weights as they are from a rollout's beginning to its end (its caches were computed with them), or
+/// keeps rollouts from beginning while full training replaces them. ERR_BUSY where the other kind is held.
+class WeightsHold {
+ public:
+  enum class Kind { rollout, update };
+  WeightsHold(std::shared_ptr<LoadedModel> model, Kind kind);
+  ~WeightsHold();
+  WeightsHold(const WeightsHold&) = delete;
+  WeightsHold& operator=(const WeightsHold&) = delete;
+
+ private:
+  std::shared_ptr<LoadedModel> model_;
+  Kind kind_;
 };
 
 inline std::shared_ptr<ModelLease> lease(const std::shared_ptr<LoadedModel>& model) {

@@ -243,6 +243,15 @@ Napi::Value ModelObject::info(const Napi::CallbackInfo& info) {
   });
 }
 
+/// updates(): of full training, that the weights have seen
+Napi::Value ModelObject::updates(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    const auto& model = of(info.This());
+    model->check_open();
+    return Napi::Number::New(info.Env(), double(model->model->updates()));
+  });
+}
+
 Napi::Value ModelObject::close(const Napi::CallbackInfo& info) {
   if (model_) model_->close();
   forget();
@@ -252,7 +261,7 @@ Napi::Value ModelObject::close(const Napi::CallbackInfo& info) {
 Napi::Function ModelObject::define(Napi::Env env) {
   return DefineClass(env, kName,
                      {InstanceMethod("forward", &ModelObject::forward), InstanceMethod("info", &ModelObject::info),
-                      InstanceMethod("close", &ModelObject::close)});
+                      InstanceMethod("updates", &ModelObject::updates), InstanceMethod("close", &ModelObject::close)});
 }
 
 void register_model(Napi::Env env, Napi::Object exports) {

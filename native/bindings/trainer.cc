@@ -11,6 +11,7 @@ struct TrainerObject::State : Dependent {
   std::shared_ptr<LoadedModel> model, reference;
   std::shared_ptr<SharedAdapters> adapters;
   std::unique_ptr<Trainer> trainer;
+  std::unique_ptr<WeightsHold> update;  // of a step of full training, over all its jobs
   std::atomic<int> running{0};
 };
 
@@ -20,7 +21,11 @@ namespace {
 template <class State>
 struct Lease {
   Lease(std::shared_ptr<State> s, bool writes)
-      : model(s->model), reference(s->reference ? lease(s->reference) : nullptr), state(std::move(s)), writer(writes) {
+      : model(s->model),
+        reference(s->reference ? lease(s->reference) : nullptr),
+        update(writes && !s->adapters ? std::make_unique<WeightsHold>(s->model, WeightsHold::Kind::update) : nullptr),
+        state(std::move(s)),
+        writer(writes) {
     count(1);
   }
   ~Lease() { count(-1); }
@@ -32,6 +37,7 @@ struct Lease {
   }
   ModelLease model;
   std::shared_ptr<ModelLease> reference;
+  std::unique_ptr<WeightsHold> update;  // where it replaces the model's weights
   std::shared_ptr<State> state;
   bool writer;
 };
@@ -165,6 +171,18 @@ Napi::Value TrainerObject::leak(const Napi::CallbackInfo& info) {
   });
 }
 
+/// holdWeights(): in full training no rollout on the model begins until releaseWeights(). ERR_BUSY while one is under
+/// way.
+void TrainerObject::hold_weights(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    open();
+    if (state_->trainer->full() && !state_->update)
+      state_->update = std::make_unique<WeightsHold>(state_->model, WeightsHold::Kind::update);
+  });
+}
+
+void TrainerObject::release_weights(const Napi::CallbackInfo&) { state_->update.reset(); }
+
 /// apply({ learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, decayVectors }) -> gradient norms, one per
 /// adapter, then that of token rows where there are any (or one)
 Napi::Value TrainerObject::apply(const Napi::CallbackInfo& info) {
@@ -294,7 +312,8 @@ Napi::Value TrainerObject::parameter(const Napi::CallbackInfo& info) {
   });
 }
 
-/// setParameters({ name: Float32Array }): values of full training, all of them; the model runs on them from then on.
+/// setParameters({ name: Float32Array }, updates): values of full training, all of them, and how many updates they have
+/// seen; the model runs on them from then on.
 Napi::Value TrainerObject::set_parameters(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -306,15 +325,16 @@ Napi::Value TrainerObject::set_parameters(const Napi::CallbackInfo& info) {
       values->push_back(copy_argument<float>(o.Get(e.name), e.name));
       check_length(values->back(), size_t(e.rows * e.cols), e.name.c_str());
     }
+    auto updates = uint64_t(integer_argument(info[1], "updates", 0, int64_t(1) << 50));
     auto lease = std::make_shared<Lease<State>>(state_, true);
     return run_async(
         env,
-        [values, lease](const std::atomic<bool>&) mutable {
+        [values, updates, lease](const std::atomic<bool>&) mutable {
           auto held = std::move(lease);
           auto& full = *held->state->trainer->full();
           for (size_t i = 0; i < values->size(); i++)
             held->state->model->model->backend().write(full.value(full.entries()[i]), (*values)[i].data());
-          full.publish();
+          full.publish(updates);
         },
         [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
   });
@@ -403,6 +423,8 @@ Napi::Function TrainerObject::define(Napi::Env env) {
       {InstanceMethod("tokenGradient", &TrainerObject::token_gradient),
        InstanceMethod("routerGradient", &TrainerObject::router_gradient),
        InstanceMethod("accumulate", &TrainerObject::accumulate), InstanceMethod("leak", &TrainerObject::leak),
+       InstanceMethod("holdWeights", &TrainerObject::hold_weights),
+       InstanceMethod("releaseWeights", &TrainerObject::release_weights),
        InstanceMethod("apply", &TrainerObject::apply), InstanceMethod("setParameters", &TrainerObject::set_parameters),
        InstanceMethod("zero", &TrainerObject::zero), InstanceMethod("gradient", &TrainerObject::gradient),
        InstanceMethod("norms", &TrainerObject::norms), InstanceMethod("parameters", &TrainerObject::parameters),

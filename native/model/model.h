@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -73,6 +74,9 @@ class Model {
   /// Input and output columns of a module.
   std::pair<int64_t, int64_t> module_shape(int group, int m) const;
   bool has_bias(int group) const;
+  /// Updates of full training that the weights have seen.
+  uint64_t updates() const { return updates_.load(); }
+  void set_updates(uint64_t updates) { updates_.store(updates); }
 
  private:
   Tensor vector(const std::map<std::string, StoredTensor>& tensors, const std::string& name, int64_t n);
@@ -84,6 +88,7 @@ class Model {
   Tensor final_norm_;
   std::vector<std::unique_ptr<Memory>> vectors_;
   std::vector<double> frequencies_;
+  std::atomic<uint64_t> updates_{0};
 };
 
 /// theta^(-2 i / head_dim) for i < head_dim / 2, scaled; ERR_MODEL_CONFIG where the scaling is none.

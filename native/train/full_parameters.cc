@@ -188,11 +188,11 @@ double FullParameters::apply(const AdamWStep& step, bool decay_vectors) {
     if (!e.decays && !decay_vectors) own.weight_decay = 0;
     b.adamw(value(e), gradient(e), first_moment(e), second_moment(e), own, sum);
   }
-  publish();
+  publish(model_.updates() + 1);
   return std::sqrt(b.read_scalar(sum));
 }
 
-void FullParameters::publish() {
+void FullParameters::publish(uint64_t updates) {
   AbortScope whole(nullptr);
   Backend& b = model_.backend();
   for (const Place& p : places_)
@@ -200,6 +200,7 @@ void FullParameters::publish() {
       b.repack(*p.weight, p.module, p.value, p.bias.data ? &p.bias : nullptr);
     else
       b.copy(p.vector, p.value);
+  model_.set_updates(updates);
 }
 
 }  // namespace rolegrad

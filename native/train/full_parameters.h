@@ -39,8 +39,9 @@ class FullParameters {
   /// One AdamW step on everything with a global norm; returns the norm before clipping. Taken whole or not at all: an
   /// abort or memory that runs out leaves everything as it was.
   double apply(const AdamWStep& step, bool decay_vectors);
-  /// Values -> the model's packed weights, whole: it asks for no memory, and no abort ends it.
-  void publish();
+  /// Values -> the model's packed weights, whole: it asks for no memory, and no abort ends it. `updates`: how many the
+  /// values have seen. Nothing that computed with the old weights may go on with the new ones.
+  void publish(uint64_t updates);
 
  private:
   /// Where the model keeps what it runs on of a parameter: a vector, or a module of a packed weight with its bias.

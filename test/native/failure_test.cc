@@ -221,9 +221,9 @@ TEST("a step of full training is taken whole or not at all, down to the weights 
     CHECK(own.state() != before);
     // An abort that comes while the model takes its weights over does not stop that.
     stop = true;
-    own.trainer->full()->publish();
+    own.trainer->full()->publish(1);
     stop = false;
-    CHECK_EQUAL(fail_allocations([&] { own.trainer->full()->publish(); }, check), 0);
+    CHECK_EQUAL(fail_allocations([&] { own.trainer->full()->publish(1); }, check), 0);
     CHECK(own.state() == want.state());
   }
 }
