@@ -38,29 +38,55 @@ ModelShape shape_of(DType dtype, bool tied) {
   return s;
 }
 
-CONTRACT_TEST("a training step of adapters allocates nothing after the first of its size, smaller ones neither") {
-  for (auto [stop, checkpointing] : {std::pair{false, false}, {true, false}, {false, true}}) {
-    const ModelData data(shape_of(DType::bf16, true));
-    auto model = data.model(another(backend));
-    Trainer trainer(*model, data.adapters(*model), nullptr, {.track = false, .checkpointing = checkpointing});
-    const SequenceData large(data.shape(), {120, 7, 70}), small(data.shape(), {33, 90});
-    LossOptions options;
-    options.beta = 0.1;
-    options.cross_role = stop ? CrossRole::stop : CrossRole::flow;
-    auto step = [&](const SequenceData& batch) {
-      LossBatch in = batch.batch();
-      in.reference_logprob = {};
-      trainer.accumulate(in, options);
-      trainer.apply({.learning_rate = 0.01}, false);
-      trainer.zero_gradients();
-    };
-    step(large);
-    for (const auto* batch : {&large, &small, &large}) {
-      const Use before;
-      step(*batch);
-      check_same(stop ? "stop" : checkpointing ? "flow, checkpointing" : "flow", before);
-    }
+/// A step of one way of training on a large batch, then one on a small one and one on the large one again.
+struct StepCase {
+  std::string name;
+  Way way;
+  ObjectiveKind kind = ObjectiveKind::policy;
+  int batches = 1;                                // of a step
+  bool checkpointing = false, reference = false;  // a model of its own
+};
+
+void check_steps(Backend& backend, const StepCase& c) {
+  ModelShape shape = shape_of(DType::bf16, true);
+  shape.config.layers = 2;
+  shape.config.intermediate_size = 200;
+  c.way.change(shape);
+  // Many tokens: what is made for each of them is large.
+  if (!shape.tokens.empty())
+    for (shape.tokens.clear(); shape.tokens.size() < 100;) shape.tokens.push_back(int32_t(20 * shape.tokens.size()));
+  const ModelData data(shape);
+  auto model = data.model(another(backend));
+  const auto reference = c.reference ? data.model(another(backend)) : nullptr;
+  Trainer trainer(*model, data.adapters(*model), reference.get(),
+                  {.track = c.way.track, .checkpointing = c.checkpointing});
+  const SequenceData large(shape, {80, 7, 50}), small(shape, {33, 41});
+  LossOptions options;
+  options.kind = c.kind;
+  options.beta = 0.1;
+  options.cross_role = c.way.cross_role;
+  auto step = [&](const SequenceData& batch) {
+    LossBatch in = batch.batch();
+    in.reference_logprob = {};
+    for (int i = 0; i < c.batches; i++) trainer.accumulate(in, options);
+    trainer.apply({.learning_rate = 0.01, .max_norm = 0.5}, false);
+    trainer.zero_gradients();
+  };
+  step(large);
+  for (const auto* batch : {&small, &large}) {
+    const Use before;
+    step(*batch);
+    check_same(c.name, before);
   }
+}
+
+CONTRACT_TEST("a training step of adapters allocates nothing after the first of its size, smaller ones neither") {
+  for (const Way& way : ways()) check_steps(backend, {.name = way.name, .way = way});
+  const Way flow = ways()[0];
+  check_steps(backend, {.name = "two batches", .way = flow, .batches = 2});
+  check_steps(backend, {.name = "checkpointing", .way = flow, .checkpointing = true});
+  check_steps(backend, {.name = "sft", .way = flow, .kind = ObjectiveKind::sft});
+  check_steps(backend, {.name = "a reference of its own", .way = flow, .reference = true});
 }
 
 BACKEND_TEST("a step of full training allocates nothing after the first of its size") {
