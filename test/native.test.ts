@@ -70,3 +70,8 @@ t.test("the native tests pass", (t) => run(t, []));
 // (Where memory is left out there is nothing to run.)
 for (const threads of process.env["ROLEGRAD_LEAVE_OUT"] === undefined ? [1, 3] : [])
   t.test(`memory with ${threads} threads`, (t) => run(t, ["allocates n"], threads));
+
+// Where "all threads" are two, one against all says little: five divide rows, heads and panels otherwise.
+t.test("whole models with 5 threads", (t) =>
+  run(t, ["one thread gives the bits", "the split of a batch", "gets the same log-probabilities and logits alone"], 5),
+);
