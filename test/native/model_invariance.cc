@@ -30,7 +30,7 @@ ModelShape random_training(int run) {
   if (choose.chance(0.5)) s.dropout = choose.chance(0.5) ? 0.1 : 0.5;
   const int64_t v = s.config.vocab_size;
   if (choose.chance(0.5))
-    for (int64_t id = choose.between(0, int(v) - 1); id < v; id += choose.between(1, int(v)))
+    for (int64_t id = choose.between(0, int(v) / 2); id < v; id += choose.between(1, int(v) / 8 + 1))
       s.tokens.push_back(int32_t(id));
   const bool mixed = choose.chance(0.3);
   if (mixed) mix_roles(s);
