@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
 import { loadModel, parseTrajectory, Rollout, serializeTrajectory, Trainer } from "rolegrad";
+import type { Model } from "rolegrad";
 import { native } from "../lib/binding.js";
 import { rolegrad, runProgram } from "./helpers/command.js";
 import { adapterBits, bits, checkpoints, pack, randomAdapters } from "./helpers/engine.js";

@@ -1,9 +1,10 @@
 // The engine's own tests (test/native/*.cc), which need no Node: each claim there is an assertion here.
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
+import { promisify } from "node:util";
 import t, { type Test } from "tap";
 import { root } from "./helpers/shared.js";
 
@@ -70,3 +71,29 @@ t.test("the native tests pass", (t) => run(t, []));
 // (Where memory is left out there is nothing to run.)
 for (const threads of process.env["ROLEGRAD_LEAVE_OUT"] === undefined ? [1, 3] : [])
   t.test(`memory with ${threads} threads`, (t) => run(t, ["allocates n"], threads));
+
+// Where "all threads" are two, one against all says little: five divide rows, heads and panels otherwise. And one thread
+// of a pool is not a pool of one, for which work may be cut otherwise: the golden bits, and each operation's, are of
+// either.
+t.test("whole models with 5 threads", (t) =>
+  run(
+    t,
+    [
+      "one thread gives the bits",
+      "the split of a batch",
+      "gets the same log-probabilities and logits alone",
+      "gives the golden bits",
+    ],
+    5,
+  ),
+);
+t.test("every operation gives the same bits in a pool of 1, of 2 and of 5 threads", async (t) => {
+  const [one = "", ...others] = await Promise.all(
+    [1, 2, 5].map(async (threads) => {
+      const env = { ...process.env, ROLEGRAD_THREADS: String(threads) };
+      return (await promisify(execFile)(program, ["--hashes"], { env, maxBuffer: 1 << 26 })).stdout;
+    }),
+  );
+  t.match(one, /\n/, "there are hashes");
+  for (const other of others) t.same(other.split("\n"), one.split("\n"));
+});

@@ -59,11 +59,9 @@ GradTensor TokenTraining::gradient() {
   if (!tied_) return sums();
   Backend& b = model_.backend();
   GradTensor embedding = part(0, count_), head = part(count_, count_), sum = part(2 * count_, count_);
-  std::vector<double> x(size_t(sum.rows * sum.cols)), y(x.size());
-  b.read(x.data(), embedding);
-  b.read(y.data(), head);
-  for (size_t i = 0; i < x.size(); i++) x[i] += y[i];
-  b.write(sum, x.data());
+  b.zero(sum);
+  b.add(sum, embedding);
+  b.add(sum, head);
   return sum;
 }
 

@@ -8,35 +8,6 @@ using namespace rolegrad::testing;
 
 namespace {
 
-struct Way {
-  const char* name;
-  CrossRole cross_role = CrossRole::flow;
-  bool track = false;
-  void (*change)(ModelShape&) = [](ModelShape&) {};
-};
-
-void train_tokens(ModelShape& s) { s.tokens = {0, 1, int32_t(s.config.vocab_size - 1)}; }
-void mix(ModelShape& s) {
-  s.patterns = false;
-  s.experts = int(s.ranks.size());
-  s.ranks = {s.ranks[0]};
-}
-const Way kWays[] = {
-    {"flow"},
-    {"stop", CrossRole::stop},
-    {"exact", CrossRole::exact},
-    {"tracked by role", CrossRole::flow, true},
-    {"dropout", CrossRole::exact, false, [](ModelShape& s) { s.dropout = 0.4; }},
-    {"trained tokens, a pass a role", CrossRole::exact, false, train_tokens},
-    {"soft routing", CrossRole::flow, false, mix},
-    {"soft routing with dropout and trained tokens", CrossRole::stop, true,
-     [](ModelShape& s) {
-       mix(s);
-       s.dropout = 0.2;
-       train_tokens(s);
-     }},
-};
-
 /// All that two steps on `s` leave, in one number.
 std::string trained(Backend& backend, const ModelData& data, const SequenceData& s, const Way& way,
                     bool checkpointing) {
@@ -47,9 +18,6 @@ std::string trained(Backend& backend, const ModelData& data, const SequenceData&
   const std::vector<int32_t> shared(batch.adapter_of_role.size(), 0);
   if (data.shape().experts > 0) batch.adapter_of_role = shared;
   batch.reference_logprob = {};  // made here: the pass of the reference takes the same memory
-  std::vector<uint64_t> keys;
-  for (size_t i = 0; i + 1 < s.cu.size(); i++) keys.push_back(77 + i);
-  if (data.shape().dropout > 0) batch.dropout_key = keys;
   LossOptions options;
   options.beta = 0.1;
   options.cross_role = way.cross_role;
@@ -79,7 +47,7 @@ std::string trained(Backend& backend, const ModelData& data, const SequenceData&
 
 void check_adapters(Backend& backend, int runs) {
   int run = 0;
-  for (const Way& way : kWays)
+  for (const Way& way : ways())
     for (int i = 0; i < shape_runs(runs); i++, run++) {
       ModelShape shape = random_model(run);
       way.change(shape);
@@ -127,7 +95,7 @@ TEST("with checkpointing every bit of a training is that without (reference)") {
   c.vocab_size = 23, c.hidden_size = 8, c.layers = 3, c.heads = 2, c.kv_heads = 1, c.head_dim = 4;
   c.intermediate_size = 11, c.qk_norm = true;
   shape.ranks = {2, 1};
-  for (const Way& way : kWays) {
+  for (const Way& way : ways()) {
     ModelShape own = shape;
     way.change(own);
     const ModelData data(own);

@@ -1,6 +1,7 @@
 // A step allocates nothing after the first: no block of backend memory, and no other block that grows with the model or
-// the batch.
+// the batch. The head makes no T x V logits, and works on the rows that the loss speaks of alone.
 #include "allocation.h"
+#include "core/executor.h"
 #include "model_cases.h"
 #include "ops/host_memory.h"
 
@@ -36,29 +37,55 @@ ModelShape shape_of(DType dtype, bool tied) {
           .ranks = {4, 9}};
 }
 
-CONTRACT_TEST("a training step of adapters allocates nothing after the first of its size, smaller ones neither") {
-  for (auto [stop, checkpointing] : {std::pair{false, false}, {true, false}, {false, true}}) {
-    const ModelData data(shape_of(DType::bf16, true));
-    auto model = data.model(another(backend));
-    Trainer trainer(*model, data.adapters(*model), nullptr, {.track = false, .checkpointing = checkpointing});
-    const SequenceData large(data.shape(), {120, 7, 70}), small(data.shape(), {33, 90});
-    LossOptions options;
-    options.beta = 0.1;
-    options.cross_role = stop ? CrossRole::stop : CrossRole::flow;
-    auto step = [&](const SequenceData& batch) {
-      LossBatch in = batch.batch();
-      in.reference_logprob = {};
-      trainer.accumulate(in, options);
-      trainer.apply({.learning_rate = 0.01}, false);
-      trainer.zero_gradients();
-    };
-    step(large);
-    for (const auto* batch : {&large, &small, &large}) {
-      const Use before;
-      step(*batch);
-      check_same(stop ? "stop" : checkpointing ? "flow, checkpointing" : "flow", before);
-    }
+/// A step of one way of training on a large batch, then one on a small one and one on the large one again.
+struct StepCase {
+  std::string name;
+  Way way;
+  ObjectiveKind kind = ObjectiveKind::policy;
+  int batches = 1;                                // of a step
+  bool checkpointing = false, reference = false;  // a model of its own
+};
+
+void check_steps(Backend& backend, const StepCase& c) {
+  ModelShape shape = shape_of(DType::bf16, true);
+  shape.config.layers = 2;
+  shape.config.intermediate_size = 200;
+  c.way.change(shape);
+  // Many tokens: what is made for each of them is large.
+  if (!shape.tokens.empty())
+    for (shape.tokens.clear(); shape.tokens.size() < 100;) shape.tokens.push_back(int32_t(20 * shape.tokens.size()));
+  const ModelData data(shape);
+  auto model = data.model(another(backend));
+  const auto reference = c.reference ? data.model(another(backend)) : nullptr;
+  Trainer trainer(*model, data.adapters(*model), reference.get(),
+                  {.track = c.way.track, .checkpointing = c.checkpointing});
+  const SequenceData large(shape, {80, 7, 50}), small(shape, {33, 41});
+  LossOptions options;
+  options.kind = c.kind;
+  options.beta = 0.1;
+  options.cross_role = c.way.cross_role;
+  auto step = [&](const SequenceData& batch) {
+    LossBatch in = batch.batch();
+    in.reference_logprob = {};
+    for (int i = 0; i < c.batches; i++) trainer.accumulate(in, options);
+    trainer.apply({.learning_rate = 0.01, .max_norm = 0.5}, false);
+    trainer.zero_gradients();
+  };
+  step(large);
+  for (const auto* batch : {&small, &large}) {
+    const Use before;
+    step(*batch);
+    check_same(c.name, before);
   }
+}
+
+CONTRACT_TEST("a training step of adapters allocates nothing after the first of its size, smaller ones neither") {
+  for (const Way& way : ways()) check_steps(backend, {.name = way.name, .way = way});
+  const Way flow = ways()[0];
+  check_steps(backend, {.name = "two batches", .way = flow, .batches = 2});
+  check_steps(backend, {.name = "checkpointing", .way = flow, .checkpointing = true});
+  check_steps(backend, {.name = "sft", .way = flow, .kind = ObjectiveKind::sft});
+  check_steps(backend, {.name = "a reference of its own", .way = flow, .reference = true});
 }
 
 BACKEND_TEST("a step of full training allocates nothing after the first of its size") {
@@ -105,6 +132,90 @@ BACKEND_TEST("scoring holds the keys and values of one layer, not of all") {
   score(*model, arena, s.ids, s.cu, std::vector<int32_t>(s.ids.size(), -1), {}, 1, false);
   const int64_t pages = 2 + 1 + 2;  // and a quarter
   CHECK_EQUAL(arena.kv_bytes(), backend.kv_pages(1, model->attention_shape(), pages + pages / 4)->bytes());
+}
+
+/// Who asks the head for log-probabilities, and which gradients it gives.
+enum class HeadUse { score, adapters, tokens, whole };
+constexpr std::pair<HeadUse, const char*> kHeadUses[] = {{HeadUse::score, "score"},
+                                                         {HeadUse::adapters, "adapters"},
+                                                         {HeadUse::tokens, "trained tokens"},
+                                                         {HeadUse::whole, "full training"}};
+
+struct HeadMemory {
+  int64_t arena = 0;  // at most at once
+  int64_t heap = 0;   // all that was asked for beside the arena
+};
+
+/// Of the first loss of a model of one layer that teaches `rows` of the 256 tokens of a batch.
+HeadMemory head_memory(Backend& backend, HeadUse use, int64_t vocabulary, size_t rows) {
+  ModelShape shape;
+  ModelConfig& c = shape.config;
+  c.vocab_size = vocabulary, c.hidden_size = 16, c.layers = 1, c.heads = c.kv_heads = 1, c.head_dim = 16;
+  c.intermediate_size = 16;
+  shape.ranks = {1};
+  if (use == HeadUse::tokens) shape.tokens = {5, 1000};
+  const ModelData data(shape);
+  const bool whole = use == HeadUse::whole;
+  auto model = data.model(another(backend), whole);
+  SequenceData s(shape, {256});
+  std::vector<uint8_t> wanted(256);
+  for (size_t t = 0; t < 256; t++) wanted[t] = t > 0 && t <= rows, s.weight[t] = wanted[t] ? 1 / double(rows) : 0;
+  if (whole) s.roles.assign(s.roles.size(), -1);
+  std::shared_ptr<Memory> masters;
+  std::unique_ptr<Trainer> trainer;
+  if (whole)
+    trainer =
+        std::make_unique<Trainer>(*model, std::make_unique<FullParameters>(*model, data.tensors(), masters), nullptr);
+  else
+    trainer = std::make_unique<Trainer>(*model, data.adapters(*model));
+  Arena own(model->backend());
+  const Arena& arena = use == HeadUse::score ? own : trainer->arena();
+  const int64_t heap = large_bytes(), held = host_memory_use().bytes, blocks = host_memory_use().allocations;
+  if (use == HeadUse::score)
+    score(*model, own, s.ids, s.cu, s.adapter(), trainer->store()->list(), 1, false, wanted);
+  else
+    trainer->accumulate(s.batch(), {});
+  // Backend memory is the arena's and the pages', and nothing was given back meanwhile.
+  CHECK_EQUAL(host_memory_use().allocations - blocks, arena.allocations() + 1);
+  CHECK_EQUAL(host_memory_use().bytes - held, int64_t(arena.bytes() + arena.kv_bytes()));
+  return {int64_t(arena.peak_bytes()), large_bytes() - heap};
+}
+
+constexpr int64_t kFloat = sizeof(float), kChunk = 1024;  // of the vocabulary
+
+BACKEND_TEST("the head allocates no T x V logits: a vocabulary eight times as large costs its chunks' sums alone") {
+  constexpr int64_t kRows = 255, kSmall = 4 * kChunk, kLarge = 8 * kSmall;
+  const int64_t threads = Executor::shared().threads();
+  // (max, sum) of each chunk of a row: of all rows, or of the 128 that a thread works on. Those of the small vocabulary
+  // may be too few to be counted.
+  const int64_t sums = (kLarge / kChunk * 2 + 1) * kFloat * std::max(kRows, threads * 128) + 256;
+  for (auto [use, name] : kHeadUses) {
+    const HeadMemory small = head_memory(backend, use, kSmall, kRows), large = head_memory(backend, use, kLarge, kRows);
+    CHECK_EQUAL(large.arena, small.arena);
+    if (large.heap - small.heap > sums)
+      fail(__FILE__, __LINE__, std::string(name) + ": " + std::to_string(large.heap - small.heap) + " bytes more");
+    // Every thread has a chunk of its own for 128 rows.
+    CHECK(large.arena + large.heap - 2 * threads * 128 * kChunk * kFloat < kRows * kLarge * kFloat / 4);
+  }
+}
+
+BACKEND_TEST("the head allocates for the rows that the loss speaks of, not for every token") {
+  constexpr int64_t kVocabulary = 32 * kChunk, kMore = 100;
+  for (auto [use, name] : kHeadUses) {
+    const HeadMemory few = head_memory(backend, use, kVocabulary, 100),
+                     more = head_memory(backend, use, kVocabulary, 100 + kMore);
+    // H = 16 numbers, or one in 16 columns: raw, normed, logprob, lse, dnormed, draw; the mean; with trained tokens
+    // their logits and dlogits. (The peak of scoring is that of its layer.)
+    const int64_t columns = use == HeadUse::score ? 0 : use == HeadUse::adapters ? 7 : use == HeadUse::tokens ? 8 : 6;
+    // (max, sum) of each chunk, and the target's logit; a chunk of the logits where gradients take a second pass.
+    const int64_t numbers = use == HeadUse::adapters ? 0 : 2 * kVocabulary / kChunk + 1,
+                  second = use == HeadUse::tokens || use == HeadUse::whole ? kChunk : 0;
+    if (more.arena - few.arena != kMore * columns * 16 * kFloat ||
+        more.heap - few.heap != kMore * (numbers + second) * kFloat)
+      fail(__FILE__, __LINE__,
+           std::string(name) + ": " + std::to_string(more.arena - few.arena) + " and " +
+               std::to_string(more.heap - few.heap) + " bytes for " + std::to_string(kMore) + " rows");
+  }
 }
 
 }  // namespace

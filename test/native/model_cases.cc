@@ -32,6 +32,32 @@ ModelShape random_model(int run) {
   return s;
 }
 
+void mix_roles(ModelShape& s) {
+  s.patterns = false;
+  s.experts = int(s.ranks.size());
+  s.ranks = {s.ranks[0]};
+}
+
+std::span<const Way> ways() {
+  static constexpr auto train_tokens = [](ModelShape& s) { s.tokens = {0, 1, int32_t(s.config.vocab_size - 1)}; };
+  static const Way all[] = {
+      {"flow"},
+      {"stop", CrossRole::stop},
+      {"exact", CrossRole::exact},
+      {"tracked by role", CrossRole::flow, true},
+      {"dropout", CrossRole::exact, false, [](ModelShape& s) { s.dropout = 0.4; }},
+      {"trained tokens, a pass a role", CrossRole::exact, false, train_tokens},
+      {"soft routing", CrossRole::flow, false, mix_roles},
+      {"soft routing with dropout and trained tokens", CrossRole::stop, true,
+       [](ModelShape& s) {
+         mix_roles(s);
+         s.dropout = 0.2;
+         train_tokens(s);
+       }},
+  };
+  return all;
+}
+
 ModelData::ModelData(ModelShape shape, uint64_t seed) : shape_(std::move(shape)), numbers_(seed) {
   const ModelConfig& c = shape_.config;
   const double size = 1.7 / std::sqrt(double(c.hidden_size));
@@ -128,6 +154,7 @@ SequenceData::SequenceData(const ModelShape& shape, const std::vector<int64_t>& 
       old_logprob.push_back(-2 - numbers.number());
       reference_logprob.push_back(-2 - numbers.number());
     }
+    dropout_key.push_back(77 + cu.size());
     cu.push_back(int32_t(ids.size()));
   }
 }
@@ -137,6 +164,7 @@ SequenceData SequenceData::part(size_t first, size_t count) const {
   const int32_t begin = cu[first], end = cu[first + count];
   auto cut = [&](auto& values) { values = {values.begin() + begin, values.begin() + end}; };
   cut(out.ids), cut(out.roles), cut(out.weight), cut(out.advantage), cut(out.old_logprob), cut(out.reference_logprob);
+  out.dropout_key = {dropout_key.begin() + int64_t(first), dropout_key.begin() + int64_t(first + count)};
   out.cu.clear();
   for (size_t s = first; s <= first + count; s++) out.cu.push_back(cu[s] - begin);
   return out;
@@ -145,6 +173,7 @@ SequenceData SequenceData::part(size_t first, size_t count) const {
 LossBatch SequenceData::batch() const {
   LossBatch b;
   b.ids = ids, b.cu_seqlens = cu, b.roles = roles, b.adapter_of_role = adapter_of_role;
+  b.dropout_key = dropout_key;
   b.weight = weight, b.advantage = advantage, b.old_logprob = old_logprob, b.reference_logprob = reference_logprob;
   return b;
 }

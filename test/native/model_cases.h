@@ -28,6 +28,17 @@ struct ModelShape {
 /// 1 to 7 queries a key, 1 to 3 layers, tied or not, f32 or bf16, 1 to 8 roles of ranks 1 to 17.
 ModelShape random_model(int run);
 
+/// A way to train adapters: what it changes of a shape, and how the trainer runs.
+struct Way {
+  const char* name;
+  CrossRole cross_role = CrossRole::flow;
+  bool track = false;  // by role
+  void (*change)(ModelShape&) = [](ModelShape&) {};
+};
+std::span<const Way> ways();
+/// One adapter of as many experts as there were roles.
+void mix_roles(ModelShape& shape);
+
 /// The weights of a shape; the same on every machine for one seed.
 class ModelData {
  public:
@@ -60,6 +71,7 @@ struct SequenceData {
   std::vector<int8_t> roles;
   std::vector<double> weight, advantage;
   std::vector<float> old_logprob, reference_logprob;
+  std::vector<uint64_t> dropout_key;  // by sequence
 };
 
 /// Lengths of 1 to 4 sequences, now and then one beyond 512.

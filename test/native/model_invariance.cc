@@ -22,10 +22,28 @@ bool equal(const std::vector<T>& a, const std::vector<T>& b) {
 
 void differs(const ModelShape& shape, const std::string& what) { fail(__FILE__, __LINE__, shape.name + ": " + what); }
 
+/// What training adds to a random model: dropout, trained token rows, soft routing (its one adapter is role 0's).
+/// (Rank patterns are random_model's.)
+ModelShape random_training(int run) {
+  Choices choose(10, run);
+  ModelShape s = random_model(run);
+  if (choose.chance(0.5)) s.dropout = choose.chance(0.5) ? 0.1 : 0.5;
+  const int64_t v = s.config.vocab_size;
+  if (choose.chance(0.5))
+    for (int64_t id = choose.between(0, int(v) / 2); id < v; id += choose.between(1, int(v) / 8 + 1))
+      s.tokens.push_back(int32_t(id));
+  const bool mixed = choose.chance(0.3);
+  if (mixed) mix_roles(s);
+  if (s.dropout > 0) s.name += ", dropout";
+  if (!s.tokens.empty()) s.name += ", " + std::to_string(s.tokens.size()) + " trained tokens";
+  if (mixed) s.name += ", soft routing";
+  return s;
+}
+
 /// A random model, its adapters and some sequences.
 struct Setting {
   Setting(Backend& backend, int run)
-      : data(random_model(run)),
+      : data(random_training(run)),
         model(data.model(another(backend))),
         store(data.adapters(*model)),
         sequences(data.shape(), random_lengths(run)) {}
@@ -106,46 +124,71 @@ CONTRACT_TEST("prefilled, in chunks, decoded token by token, flat or paged, a mo
   });
 }
 
-/// Gradients (flow or stop), and adapters and moments after a step.
+/// Gradients, then parameters and moments after a step: of adapters, their routers and token rows.
 struct Trained {
   std::vector<double> gradients;
-  std::vector<float> adapters, moments;
+  std::vector<float> parameters, moments;
   bool operator==(const Trained& o) const {
-    return equal(gradients, o.gradients) && equal(adapters, o.adapters) && equal(moments, o.moments);
+    return equal(gradients, o.gradients) && equal(parameters, o.parameters) && equal(moments, o.moments);
   }
 };
 
-Trained train(Setting& s, const std::vector<SequenceData>& batches, bool stop) {
+template <class T, class View>
+void append(std::vector<T>& to, Backend& backend, const View& view) {
+  to.resize(to.size() + size_t(view.rows * view.cols));
+  backend.read(to.data() + to.size() - size_t(view.rows * view.cols), view);
+}
+
+std::vector<double> gradients_of(Trainer& trainer, Backend& backend) {
+  std::vector<double> out;
+  for (int a = 0; a < int(trainer.store()->adapters.size()); a++) append(out, backend, trainer.slot(a).gradient.flat());
+  if (trainer.tokens()) append(out, backend, trainer.tokens()->sums());
+  return out;
+}
+
+constexpr std::pair<CrossRole, const char*> kCrossRoles[] = {
+    {CrossRole::flow, "flow"}, {CrossRole::stop, "stop"}, {CrossRole::exact, "exact"}};
+
+Trained train(Setting& s, const std::vector<SequenceData>& batches, CrossRole cross_role = CrossRole::flow) {
   auto store = s.data.adapters(*s.model);
+  Backend& backend = s.model->backend();
   Trainer trainer(*s.model, store);
   LossOptions options;
   options.beta = 0.1;
-  options.cross_role = stop ? CrossRole::stop : CrossRole::flow;
+  options.cross_role = cross_role;
   for (const auto& batch : batches) trainer.accumulate(batch.batch(), options);
   Trained out;
-  out.gradients = gradient_values(trainer, *s.model);
+  out.gradients = gradients_of(trainer, backend);
   AdamWStep step;
   step.learning_rate = 0.01;
   step.weight_decay = 0.1;
   step.max_norm = 0.5;
   trainer.apply(step, false);
-  out.adapters = adapter_values(*store, *s.model);
-  out.moments = moment_values(trainer, *s.model);
+  for (int a = 0; a < int(store->adapters.size()); a++) {
+    append(out.parameters, backend, store->adapters[size_t(a)]->flat());
+    for (const auto* memory : {&trainer.slot(a).first, &trainer.slot(a).second})
+      append(out.moments, backend, trainer.moments(**memory, a));
+  }
+  if (TokenTraining* tokens = trainer.tokens()) {
+    append(out.parameters, backend, store->tokens->flat());
+    append(out.moments, backend, tokens->first());
+    append(out.moments, backend, tokens->second());
+  }
   return out;
 }
 
 CONTRACT_TEST(
-    "the split of a batch changes no bit of gradients, moments and adapters, flow and stop, in random models") {
+    "the split of a batch changes no bit of gradients, moments and adapters, flow, stop and exact, in random models") {
   for_models(backend, 8, [](Setting& s) {
     const size_t n = s.sequences.cu.size() - 1;
-    for (bool stop : {false, true}) {
-      const Trained whole = train(s, {s.sequences}, stop);
+    for (auto [cross_role, name] : kCrossRoles) {
+      const Trained whole = train(s, {s.sequences}, cross_role);
       std::vector<SequenceData> single, halves;
       for (size_t i = 0; i < n; i++) single.push_back(s.sequences.part(i, 1));
       halves.push_back(s.sequences.part(0, (n + 1) / 2));
       if (n > 1) halves.push_back(s.sequences.part((n + 1) / 2, n / 2));
-      if (!(train(s, single, stop) == whole)) differs(s.data.shape(), stop ? "one by one, stop" : "one by one, flow");
-      if (!(train(s, halves, stop) == whole)) differs(s.data.shape(), stop ? "in halves, stop" : "in halves, flow");
+      if (!(train(s, single, cross_role) == whole)) differs(s.data.shape(), std::string("one by one, ") + name);
+      if (!(train(s, halves, cross_role) == whole)) differs(s.data.shape(), std::string("in halves, ") + name);
     }
   });
 }
@@ -155,11 +198,14 @@ CONTRACT_TEST("one thread gives the bits of all threads, forward, gradients and 
   for_models(backend, 6, [&](Setting& s) {
     executor.limit_threads(1);
     const ScoreResult one = s.score(s.sequences);
-    const Trained trained = train(s, {s.sequences}, false);
+    std::vector<Trained> trained;
+    for (auto [cross_role, name] : kCrossRoles) trained.push_back(train(s, {s.sequences}, cross_role));
     executor.limit_threads(executor.threads());
     const ScoreResult all = s.score(s.sequences);
     if (!equal(one.logits, all.logits) || !equal(one.logprobs, all.logprobs)) differs(s.data.shape(), "forward");
-    if (!(train(s, {s.sequences}, false) == trained)) differs(s.data.shape(), "a step");
+    for (auto [cross_role, name] : kCrossRoles)
+      if (!(train(s, {s.sequences}, cross_role) == trained[size_t(cross_role)]))
+        differs(s.data.shape(), std::string("a step, ") + name);
   });
 }
 
@@ -167,8 +213,9 @@ TWO_BACKENDS_TEST("AVX2 and AVX-512 give the same bits, forward, gradients and a
   for (int run = 0; run < shape_runs(8); run++) {
     Setting x(a, run), y(b, run);
     if (!equal(x.score(x.sequences).logits, y.score(y.sequences).logits)) differs(x.data.shape(), "forward");
-    const bool stop = run % 2 == 1;
-    if (!(train(x, {x.sequences}, stop) == train(y, {y.sequences}, stop))) differs(x.data.shape(), "a step");
+    auto [cross_role, name] = kCrossRoles[run % 3];
+    if (!(train(x, {x.sequences}, cross_role) == train(y, {y.sequences}, cross_role)))
+      differs(x.data.shape(), std::string("a step, ") + name);
   }
 }
 
@@ -198,7 +245,7 @@ CONTRACT_TEST("a NaN in an adapter changes no token of sequences without its rol
     for (auto& role : without.roles) role = role == v ? int8_t(-1) : role;
     for (auto& weight : without.weight) weight = weight == 0 ? 0 : 1;
     const ScoreResult before = s.score(without);
-    const Trained trained = train(s, {without}, false);
+    const Trained trained = train(s, {without});
     auto poison = [&](AdapterStore& store) {
       Adapter& adapter = *store.adapters[size_t(v)];
       const Tensor flat = adapter.flat();
@@ -214,19 +261,19 @@ CONTRACT_TEST("a NaN in an adapter changes no token of sequences without its rol
     LossOptions options;
     options.beta = 0.1;
     trainer.accumulate(without.batch(), options);
-    if (!equal(gradient_values(trainer, *s.model), trained.gradients)) differs(s.data.shape(), "gradients");
+    if (!equal(gradients_of(trainer, s.model->backend()), trained.gradients)) differs(s.data.shape(), "gradients");
   });
 }
 
 CONTRACT_TEST("NaN where the mask is 0 changes no bit of loss and gradients, in random models") {
   for_models(backend, 8, [](Setting& s) {
-    const Trained clean = train(s, {s.sequences}, false);
+    const Trained clean = train(s, {s.sequences});
     SequenceData hidden = s.sequences;
     for (size_t t = 0; t < hidden.ids.size(); t++)
       if (hidden.weight[t] == 0)
         hidden.old_logprob[t] = hidden.reference_logprob[t] = std::numeric_limits<float>::quiet_NaN(),
         hidden.advantage[t] = std::numeric_limits<double>::quiet_NaN();
-    if (!(train(s, {hidden}, false) == clean)) differs(s.data.shape(), "masked");
+    if (!(train(s, {hidden}) == clean)) differs(s.data.shape(), "masked");
   });
 }
 
