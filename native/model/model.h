@@ -23,7 +23,7 @@ struct RopeScaling {
 struct ModelConfig {
   int64_t vocab_size = 0, hidden_size = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, intermediate_size = 0;
   double rms_norm_eps = 1e-6, rope_theta = 10000;
-  RopeScaling rope_scaling;
+  RopeScaling rope_scaling{};
   bool tied = false;
   bool attention_bias = true, output_bias = false, mlp_bias = false;  // of q, k, v; of o; of gate, up and down
   bool qk_norm = false;                                               // each head of q and k is normed before rope

@@ -14,14 +14,14 @@
 namespace rolegrad::testing {
 
 struct ModelShape {
-  std::string name;
+  std::string name{};
   ModelConfig config;
   DType dtype = DType::f32;
   std::vector<int> ranks;  // of the adapters; role i runs adapter i
   bool patterns = false;   // some modules have another rank, or no pair
   double dropout = 0;
   int experts = 0;              // of the one adapter of soft routing, each of rank ranks[0]; no patterns then
-  std::vector<int32_t> tokens;  // whose rows are trained
+  std::vector<int32_t> tokens{};  // whose rows are trained
 };
 
 /// Shapes that are multiples of nothing: odd vocabularies (at times more than a chunk of the head), any even head_dim,
