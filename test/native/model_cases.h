@@ -20,7 +20,7 @@ struct ModelShape {
   std::vector<int> ranks;  // of the adapters; role i runs adapter i
   bool patterns = false;   // some modules have another rank, or no pair
   double dropout = 0;
-  int experts = 0;              // of the one adapter of soft routing, each of rank ranks[0]; no patterns then
+  int experts = 0;                // of the one adapter of soft routing, each of rank ranks[0]; no patterns then
   std::vector<int32_t> tokens{};  // whose rows are trained
 };
 
