@@ -70,92 +70,12 @@ class CpuBackend final : public Backend {
   std::string name() const override { return std::string("cpu-") + k_.isa; }
   const Kernels& kernels() const { return k_; }
 
-  std::unique_ptr<Memory> allocate(size_t bytes) override;
   int64_t leading_dimension(int64_t cols) const override { return (cols + 15) / 16 * 16; }
-  void write(const Tensor& to, const float* from) override;
-  void read(float* to, const Tensor& from) override;
-  void write(const GradTensor& to, const double* from) override;
-  void read(double* to, const GradTensor& from) override;
-  void zero(const Tensor& x) override;
-  void zero(const GradTensor& x) override;
-  void copy(const Tensor& to, const Tensor& from) override;
-
-  std::unique_ptr<PackedWeight> pack(std::span<const WeightSource> modules) override;
-  void repack(PackedWeight& w, int m, const Tensor& values, const Tensor* bias) override;
-  void refresh_lora(const LoraGroup& group) override;
-
-  void embed(const Tensor& y, const PackedWeight& table, std::span<const int32_t> ids) override;
-  void rmsnorm(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
-  void rmsnorm_heads(const Tensor& y, const Tensor& x, const Tensor& w, float eps) override;
-  void linear(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
-              const Rows& rows) override;
-  void rope(const Tensor& x, int heads, int head_dim, std::span<const int32_t> positions,
-            std::span<const double> frequencies, bool inverse) override;
-  std::unique_ptr<KvPages> kv_pages(int layers, const AttentionShape& shape, int64_t pages) override;
-  void kv_write(KvPages& kv, int layer, const AttentionShape& shape, const Tensor& k, const Tensor& v,
-                std::span<const SequenceSpan> spans) override;
-  void kv_copy_page(KvPages& kv, int32_t to, int32_t from) override;
-  void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,
-                 const AttentionShape& shape, std::span<const SequenceSpan> spans) override;
-  void swiglu(const Tensor& y, const Tensor& x) override;
-  void add(const Tensor& y, const Tensor& x) override;
-  void gather_rows(const Tensor& y, const Tensor& x, std::span<const int32_t> index) override;
-  void logits(const Tensor& logits, const Tensor& h, const PackedWeight& head) override;
-  void head_logprobs(const Tensor& logprob, const Tensor& lse, const Tensor& h, const PackedWeight& head,
-                     std::span<const int32_t> targets, float temperature, const LogitColumns& replaced) override;
-  void head_logprobs_mean(const Tensor& logprob, const Tensor& lse, const Tensor& mean, const Tensor& h,
-                          const PackedWeight& head, std::span<const int32_t> targets, float temperature,
-                          std::span<const uint8_t> wanted) override;
-
-  void linear_backward(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora,
-                       const Rows& rows, bool accumulate) override;
-  void lora_u(const Tensor& u, const Tensor& x, LoraSet lora, const Rows& rows) override;
-  void linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x, const PackedWeight& w, LoraSet lora,
-                     const Rows& rows) override;
-  void dropout(const Tensor& y, const Tensor& x, const Dropout& dropout, const Rows& rows) override;
-  void softmax_rows(const Tensor& y, const Tensor& x) override;
-  void softmax_rows_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) override;
-  void gate(const Tensor& out, const Tensor& u, const Tensor& gates, int modules, const Rows& rows) override;
-  void linear_backward_from_du(const Tensor& dx, const Tensor& du, const Tensor& dy, const PackedWeight& w,
-                               LoraSet lora, const Rows& rows, bool accumulate) override;
-  void lora_dx(const Tensor& dx, const Tensor& du, LoraSet lora, const Rows& rows) override;
-  void gate_gradient(const Tensor& dgates, const Tensor& u, const Tensor& du, float scale, int modules,
-                     const Rows& rows, bool accumulate) override;
-  void lora_du(const Tensor& du, const Tensor& dy, const PackedWeight& w, LoraSet lora, const Rows& rows) override;
-  void lora_gradient(LoraGradientSet gradients, const Tensor& u, const Tensor& du, const Tensor& x, const Tensor& dy,
-                     const PackedWeight& w, LoraSet lora, const Rows& rows) override;
-  void weight_gradient(const GradTensor& dw, const GradTensor* db, const Tensor& dy, const Tensor& x,
-                       const Rows::Group& group) override;
-  void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x, const Tensor& w,
-                        float eps, const Rows::Group& group, bool accumulate) override;
-  void rmsnorm_heads_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
-                              const Tensor& w, float eps, const Rows::Group& group) override;
-  void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dout, const Tensor& q,
-                          const Tensor& out, const Tensor& lse, const KvPages& kv, int layer,
-                          const AttentionShape& shape, std::span<const SequenceSpan> spans,
-                          std::span<const int8_t> roles) override;
-  void swiglu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x) override;
-  void head_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
-                     const PackedWeight& head, std::span<const int32_t> targets, std::span<const float> coefficient,
-                     float temperature, const Rows::Group& group, const LogitColumns& replaced,
-                     const Tensor& dlogits) override;
-  void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
-                          std::span<const int32_t> targets, std::span<const float> coefficient,
-                          float temperature) override;
-  void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
-                      const Rows::Group& group) override;
-  void scatter_rows(const Tensor& dst, const Tensor& src, std::span<const int32_t> index) override;
-
-  PolicyLossOutput policy_loss(std::span<float> coefficient, std::span<float> per_token, const Tensor& logprob,
-                               const PolicyLossInput& input) override;
-  void sum_of_squares(double* sum, const GradTensor& g) override;
-  void add(const GradTensor& y, const GradTensor& x) override;
-  void adamw(const Tensor& p, const GradTensor& g, const Tensor& m, const Tensor& v, const AdamWStep& step,
-             const double* sum_of_squares) override;
   double read_scalar(const double* scalar) override { return *scalar; }
 
-  void sample(std::span<int32_t> token, std::span<float> logprob, const Tensor& logits,
-              std::span<const SamplingOptions> options, std::span<const double> draw) override;
+#define ROLEGRAD_OPERATION(...) __VA_ARGS__ override
+#include "ops/operations.inl"
+#undef ROLEGRAD_OPERATION
 
  private:
   void parallel(int64_t tasks, Executor::Body body) {
