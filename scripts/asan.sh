@@ -8,7 +8,7 @@ tests=("$@")
 if [ ${#tests[@]} -eq 0 ]; then
   # What runs the engine for minutes (training to a reward, aborts at any moment), or not at all, is left out.
   tests=(test/{native,binding,attribution,attribution-{fixture,properties,table,worker},kernels,model,checkpoint,adapters,router}.test.ts
-    test/{fixtures-{model,own,training},trainer,cross-role,gradient-checkpointing,dropout,soft-routing,trained-tokens,full-training}.test.ts
+    test/{fixtures-{model,own,training},trainer,gradient-checkpointing,dropout,soft-routing,trained-tokens,full-training}.test.ts
     test/{rollout-cache,robust-faults,robust-close,busy,hostile,hostile-buffers}.test.ts)
 fi
 
