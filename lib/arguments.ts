@@ -70,6 +70,12 @@ export function checkLength(value: ArrayLike<unknown>, length: number, name: str
   }
 }
 
+/** ERR_INVALID_ARGUMENT unless it is one of the choices. */
+export function checkChoice(value: string, choices: readonly string[], name: string): void {
+  if (choices.includes(value)) return;
+  fail("ERR_INVALID_ARGUMENT", `Expected ${name} among ${choices.join(", ")} but received ${describe(value)}`);
+}
+
 /** ERR_INVALID_ARGUMENT unless `value` is an integer within the bounds. */
 export function checkInteger(value: unknown, name: string, low: number, high = Number.MAX_SAFE_INTEGER): void {
   if (!Number.isSafeInteger(value) || (value as number) < low || (value as number) > high) {

@@ -27,6 +27,13 @@ function state(trainer: Trainer): string {
   return [adapterBits(trainer.adapters!), momentBits(trainer), bits(...buffers), trainer.steps].join(" ");
 }
 
+/** Milliseconds that it takes. */
+async function timeOnce(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return performance.now() - start;
+}
+
 /** Milliseconds from the abort, `after` ms into the work, to the rejection, which must be with the abort's own reason. */
 async function abortLatency(
   t: Tap,
@@ -90,9 +97,7 @@ async function abortOften(
 t.test("a step that is aborted at any moment is as if it had never begun", async (t) => {
   const want = make();
   const before = state(want);
-  const start = performance.now();
-  await want.step(trajectories);
-  const whole = performance.now() - start;
+  const whole = await timeOnce(() => want.step(trajectories));
   t.comment(`a whole step takes ${whole.toFixed(0)} ms`);
 
   let trainer = make();
@@ -124,9 +129,7 @@ t.test("an aborted accumulation leaves what was accumulated before", async (t) =
   };
   let trainer = await fresh();
   const before = state(trainer);
-  const start = performance.now();
-  await (await fresh()).accumulate(batch, options);
-  const whole = performance.now() - start;
+  const whole = await timeOnce(async () => (await fresh()).accumulate(batch, options));
   const latencies = await abortOften(
     t,
     { count: 6, whole, first: 0.3 },
@@ -146,9 +149,7 @@ t.test("the head of a large vocabulary stops as well", async (t) => {
   const trainer = new Trainer(large, { adapters: randomAdapters(large, { roles }), optimizer });
   const batch = trainingBatch(longTrajectories([250, 200], { vocabulary }));
   const work = (signal?: AbortSignal) => trainer.accumulate(batch, { ...(signal && { signal }) });
-  const start = performance.now();
-  await work();
-  const whole = performance.now() - start;
+  const whole = await timeOnce(work);
   const zero = () => Promise.resolve(trainer.gradients.zero());
   await zero();
   const latencies = await abortOften(t, { count: 6, whole, first: 0.3 }, work, { aborted: () => {}, retry: zero });
@@ -162,9 +163,7 @@ t.test("full training stops as well, and what it had added is gone", async (t) =
   const trainer = new Trainer(full, { full: true, objective: { kind: "sft" }, optimizer });
   const batch = trainingBatch(longTrajectories([100, 60], { vocabulary: 40_000 }));
   const work = (signal?: AbortSignal) => trainer.accumulate(batch, { ...(signal && { signal }) });
-  const start = performance.now();
-  await work();
-  const whole = performance.now() - start;
+  const whole = await timeOnce(work);
   const zero = () => Promise.resolve(trainer.gradients.zero());
   await zero();
   const latencies = await abortOften(t, { count: 6, whole, first: 0.1 }, work, { aborted: () => {}, retry: zero });
@@ -240,9 +239,7 @@ t.test("an abort that comes when the work is done takes nothing back", async (t)
   await once.accumulate(batch);
   const want = state(once);
   const empty = state(make());
-  const start = performance.now();
-  await make(once.adapters).accumulate(batch);
-  const whole = performance.now() - start;
+  const whole = await timeOnce(() => make(once.adapters).accumulate(batch));
   let kept = 0;
   for (let i = 0; i < 40; i++) {
     const trainer = make(once.adapters);

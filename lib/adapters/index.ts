@@ -1,10 +1,4 @@
-export {
-  Adapters,
-  createAdapters,
-  type AdapterInfo,
-  type CreateAdaptersOptions,
-  type LoraPair,
-  type Routes,
-} from "./adapters.js";
+export { Adapters, type AdapterInfo, type LoraPair, type Routes } from "./adapters.js";
+export { createAdapters, type CreateAdaptersOptions } from "./create.js";
 export type { RouterBlock } from "./mixture.js";
 export type { TokenRow } from "./tokens.js";

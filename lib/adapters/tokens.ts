@@ -3,6 +3,9 @@ import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import { readSafetensorsHeader, type TensorData } from "../model/safetensors.js";
 
+/** The group of trained token rows, where adapters are listed by name. */
+export const TOKENS = "tokens";
+
 /** The trained row of a token. */
 export interface TokenRow {
   /** [hiddenSize] */

@@ -1,6 +1,6 @@
 import { native } from "../binding.js";
 import { fail } from "../errors.js";
-import type { Precision } from "../model/model.js";
+import type { Precision } from "../model/precision.js";
 import { Checkpoints, type SizeName, sizeNames } from "./checkpoint.js";
 import { decodeBench } from "./decode.js";
 import { interference } from "./interference.js";

@@ -1,7 +1,7 @@
 import os from "node:os";
 import { abortable } from "../arguments.js";
 import { type Native, packageVersion } from "../binding.js";
-import type { Precision } from "../model/model.js";
+import type { Precision } from "../model/precision.js";
 import type { MachineLine } from "./types.js";
 
 /** Beyond the caches of the machines that this runs on. */

@@ -1,7 +1,9 @@
 // What the benches of whole models share: the checkpoint, adapters that change something, and a model that is closed.
-import { createAdapters, type Adapters } from "../adapters/adapters.js";
+import type { Adapters } from "../adapters/adapters.js";
+import { createAdapters } from "../adapters/create.js";
 import { modulesOf, moduleShape, TARGETS } from "../adapters/modules.js";
-import { type Model, type Precision, loadModel } from "../model/model.js";
+import { type Model, loadModel } from "../model/model.js";
+import type { Precision } from "../model/precision.js";
 import { Random } from "../random.js";
 import { type Size, type SizeName, sizes } from "./checkpoint.js";
 import { memoryNeeded } from "./counts.js";

@@ -132,6 +132,14 @@ async function verifyFull(what: string, model: Model, trainer: Trainer, batch: T
   });
 }
 
+/** Steps of the largest take seconds. */
+function repeatsOf(
+  { quick, repeats: { rounds, runs } }: BenchContext,
+  size: SizeName,
+): { rounds: number; runs: number } {
+  return size === "qwen2.5-0.5b" ? { rounds: Math.min(2, rounds), runs: 2 } : { rounds, runs: quick ? 2 : runs };
+}
+
 /** accumulate() and apply(), `runs` times. */
 function timeRuns({ signal }: BenchContext, trainer: Trainer, batch: TrainingBatch, runs: number): Promise<number[]> {
   return clock(runs, async () => {
@@ -142,14 +150,15 @@ function timeRuns({ signal }: BenchContext, trainer: Trainer, batch: TrainingBat
 }
 
 /** Time of a step that stops gradients between roles over that of one that lets them flow. */
-async function stopOverFlow(context: BenchContext, flow: Trainer, batch: TrainingBatch): Promise<number> {
+async function stopOverFlow(context: BenchContext, { trainer: flow, batch, size }: Steps): Promise<number> {
+  const { rounds, runs } = repeatsOf(context, size);
   const adapters = flow.adapters as Adapters;
   const stop = new Trainer(flow.model, { adapters, crossRole: "stop", optimizer: { learningRate } });
   await stop.accumulate(batch);
   stop.gradients.zero();
-  const best = await race(context.repeats.rounds, {
-    flow: () => timeRuns(context, flow, batch, 3),
-    stop: () => timeRuns(context, stop, batch, 3),
+  const best = await race(rounds, {
+    flow: () => timeRuns(context, flow, batch, runs),
+    stop: () => timeRuns(context, stop, batch, runs),
   });
   return (best.stop as number) / (best.flow as number);
 }
@@ -159,15 +168,14 @@ async function timeSteps(
   context: BenchContext,
   { bench, name, size, dtype, trainer, batch }: Steps,
 ): Promise<ResultLine> {
-  const { machine, peer, repeats } = context;
+  const { machine, peer } = context;
   const s = sizes[size];
   const B = sequences[size];
-  const large = size === "qwen2.5-0.5b";
-  const runs = large || context.quick ? 2 : repeats.runs;
+  const { rounds, runs } = repeatsOf(context, size);
   const request = { bench, ...peerSize(s), B, T, span, rank };
   await collectGarbage();
   resetPeak();
-  const best = await race(large ? Math.min(2, repeats.rounds) : repeats.rounds, {
+  const best = await race(rounds, {
     engine: () => timeRuns(context, trainer, batch, runs),
     peer: () => Promise.resolve(peer?.time(request, runs)),
   });
@@ -201,9 +209,9 @@ export const trainStep: Bench = async function* (context) {
         const adapters = dartAdapters(model);
         const trainer = new Trainer(model, { adapters, optimizer: { learningRate } });
         await verifyAdapters(what, model, adapters, trainer, batch);
-        const line = await timeSteps(context, { bench, name, size, dtype, trainer, batch });
-        // The largest takes long enough as it is.
-        yield size === "qwen2.5-0.5b" ? line : { ...line, stop: await stopOverFlow(context, trainer, batch) };
+        const steps: Steps = { bench, name, size, dtype, trainer, batch };
+        const line = await timeSteps(context, steps); // before there is a second trainer: it measures memory
+        yield { ...line, stop: await stopOverFlow(context, steps) };
       });
     }
   }

@@ -1,7 +1,7 @@
 import type { Native } from "../binding.js";
 import type { Checkpoints, SizeName } from "./checkpoint.js";
 import type { Machine } from "./machine.js";
-import type { Precision } from "../model/model.js";
+import type { Precision } from "../model/precision.js";
 import type { Peer } from "./peer.js";
 
 /** What can be measured, in the order of a run. */

@@ -1,6 +1,6 @@
 import { type Command, Option } from "commander";
 import type { BenchName, MachineLine, ResultLine, SizeName } from "../bench/index.js";
-import type { Precision } from "../model/model.js";
+import { PRECISIONS, type Precision } from "../model/precision.js";
 import { fail } from "../errors.js";
 import { formatSeconds, formatTable, printJson } from "./output.js";
 import { interruptSignal } from "./signal.js";
@@ -31,7 +31,7 @@ export function register(program: Command): void {
     .option("--quick", "fewer cases and repetitions: under a minute")
     .addOption(
       new Option("--precision <precision>", "what models and linears multiply: f32, or operands rounded to bf16")
-        .choices(["exact", "bf16-multiply"])
+        .choices(PRECISIONS)
         .default("exact"),
     )
     .option("--peer", "run the same work in Python (torch, transformers, numpy) beside it; ROLEGRAD_PYTHON names one")

@@ -7,7 +7,7 @@ export {
   type LoadModelOptions,
   type Model,
   type PackedInput,
-  type Precision,
 } from "./model.js";
+export type { Precision } from "./precision.js";
 export { saveModel } from "./save.js";
 export { loadTokenizer, type ChatMessage, type ChatTemplateOptions, type Tokenizer } from "./tokenizer.js";

@@ -5,6 +5,7 @@ import {
   abortable,
   checkAdapters,
   checkArray,
+  checkChoice,
   checkObject,
   checkPositive,
   checkSignal,
@@ -17,10 +18,8 @@ import { addTokens, type AddedTokens } from "./added-tokens.js";
 import { readRecommendedSampling, type RecommendedSampling } from "./generation.js";
 import { usedTensors } from "./tensors.js";
 import { readTokenizerFiles } from "./tokenizer-files.js";
+import { PRECISIONS, type Precision } from "./precision.js";
 import { Tokenizer } from "./tokenizer.js";
-
-/** What the products with a model's weights multiply: f32, or operands rounded to bf16. */
-export type Precision = "exact" | "bf16-multiply";
 
 export interface LoadModelOptions {
   /** "cpu" (default), or "cpu-reference": the plain loops that everything else is tested against (slow). */
@@ -213,9 +212,7 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   if (dtype !== "auto" && dtype !== "float32") {
     fail("ERR_INVALID_ARGUMENT", `Expected dtype "auto" or "float32" but received ${describe(dtype)}`);
   }
-  if (precision !== "exact" && precision !== "bf16-multiply") {
-    fail("ERR_INVALID_ARGUMENT", `Expected precision "exact" or "bf16-multiply" but received ${describe(precision)}`);
-  }
+  checkChoice(precision, PRECISIONS, "precision");
   if (precision === "bf16-multiply" && dtype === "float32")
     fail("ERR_INVALID_ARGUMENT", 'Expected dtype "auto" with precision "bf16-multiply" but received "float32"');
   checkSignal(signal);

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { CallRecord } from "../environments/types.js";
 import { fail } from "../errors.js";
-import type { Precision } from "../model/model.js";
+import { PRECISIONS, type Precision } from "../model/precision.js";
 
 /** Why a trajectory ended: its own end token, a token limit, a call beyond the action budget, or a failed tool. */
 export type Finish = "stop" | "length" | "budget" | "error";
@@ -70,7 +70,7 @@ const schema = z.looseObject({
   topP: z.number(),
   topK: z.number(),
   policyVersion: z.number(),
-  precision: z.enum(["exact", "bf16-multiply"]).default("exact"),
+  precision: z.enum(PRECISIONS).default("exact"),
   rngKey: text,
   response: text,
   reward: z.number(),

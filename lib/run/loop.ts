@@ -1,4 +1,5 @@
-import { createAdapters, type Adapters, type CreateAdaptersOptions } from "../adapters/adapters.js";
+import type { Adapters } from "../adapters/adapters.js";
+import { createAdapters, type CreateAdaptersOptions } from "../adapters/create.js";
 import { checkInteger } from "../arguments.js";
 import type { Question } from "../environments/types.js";
 import { fail } from "../errors.js";

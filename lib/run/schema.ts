@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { PRECISIONS } from "../model/precision.js";
 
 const text = z.string().min(1);
 const count = z.int().min(1);
@@ -146,7 +147,7 @@ export const runSchema = z.strictObject({
         'there), "exact" (each adapter gets its own roles\' loss, along every path; a backward pass each).',
     ),
   precision: z
-    .enum(["exact", "bf16-multiply"])
+    .enum(PRECISIONS)
     .default("exact")
     .describe(
       'What the products with the model\'s weights multiply: f32 ("exact"), or both operands rounded to bf16, which is faster and needs a ' +

@@ -1,4 +1,4 @@
-import { checkArray, checkInteger, checkLength, checkObject, describe } from "../arguments.js";
+import { checkArray, checkChoice, checkInteger, checkLength, checkObject, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import type { Objective, Optimizer, TrainingBatch } from "./types.js";
 
@@ -7,12 +7,6 @@ export function checkAtLeastZero(value: unknown, name: string): void {
   if (typeof value !== "number" || !(value >= 0 && value < Infinity)) {
     fail("ERR_INVALID_ARGUMENT", `Expected a finite ${name} of at least 0 but received ${describe(value)}`);
   }
-}
-
-/** ERR_INVALID_ARGUMENT unless it is one of the choices. */
-export function checkChoice(value: string, choices: string[], name: string): void {
-  if (choices.includes(value)) return;
-  fail("ERR_INVALID_ARGUMENT", `Expected ${name} among ${choices.join(", ")} but received ${describe(value)}`);
 }
 
 /** ERR_INVALID_ARGUMENT, naming the field, where a loss would silently be another one or NaN. */

@@ -1,6 +1,6 @@
 import { checkArray, checkObject, describe } from "../arguments.js";
 import { fail } from "../errors.js";
-import type { Precision } from "../model/model.js";
+import { PRECISIONS, type Precision } from "../model/precision.js";
 import type { Trajectory } from "../rollout/trajectory.js";
 import { groupAdvantages } from "./advantages.js";
 import type { Objective, TrainingBatch } from "./types.js";
@@ -87,8 +87,6 @@ export function packTrajectories(
     mixedGroups: mixed / groups.size,
   };
 }
-
-const PRECISIONS: readonly unknown[] = ["exact", "bf16-multiply"] satisfies Precision[];
 
 function check(
   trajectory: Trajectory,

@@ -5,6 +5,7 @@ import { z } from "zod";
 import { Adapters } from "../adapters/adapters.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
+import { PRECISIONS } from "../model/precision.js";
 import { writeModel } from "../model/save.js";
 import { numericsVersion } from "../numerics.js";
 import { readSafetensors, writeSafetensors, type TensorData } from "../model/safetensors.js";
@@ -16,7 +17,7 @@ const schema = z.object({
   /** Of the package that wrote it. */
   numericsVersion: whole.default(1),
   /** Of the model that was trained on. */
-  precision: z.enum(["exact", "bf16-multiply"]).default("exact"),
+  precision: z.enum(PRECISIONS).default("exact"),
   steps: whole,
   roles: z.array(z.string()),
   routes: z.record(z.string(), z.string().nullable()),

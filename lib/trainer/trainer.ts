@@ -4,6 +4,7 @@ import { rowOf, type TokenRow } from "../adapters/tokens.js";
 import {
   abortable,
   checkAdapters,
+  checkChoice,
   checkInteger,
   checkModel,
   checkObject,
@@ -18,7 +19,7 @@ import { streamOf } from "../random.js";
 import { NO_ADAPTERS, type Model } from "../model/model.js";
 import type { Trajectory } from "../rollout/trajectory.js";
 import { nativeBatch, type ResolvedObjective } from "./batch.js";
-import { checkAtLeastZero, checkChoice, checkObjective, checkOptimizer } from "./objective.js";
+import { checkAtLeastZero, checkObjective, checkOptimizer } from "./objective.js";
 import { leakMatrix } from "./leak.js";
 import { packTrajectories, type TrajectoryBatch } from "./packing.js";
 import { readState, writeState } from "./state.js";

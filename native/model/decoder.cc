@@ -67,12 +67,12 @@ struct PassOptions : LowRankOptions {
 
 }  // namespace
 
-Tensor Decoder::rotate(const Tensor& normed, const Tensor& x, const Tensor& w, int heads, const Batch& batch) const {
+Tensor Decoder::norm_and_rotate(const Tensor& normed, const Tensor& x, const Tensor& w, int heads,
+                                const Batch& batch) const {
   Backend& b = model_.backend();
-  if (w.data) b.rmsnorm_heads(normed, x, w, float(model_.config().rms_norm_eps));
-  const Tensor& y = w.data ? normed : x;
-  b.rope(y, heads, int(model_.config().head_dim), batch.positions, model_.rope_frequencies(), false);
-  return y;
+  b.rmsnorm_heads(normed, x, w, float(model_.config().rms_norm_eps));
+  b.rope(normed, heads, int(model_.config().head_dim), batch.positions, model_.rope_frequencies(), false);
+  return normed;
 }
 
 void Decoder::layer_forward(Arena& arena, const Batch& batch, const AdapterList& adapters, KvPages& kv, int64_t l,
@@ -107,10 +107,11 @@ void Decoder::layer_forward(Arena& arena, const Batch& batch, const AdapterList&
   run(s.qkv, normed, kQkv);
   Tensor q = s.qkv.col_range(0, q_columns), k = s.qkv.col_range(q_columns, kv_columns);
   if (c.qk_norm) {
-    q = rotate(normed_q, q, layer.q_norm, shape.heads, batch);
-    k = rotate(normed_k, k, layer.k_norm, shape.kv_heads, batch);
+    q = norm_and_rotate(normed_q, q, layer.q_norm, shape.heads, batch);
+    k = norm_and_rotate(normed_k, k, layer.k_norm, shape.kv_heads, batch);
   } else {
-    rotate({}, s.qkv.col_range(0, q_columns + kv_columns), {}, shape.heads + shape.kv_heads, batch);
+    b.rope(s.qkv.col_range(0, q_columns + kv_columns), shape.heads + shape.kv_heads, shape.head_dim, batch.positions,
+           model_.rope_frequencies(), false);
   }
   Tensor v = s.qkv.col_range(q_columns + kv_columns, kv_columns);
   b.kv_write(kv, kv_layer(kv, l), shape, k, v, batch.spans);
@@ -251,7 +252,7 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
     Tensor dv = dqkv.col_range(q_columns + kv_columns, kv_columns);
     Tensor saved_q = s.qkv.col_range(0, q_columns), saved_k = s.qkv.col_range(q_columns, kv_columns);
     // Where q is normed its linear's output was saved: the norm and rope are made again, to the same bits.
-    Tensor q = c.qk_norm ? rotate(normed_q, saved_q, layer.q_norm, shape.heads, batch) : saved_q;
+    Tensor q = c.qk_norm ? norm_and_rotate(normed_q, saved_q, layer.q_norm, shape.heads, batch) : saved_q;
     b.attention_backward(dq, dk, dv, dattention, q, s.attention_out, s.lse, kv, kv_layer(kv, l), shape, batch.spans,
                          roles);
     b.rope(dq, shape.heads, shape.head_dim, batch.positions, model_.rope_frequencies(), true);

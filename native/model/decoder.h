@@ -90,9 +90,8 @@ class Decoder {
   std::vector<const LoraGroup*> router(const AdapterList& adapters, int64_t layer, int block) const {
     return {&adapters.front()->router(layer, block)};
   }
-  /// q and k as attention takes them: normed by head (into `normed` [T, q and k columns], where the family has it),
-  /// then turned by rope.
-  Tensor rotate(const Tensor& normed, const Tensor& x, const Tensor& w, int heads, const Batch& batch) const;
+  /// q or k as attention takes them in a family that norms them: by head (into `normed`), then turned by rope.
+  Tensor norm_and_rotate(const Tensor& normed, const Tensor& x, const Tensor& w, int heads, const Batch& batch) const;
   const Model& model_;
 };
 

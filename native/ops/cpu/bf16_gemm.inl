@@ -3,17 +3,11 @@
 // with the even k in the high half: every output element is one such chain over k in increasing order, whatever the
 // tile, the block of k (sums wait in y) and the number of rows. The low-rank part goes on in f32, as in gemm.inl.
 
-#define INLINE static inline __attribute__((always_inline))
-#define NOINLINE static __attribute__((noinline))
-#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
-
 typedef uint16_t v32h __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint32_t v16u __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint64_t v8u __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint32_t v8w __attribute__((vector_size(32), aligned(4), may_alias));
 
-constexpr int LANES = 16, NV = 4, MR = 6;  // 24 sums, 4 vectors of the panel and one of x
-constexpr int64_t NR = NV * LANES;
 /// Pairs of k in a block: a panel's is 48 KiB, and stays in L2 beside the rows of x.
 constexpr int64_t BLOCK = 192;
 /// Pairs where one tile has all rows: nothing is read twice.
@@ -22,8 +16,6 @@ constexpr int64_t LONG_BLOCK = 2048;
 constexpr int64_t FORWARD_ROWS = 192, BACKWARD_ROWS = 768;
 /// In u32: backward packs rows beside a block of weights.
 constexpr int64_t SCRATCH = BACKWARD_ROWS * BLOCK + BLOCK * NR;
-
-INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /// acc + the two products of each lane.
 INLINE __m512 dot(__m512 acc, __m512i a, __m512i b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
@@ -131,52 +123,24 @@ constexpr TileFn kTiles[NV][MR] = {
     {tile<1, 4>, tile<2, 4>, tile<3, 4>, tile<4, 4>, tile<5, 4>, tile<6, 4>},
 };
 
-/// Rows of the next tile: as few tiles as MR allows, about equally tall.
-INLINE int64_t tile_rows(int64_t m) {
-  const int64_t tiles = (m + MR - 1) / MR;
-  return (m + tiles - 1) / tiles;
-}
-
-constexpr int32_t kInOrder[MR] = {0, 1, 2, 3, 4, 5};
-
-/// Who adds what to a row: the rows of a task, sorted by adapter, and each adapter's low-rank part.
-struct Routing {
-  const int32_t* order;    // or null: no row has an adapter
-  const int32_t* adapter;  // by row
-  const LowRank* lora;     // by adapter
-};
-
-/// Rows [m0, m1) of the order through one panel of n columns. Rows of one adapter share tiles, wherever they lie. `t`:
-/// a packed from row m0 on, the others as for row 0; where `last`, the low-rank part and the bias end the chains.
+/// Rows [m0, m1) of the order through one panel of n columns. `t`: a packed from row m0 on, the others as for row 0;
+/// where `last`, the low-rank part and the bias end the chains.
 INLINE void panel_rows(int64_t m0, int64_t m1, int64_t n, const Routing& routing, bool last, TileTask t,
                        int64_t column) {
-  const auto [order, adapter, lora] = routing;
   const int64_t nv = (n + LANES - 1) / LANES;
   const auto mask = uint16_t(0xffffu >> (nv * LANES - n));
   const uint32_t* a = t.a;
   const float* u = t.u;
   float* c = t.c;
   if (!last) t.bias = nullptr;
-  for (int64_t m = m0, end; m < m1; m = end) {
-    end = m1;
-    t.e = 0;
-    if (order) {
-      const int32_t own = adapter[order[m]];
-      for (end = m + 1; end < m1 && adapter[order[end]] == own;) end++;
-      if (last && own >= 0 && lora[own].e > 0) {
-        const LowRank& part = lora[own];
-        t.l = part.l + column, t.ldl = part.ldl, t.e = part.e;
-        t.u = u + part.u_column;
-      }
-    }
-    for (int64_t i = m, mr; i < end; i += mr) {
-      mr = tile_rows(end - i);
-      t.a = a + (i - m0) * t.as;
-      t.rows = order ? order + i : kInOrder;
-      if (!order) t.c = c + i * t.ldc;
-      kTiles[nv - 1][mr - 1](t, mask);
-    }
-  }
+  for_each_tile(m0, m1, routing, [&](int64_t m, int64_t mr, const LowRank* part) {
+    t.e = last && part ? part->e : 0;
+    if (t.e > 0) t.l = part->l + column, t.ldl = part->ldl, t.u = u + part->u_column;
+    t.a = a + (m - m0) * t.as;
+    t.rows = routing.order ? routing.order + m : kInOrder;
+    if (!routing.order) t.c = c + m * t.ldc;
+    kTiles[nv - 1][mr - 1](t, mask);
+  });
 }
 
 /// y [mr, PW panels] (+)= a b: up to 3 rows of one panel would wait for their own chains (decode).
@@ -231,35 +195,6 @@ void forward_rows(const ForwardTask& t, int64_t m0, int64_t m1) {
 
 void forward(const ForwardTask& t) {
   for (int64_t m = t.m0; m < t.m1; m += FORWARD_ROWS) forward_rows(t, m, min64(m + FORWARD_ROWS, t.m1));
-}
-
-// Shuffles of two vectors within 128-bit lanes, and those that exchange such lanes.
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#define LOW_PAIRS(a, b) SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
-#define HIGH_PAIRS(a, b) SHUFFLE(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
-#define LOW_HALVES(a, b) SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
-#define HIGH_HALVES(a, b) SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
-#define EVEN_LANES(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
-#define ODD_LANES(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
-
-/// r [16][16] becomes its transpose.
-INLINE void transpose(v16u* r) {
-  EACH (q, 4) {
-    const v16u a = LOW_PAIRS(r[4 * q], r[4 * q + 1]), b = HIGH_PAIRS(r[4 * q], r[4 * q + 1]);
-    const v16u c = LOW_PAIRS(r[4 * q + 2], r[4 * q + 3]), d = HIGH_PAIRS(r[4 * q + 2], r[4 * q + 3]);
-    r[4 * q] = LOW_HALVES(a, c);
-    r[4 * q + 1] = HIGH_HALVES(a, c);
-    r[4 * q + 2] = LOW_HALVES(b, d);
-    r[4 * q + 3] = HIGH_HALVES(b, d);
-  }
-  EACH (j, 4) {
-    const v16u a = EVEN_LANES(r[j], r[j + 4]), b = ODD_LANES(r[j], r[j + 4]);
-    const v16u c = EVEN_LANES(r[j + 8], r[j + 12]), d = ODD_LANES(r[j + 8], r[j + 12]);
-    r[j] = EVEN_LANES(a, c);
-    r[j + 8] = ODD_LANES(a, c);
-    r[j + 4] = EVEN_LANES(b, d);
-    r[j + 12] = ODD_LANES(b, d);
-  }
 }
 
 /// Columns [c0, c0 + NR) of w for its rows n0 .. n0 + nn, as pairs of rows [nn / 2, NR] with the even row in the high

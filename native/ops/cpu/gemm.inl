@@ -1,10 +1,6 @@
 // Matrix kernels. Every output element is one chain of fused multiply-adds over k in increasing order, so that neither
 // the tile's shape nor blocking changes a bit: blocks of k leave the sums in y and take them up again.
 
-// Look at the inner loop's disassembly after a change: with the sums' loops not unrolled g++ spills them and this falls
-// to 35 %.
-#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
-
 /// c [mr, nv * LANES] = (add ? c : 0) + a [mr, k] b [k, :] + u [mr, e] l [e, :] + bias.
 struct TileTask {
   const float* a;
@@ -98,8 +94,6 @@ constexpr int at_most_mr(int rows) { return rows < MR ? rows : MR; }
 template <int nv, bool ta>
 constexpr TileFn kTiles[13] = BY_ROWS(tile, nv, ta);
 
-constexpr int32_t kInOrder[12] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
-
 /// c [m, n] (+)= a b for n a multiple of LANES: the small products of attention.
 template <bool ta>
 INLINE void small_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t as, const float* b, int64_t ldb,
@@ -127,57 +121,6 @@ INLINE const float* forward_block(const void* panels, bool bf16, int64_t k, int6
   const uint16_t* from = (const uint16_t*)panels + at;
   for (int64_t i = 0; i < kk * NR; i += LANES) store(scratch + i, widen(from + i));
   return scratch;
-}
-
-// Two-source shuffles that stay within 128-bit lanes, and those that exchange such lanes: each one instruction.
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#if LANES == 16
-#define LOW_PAIRS(a, b) SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
-#define HIGH_PAIRS(a, b) SHUFFLE(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
-#define LOW_HALVES(a, b) SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
-#define HIGH_HALVES(a, b) SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
-#define EVEN_LANES(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
-#define ODD_LANES(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
-#elif LANES == 8
-#define LOW_PAIRS(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 4, 12, 5, 13)
-#define HIGH_PAIRS(a, b) SHUFFLE(a, b, 2, 10, 3, 11, 6, 14, 7, 15)
-#define LOW_HALVES(a, b) SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13)
-#define HIGH_HALVES(a, b) SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15)
-#define EVEN_LANES(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
-#define ODD_LANES(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
-#else
-#define LOW_PAIRS(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
-#define HIGH_PAIRS(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
-#define LOW_HALVES(a, b) SHUFFLE(a, b, 0, 1, 4, 5)
-#define HIGH_HALVES(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
-#endif
-
-/// r [LANES][LANES] becomes its transpose: four rows at a time within 128-bit lanes, then those lanes are exchanged.
-INLINE void transpose(vf* r) {
-  EACH (q, LANES / 4) {
-    vf a = LOW_PAIRS(r[4 * q], r[4 * q + 1]), b = HIGH_PAIRS(r[4 * q], r[4 * q + 1]);
-    vf c = LOW_PAIRS(r[4 * q + 2], r[4 * q + 3]), d = HIGH_PAIRS(r[4 * q + 2], r[4 * q + 3]);
-    r[4 * q] = LOW_HALVES(a, c);
-    r[4 * q + 1] = HIGH_HALVES(a, c);
-    r[4 * q + 2] = LOW_HALVES(b, d);
-    r[4 * q + 3] = HIGH_HALVES(b, d);
-  }
-#if LANES == 16
-  EACH (j, 4) {
-    vf a = EVEN_LANES(r[j], r[j + 4]), b = ODD_LANES(r[j], r[j + 4]);
-    vf c = EVEN_LANES(r[j + 8], r[j + 12]), d = ODD_LANES(r[j + 8], r[j + 12]);
-    r[j] = EVEN_LANES(a, c);
-    r[j + 8] = ODD_LANES(a, c);
-    r[j + 4] = EVEN_LANES(b, d);
-    r[j + 12] = ODD_LANES(b, d);
-  }
-#elif LANES == 8
-  EACH (j, 4) {
-    vf a = EVEN_LANES(r[j], r[j + 4]), b = ODD_LANES(r[j], r[j + 4]);
-    r[j] = a;
-    r[j + 4] = b;
-  }
-#endif
 }
 
 /// Columns [c0, c0 + NR) of w for its rows n0 .. n0 + nn, as [nn, NR]: a transposed block of the forward panels.
@@ -226,55 +169,28 @@ INLINE void panel_tile(int64_t mr, int64_t n, const TileTask& t) {
     for (int64_t j = 0; j < n; j++) row(i)[j] = buffer[i * NR + j];
 }
 
-/// Rows of the next tile: m rows in as few tiles as MR allows, about equally tall, so that none is left with a short
-/// one.
-INLINE int64_t tile_rows(int64_t m) {
-  int64_t tiles = (m + MR - 1) / MR;
-  return (m + tiles - 1) / tiles;
-}
-
 /// Steps of a block of k: near BLOCK and about equal, so that none is left with a short one. At most MAX_BLOCK.
 INLINE int64_t block_steps(int64_t k) {
   int64_t blocks = (k + BLOCK / 2) / BLOCK;
   return blocks <= 1 ? MAX_BLOCK : ((k + blocks - 1) / blocks + 15) / 16 * 16;
 }
 
-/// Who adds what to a row: the rows of a task, sorted by adapter, and each adapter's low-rank part.
-struct Routing {
-  const int32_t* order;    // or null: no row has an adapter
-  const int32_t* adapter;  // by row
-  const LowRank* lora;     // by adapter
-};
-
-/// Rows [m0, m1) of the order through one panel of n columns. Rows of one adapter share tiles, wherever they lie. `t`:
-/// as for row 0; where `last`, the low-rank part and the bias end the chains. before_tile() is called for each tile.
+/// Rows [m0, m1) of the order through one panel of n columns. `t`: as for row 0; where `last`, the low-rank part and
+/// the bias end the chains. before_tile() is called for each tile.
 template <class F>
 INLINE void panel_rows(int64_t m0, int64_t m1, int64_t n, const Routing& routing, bool last, TileTask t, int64_t column,
                        F before_tile) {
-  const auto [order, adapter, lora] = routing;
   const float *a = t.a, *u = t.u;
   float* c = t.c;
   if (!last) t.bias = nullptr;
-  for (int64_t m = m0, end; m < m1; m = end) {
-    end = m1;
-    t.e = 0;
-    if (order) {
-      const int32_t own = adapter[order[m]];
-      for (end = m + 1; end < m1 && adapter[order[end]] == own;) end++;
-      if (last && own >= 0 && lora[own].e > 0) {
-        const LowRank& part = lora[own];
-        t.l = part.l + column, t.ldl = part.ldl, t.e = part.e;
-        t.u = u + part.u_column;
-      }
-    }
-    for (int64_t i = m, mr; i < end; i += mr) {
-      mr = tile_rows(end - i);
-      before_tile();
-      t.rows = t.to = order ? order + i : kInOrder;
-      if (!order) t.a = a + i * t.as, t.c = c + i * t.ldc;
-      panel_tile(mr, n, t);
-    }
-  }
+  for_each_tile(m0, m1, routing, [&](int64_t m, int64_t mr, const LowRank* part) {
+    before_tile();
+    t.e = last && part ? part->e : 0;
+    if (t.e > 0) t.l = part->l + column, t.ldl = part->ldl, t.u = u + part->u_column;
+    t.rows = t.to = routing.order ? routing.order + m : kInOrder;
+    if (!routing.order) t.a = a + m * t.as, t.c = c + m * t.ldc;
+    panel_tile(mr, n, t);
+  });
 }
 
 /// mr <= 3 rows, PW panels side by side: one panel alone would wait for its own chain (decode).

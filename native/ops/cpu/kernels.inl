@@ -29,6 +29,7 @@ double log(double x) {
 }  // namespace math
 
 // clang-format off: each needs those before it
+#include "ops/cpu/tiles.inl"
 #include "ops/cpu/vector.inl"
 #include "ops/cpu/gemm.inl"
 #include "ops/cpu/attention.inl"

@@ -3,11 +3,18 @@
 
 #include "ops/cpu/kernels.h"
 
+#define LANES 16
+#define MR 6  // 24 sums, 4 vectors of the panel and one of x
+#define NV 4
+
 namespace rolegrad::cpu {
 
 namespace avx512_bf16 {
 namespace {
+// clang-format off: the second needs the first
+#include "ops/cpu/tiles.inl"
 #include "ops/cpu/bf16_gemm.inl"
+// clang-format on
 }  // namespace
 }  // namespace avx512_bf16
 

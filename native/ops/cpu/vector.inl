@@ -2,15 +2,11 @@
 // instruction set. LANES, MR and NV come from the including file: a tile of MR rows x NV vectors keeps its sums in
 // registers.
 
-#define INLINE static inline __attribute__((always_inline))
-#define NOINLINE static __attribute__((noinline))
-
 typedef float vf __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef uint16_t vh __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 typedef uint32_t vu __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
-constexpr int64_t NR = NV * LANES;
 /// Row reductions run over 16 lanes on every machine.
 constexpr int P16 = 16 / LANES;
 
@@ -23,7 +19,6 @@ INLINE vf splat(float x) { return x - vf{}; }
 INLINE vf load(const float* p) { return *(const vf*)p; }
 INLINE void store(float* p, vf x) { *(vf*)p = x; }
 INLINE vf max(vf a, vf b) { return a > b ? a : b; }
-INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE vf widen(const uint16_t* p) {
   vu bits = __builtin_convertvector(*(const vh*)p, vu) << 16;
   return (vf)bits;
