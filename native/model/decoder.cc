@@ -98,7 +98,6 @@ void Decoder::layer_forward(Arena& arena, const Batch& batch, const AdapterList&
   };
   s.qkv = arena.tensor(rows, q_columns + 2 * kv_columns);
   s.attention_out = arena.tensor(rows, q_columns);
-  s.lse = arena.tensor(rows, c.heads);
   s.gate_up = arena.tensor(rows, 2 * c.intermediate_size);
 
   b.rmsnorm(normed, s.input, layer.attention_norm, eps);
@@ -156,6 +155,7 @@ Tensor Decoder::forward(Arena& arena, const Batch& batch, const AdapterList& ada
     SavedLayer keep;
     keep.input = input;
     keep.middle = all ? arena.tensor(rows, h) : hidden;
+    if (all) keep.lse = arena.tensor(rows, c.heads);
     layer_forward(arena, batch, adapters, kv, l, keep, hidden, scratch, dropout);
     if (!saved) continue;
     if (!all) keep = {};
@@ -192,6 +192,7 @@ void Decoder::backward(Arena& arena, const Tensor& dh, const Batch& batch, const
     SavedLayer s = saved.layers[size_t(l)];
     if (saved.inputs_only) {
       s.middle = arena.tensor(rows, c.hidden_size);
+      s.lse = arena.tensor(rows, c.heads);
       layer_forward(arena, batch, adapters, kv, l, s, {}, {normed, dn, act, normed_q, normed_k}, dropout);
     }
     std::array<Tensor, kBlocks> dgates;

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 #include "ops/backend.h"
 
@@ -17,13 +18,19 @@ inline HostMemoryUse& host_memory_use() {
   return use;
 }
 
+/// Where a block of memory lies.
+enum class Placement {
+  alone,
+  packed,  // beside others that live about as long, as a model's weights do
+};
+
 /// Zeroed memory of the host, 64-byte aligned, touched only when it is used. Large blocks are the system's own, in huge
 /// pages where it has them: weights and the cache are read in places far apart, each of which would take a page's
-/// translation of its own.
+/// translation of its own. Packed ones share such pages, however small each is.
 class HostMemory final : public Memory {
  public:
   /// ERR_OUT_OF_MEMORY when the system refuses.
-  explicit HostMemory(size_t bytes);
+  explicit HostMemory(size_t bytes, Placement placement = Placement::alone);
   ~HostMemory() override;
   HostMemory(const HostMemory&) = delete;
   HostMemory& operator=(const HostMemory&) = delete;
@@ -32,10 +39,14 @@ class HostMemory final : public Memory {
   size_t bytes() const override { return bytes_; }
 
  private:
-  void* block_ = nullptr;
+  struct Mapping;
+  static std::shared_ptr<Mapping> map(size_t bytes);
+  bool place_in_mapping(size_t bytes, Placement placement);
+
   void* data_ = nullptr;
   size_t bytes_ = 0;
-  size_t mapped_ = 0;  // the length of what was mapped; 0: of the heap
+  void* heap_ = nullptr;
+  std::shared_ptr<Mapping> mapping_;  // or this
 };
 
 }  // namespace rolegrad

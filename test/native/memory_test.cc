@@ -218,4 +218,23 @@ BACKEND_TEST("the head allocates for the rows that the loss speaks of, not for e
   }
 }
 
+TEST("packed blocks are aligned, zeroed and each their own, also where others beside them are gone") {
+  std::vector<std::pair<std::unique_ptr<HostMemory>, unsigned char>> blocks;
+  for (int i = 0; i < 200; i++) {
+    const size_t bytes = 1 + size_t(uniform({1, 2}, uint64_t(i)) * 700'000);
+    auto block = std::make_unique<HostMemory>(bytes, Placement::packed);
+    auto* data = static_cast<unsigned char*>(block->data());
+    CHECK(reinterpret_cast<uintptr_t>(data) % 64 == 0);
+    CHECK(std::all_of(data, data + bytes, [](unsigned char x) { return x == 0; }));
+    std::fill(data, data + bytes, static_cast<unsigned char>(i + 1));
+    blocks.emplace_back(std::move(block), static_cast<unsigned char>(i + 1));
+    if (i % 3 == 2) blocks.erase(blocks.begin() + i / 3);
+  }
+  for (const auto& [block, mark] : blocks) {
+    const auto* data = static_cast<const unsigned char*>(block->data());
+    const auto own = [mark = mark](unsigned char x) { return x == mark; };
+    CHECK(std::all_of(data, data + block->bytes(), own));
+  }
+}
+
 }  // namespace

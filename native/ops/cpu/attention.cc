@@ -11,28 +11,49 @@ namespace rolegrad::cpu {
 void CpuBackend::kv_write(KvPages& kv, int layer, const AttentionShape& shape, const Tensor& k, const Tensor& v,
                           std::span<const SequenceSpan> spans) {
   auto& pages = static_cast<Pages&>(kv);
-  const int64_t d = shape.head_dim;
-  parallel(int64_t(spans.size()) * shape.kv_heads, [&](int64_t task, int) {
-    const SequenceSpan& span = spans[size_t(task / shape.kv_heads)];
-    int head = int(task % shape.kv_heads);
+  const int64_t d = shape.head_dim, count = int64_t(spans.size()) * shape.kv_heads;
+  struct Slot {
+    float *key, *value;
+  };
+  auto slot = [&](const SequenceSpan& span, int head, int64_t i) {
+    const int64_t position = span.start + i, at = position % kPage;
+    const int64_t page = span.pages[size_t(position / kPage)] * pages.page_stride();
+    return Slot{pages.keys(layer, head) + page + at, pages.values(layer, head) + page + at * pages.ldv()};
+  };
+  auto write = [&](const SequenceSpan& span, int head) {
     for (int64_t i = 0; i < span.count; i++) {
-      int64_t position = span.start + i;
-      int64_t page = span.pages[size_t(position / kPage)] * pages.page_stride(), slot = position % kPage;
-      float* key = pages.keys(layer, head) + page + slot;
-      float* value = pages.values(layer, head) + page + slot * pages.ldv();
+      const auto [key, value] = slot(span, head, i);
       const float* from_k = k.data + (span.row + i) * k.ld + head * d;
       const float* from_v = v.data + (span.row + i) * v.ld + head * d;
       for (int64_t c = 0; c < d; c++) key[c * kPage] = from_k[c];
       for (int64_t c = 0; c < d; c++) value[c] = from_v[c];
       for (int64_t c = d; c < pages.ldv(); c++) value[c] = 0;
     }
+  };
+  const int64_t each = parts_per_task(count);
+  parallel((count + each - 1) / each, [&](int64_t task, int) {
+    const int64_t end = std::min(count, (task + 1) * each);
+    for (int64_t i = task * each; i < end; i++) {
+      if (const int64_t next = i + 1; next < end) {
+        // A key is written to as many lines as it has elements, none of them near.
+        const float* key = slot(spans[size_t(next / shape.kv_heads)], int(next % shape.kv_heads), 0).key;
+        for (int64_t c = 0; c < d; c++) __builtin_prefetch(key + c * kPage, 1);
+      }
+      write(spans[size_t(i / shape.kv_heads)], int(i % shape.kv_heads));
+    }
   });
+}
+
+/// A task takes several sequences and heads where there are many, so that it knows what it reads or writes next.
+int64_t CpuBackend::parts_per_task(int64_t count) const {
+  return std::clamp<int64_t>(count / (8 * pool_.threads()), 1, 16);
 }
 
 void CpuBackend::kv_copy_page(KvPages& kv, int32_t to, int32_t from) {
   auto& pages = static_cast<Pages&>(kv);
-  std::memcpy(pages.keys(0, 0) + to * pages.page_stride(), pages.keys(0, 0) + from * pages.page_stride(),
-              size_t(pages.page_stride()) * sizeof(float));
+  for (int l = 0; l < pages.layers(); l++)
+    std::memcpy(pages.keys(l, 0) + to * pages.page_stride(), pages.keys(l, 0) + from * pages.page_stride(),
+                size_t(pages.page_stride()) * sizeof(float));
 }
 
 void CpuBackend::attention(const Tensor& out, const Tensor& lse, const Tensor& q, const KvPages& kv, int layer,
@@ -68,7 +89,7 @@ void CpuBackend::attention(const Tensor& out, const Tensor& lse, const Tensor& q
     t.bounds = bounds;
     t.out = out.data + row * out.ld + head * d;
     t.ldo = decode ? d : out.ld;
-    t.lse = lse.data + row * lse.ld + head;
+    t.lse = lse.data ? lse.data + row * lse.ld + head : nullptr;
     t.ldl = decode ? 1 : lse.ld;
     t.q = q.data + row * q.ld + head * d;
     t.ldq = decode ? d : q.ld;
@@ -80,11 +101,14 @@ void CpuBackend::attention(const Tensor& out, const Tensor& lse, const Tensor& q
     t.pages = part.span->pages.data();
     t.scale = shape.scale;
     t.scratch = scratch(worker, need);
-    if (decode) t.next = pages.keys(layer, next.kv_head) + next.span->pages[0] * pages.page_stride();
+    t.decode = decode;
+    if (decode) {
+      t.next = pages.keys(layer, next.kv_head) + next.span->pages[0] * pages.page_stride();
+      t.next_keys = std::min<int64_t>(KvPages::kPage, next.span->start + 1);
+    }
     k_.attention(t);
   };
-  // A task takes several parts where there are many, so that it knows which keys come next.
-  const int64_t count = int64_t(parts.size()), each = std::clamp<int64_t>(count / (8 * pool_.threads()), 1, 16);
+  const int64_t count = int64_t(parts.size()), each = parts_per_task(count);
   parallel((count + each - 1) / each, [&](int64_t task, int worker) {
     const int64_t end = std::min(count, (task + 1) * each);
     for (int64_t i = task * each; i < end; i++) run(i, worker, parts[size_t(std::min(i + 1, end - 1))]);

@@ -33,18 +33,24 @@ INLINE float softmax_row(float* s, int64_t n, float* max_out) {
   return tree_sum(part);
 }
 
-/// c [mr, nv vectors] (+)= a [mr, k] b [k, :] for few rows, which wait for b: k rows of `fetch` floats from `ahead`,
-/// what is read after b, are fetched meanwhile: into L2, as more lines can be on their way there than to L1.
+/// What is read next, and fetched meanwhile: `floats` of each of k rows. Into L2, as more lines can be on their way
+/// there than to L1.
+struct Ahead {
+  const float* at;
+  int64_t stride, floats;
+};
+
+/// c [mr, nv vectors] (+)= a [mr, k] b [k, :] for few rows, which wait for b.
 template <int mr, int nv>
 NOINLINE void narrow_tile(const float* a, int64_t as, const float* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
-                          bool add, const float* ahead, int64_t fetch) {
+                          bool add, Ahead ahead) {
   vf acc[mr][nv];
   EACH (i, mr)
     EACH (j, nv) acc[i][j] = add ? load(c + i * ldc + j * LANES) : vf{};
   for (int64_t s = 0; s < k; s++) {
     vf bv[nv];
     EACH (j, nv) bv[j] = load(b + s * ldb + j * LANES);
-    for (int64_t j = 0; j < fetch; j += 16) __builtin_prefetch(ahead + s * fetch + j, 0, 2);
+    for (int64_t j = 0; j < ahead.floats; j += 16) __builtin_prefetch(ahead.at + s * ahead.stride + j, 0, 2);
     EACH (i, mr) {
       vf x = splat(a[i * as + s]);
       EACH (j, nv) acc[i][j] = fma(x, bv[j], acc[i][j]);
@@ -59,9 +65,8 @@ constexpr int64_t kFewRows = 4;
 
 /// c [m, n] (+)= a [m, k] b [k, n], n a multiple of LANES.
 INLINE void narrow_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t as, const float* b, int64_t ldb,
-                        float* c, int64_t ldc, bool add, const float* ahead) {
-  typedef void (*Fn)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t, bool, const float*,
-                     int64_t);
+                        float* c, int64_t ldc, bool add, Ahead ahead) {
+  typedef void (*Fn)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t, bool, Ahead);
   static constexpr Fn at[4][4] = {{narrow_tile<1, 1>, narrow_tile<2, 1>, narrow_tile<3, 1>, narrow_tile<4, 1>},
                                   {narrow_tile<1, 2>, narrow_tile<2, 2>, narrow_tile<3, 2>, narrow_tile<4, 2>},
                                   {narrow_tile<1, 3>, narrow_tile<2, 3>, narrow_tile<3, 3>, narrow_tile<4, 3>},
@@ -69,25 +74,38 @@ INLINE void narrow_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t
   for (int64_t j = 0; j < n;) {
     const int64_t nv = min64(4, (n - j) / LANES);
     for (int64_t i = 0; i < m; i += kFewRows)
-      at[nv - 1][min64(kFewRows, m - i) - 1](a + i * as, as, b + j, ldb, k, c + i * ldc + j, ldc, add, ahead,
-                                             i + j > 0 ? 0 : ldb);
+      at[nv - 1][min64(kFewRows, m - i) - 1](a + i * as, as, b + j, ldb, k, c + i * ldc + j, ldc, add,
+                                             i + j > 0 ? Ahead{} : ahead);
     j += nv * LANES;
   }
 }
 
-/// Queries that see the same keys, few of them: decoding. Page by page, the next half of it fetched ahead.
+/// Queries that see the same keys, few of them: decoding. Page by page, and the next keys or values fetched meanwhile.
 INLINE void few_queries_split(const AttentionTask& t, int64_t base, const float* q, float* o, float* s, float* part_max,
                               float* part_sum) {
   const int64_t d = t.head_dim, dp = (d + 15) / 16 * 16, keys = min64(kKeySplit, t.bounds[0] - base);
-  auto k_page = [&](int64_t j) { return t.k + t.pages[(base + j) / kPage] * t.page_stride; };
-  auto v_page = [&](int64_t j) { return t.v + t.pages[(base + j) / kPage] * t.page_stride; };
-  for (int64_t j = 0; j < keys; j += kPage)
-    narrow_gemm(t.count, min64(kPage, (keys - j + LANES - 1) / LANES * LANES), d, q, dp, k_page(j), kPage, s + j,
-                kKeySplit, false, j + kPage < keys ? k_page(j + kPage) : v_page(0));
+  auto page = [&](int64_t j) { return t.pages[(base + j) / kPage] * t.page_stride; };
+  auto on_page = [&](int64_t j) { return min64(kPage, keys - j); };
+  // `rows` of keys or values over so many steps.
+  auto spread = [](const float* at, int64_t rows, int64_t ld, int64_t floats, int64_t steps) {
+    const int64_t each = (rows + steps - 1) / steps;
+    return Ahead{at, each * ld, (each - 1) * ld + floats};
+  };
+  auto keys_ahead = [&](const float* at, int64_t n, int64_t steps) {
+    return spread(at, d, kPage, (n + 15) / 16 * 16, steps);
+  };
+  auto values_ahead = [&](int64_t j, int64_t steps) { return spread(t.v + page(j), on_page(j), t.ldv, t.ldv, steps); };
+  for (int64_t j = 0, next; j < keys; j = next) {
+    next = j + kPage;
+    narrow_gemm(t.count, (on_page(j) + LANES - 1) / LANES * LANES, d, q, dp, t.k + page(j), kPage, s + j, kKeySplit,
+                false, next < keys ? keys_ahead(t.k + page(next), on_page(next), d) : values_ahead(0, d));
+  }
   for (int64_t i = 0; i < t.count; i++) part_sum[i] = softmax_row(s + i * kKeySplit, keys, &part_max[i]);
-  for (int64_t j = 0; j < keys; j += kPage)
-    narrow_gemm(t.count, dp, min64(kPage, keys - j), s + j, kKeySplit, v_page(j), t.ldv, o, dp, j > 0,
-                j + kPage < keys ? v_page(j + kPage) : t.next);
+  for (int64_t j = 0, next; j < keys; j = next) {
+    next = j + kPage;
+    narrow_gemm(t.count, dp, on_page(j), s + j, kKeySplit, t.v + page(j), t.ldv, o, dp, j > 0,
+                next < keys ? values_ahead(next, on_page(j)) : keys_ahead(t.next, t.next_keys, on_page(j)));
+  }
 }
 
 void attention(const AttentionTask& t) {
@@ -98,7 +116,7 @@ void attention(const AttentionTask& t) {
   float* run_max = s + kAttentionRows * kKeySplit;
   float* run_sum = run_max + kAttentionRows;
   const int64_t most = t.bounds[t.count - 1];
-  const bool few = t.next != nullptr && t.count <= 2 * kFewRows;
+  const bool few = t.decode && t.count <= 2 * kFewRows;
   for (int64_t i = 0; i < t.count; i++)
     for (int64_t c = 0; c < d; c++) q[i * dp + c] = t.q[i * t.ldq + c] * t.scale;
 
@@ -156,7 +174,7 @@ void attention(const AttentionTask& t) {
   }
   for (int64_t i = 0; i < t.count; i++) {
     for (int64_t c = 0; c < d; c++) t.out[i * t.ldo + c] /= run_sum[i];
-    t.lse[i * t.ldl] = run_max[i] + float(math::log(double(run_sum[i])));
+    if (t.lse) t.lse[i * t.ldl] = run_max[i] + float(math::log(double(run_sum[i])));
   }
 }
 

@@ -19,6 +19,9 @@ class Panels final : public PackedWeight {
   Panels(std::span<const WeightSource> modules, int64_t nr, bool pairs);
   size_t bytes() const override { return memory_bytes_; }
   const void* panels(int m) const;
+  const void* panel(int m, int64_t p) const {
+    return static_cast<const char*>(panels(m)) + p * panel_stride() * (is_bf16() ? 2 : 4);
+  }
   void* panels(int m);
   const float* bias(int m) const { return bias_[size_t(m)].empty() ? nullptr : bias_[size_t(m)].data(); }
   float* bias(int m) { return bias_[size_t(m)].empty() ? nullptr : bias_[size_t(m)].data(); }
@@ -53,7 +56,8 @@ class Pages final : public KvPages {
   size_t bytes() const override { return memory_->bytes(); }
   int64_t page_stride() const { return page_stride_; }  // from page to page, in floats
   int64_t ldv() const { return ldv_; }
-  /// Page 0 of a layer and kv head: keys [d][64] and values [64][ldv].
+  /// Page 0 of a layer and kv head: keys [d][64] and values [64][ldv]. The pages of a layer lie together: a
+  /// power of two apart, those of many sequences would share few sets of the caches.
   float* keys(int layer, int head) const;
   float* values(int layer, int head) const;
 
@@ -83,6 +87,7 @@ class CpuBackend final : public Backend {
     if (scratch_wanted_.load(std::memory_order_relaxed) > scratch_there_.load(std::memory_order_relaxed))
       even_scratch();
   }
+  int64_t parts_per_task(int64_t count) const;
   /// Splits [0, rows) into about even ranges of at least `least` rows.
   void over_rows(int64_t rows, int64_t least, FunctionRef<void(int64_t, int64_t)> body);
   /// This worker's scratch of at least n floats; kept between calls.
@@ -95,7 +100,8 @@ class CpuBackend final : public Backend {
 
   /// y [rows m0..m1, module columns] for a range of panels; `task` filled but for panels, columns and rows.
   void forward_module(const Tensor& y, const Tensor& u, const Tensor& x, const Panels& w, int m, int64_t p0, int64_t p1,
-                      int64_t m0, int64_t m1, const Rows* routed, const LowRank* lora, float* scratch);
+                      int64_t m0, int64_t m1, const Rows* routed, const LowRank* lora, float* scratch,
+                      const void* next = nullptr);
   /// out [rows] = scale * x [rows, K] p [K, columns of out].
   struct Projection {
     Tensor out, x, p;

@@ -16,10 +16,13 @@ struct TileTask {
   const float* l;
   int64_t ldl, e;
   const int32_t *rows, *to;  // those of a and u, and those of c
+  const char* ahead;         // what is read next
+  int64_t lines;             // of 64 bytes of it, at most k
 };
 
-/// `ta`: a is stored [k, mr].
-template <int mr, int nv, bool ta>
+/// `ta`: a is stored [k, mr]. `fetch`: lines of what is read next are fetched meanwhile, and those of c before they are
+/// written.
+template <int mr, int nv, bool ta, bool fetch = false>
 NOINLINE void tile(const TileTask& t) {
   const float *a = t.a, *b = t.b;
   vf acc[mr][nv];
@@ -32,13 +35,23 @@ NOINLINE void tile(const TileTask& t) {
     } else {
       EACH (i, mr)
         EACH (j, nv) acc[i][j] = vf{};
+      if constexpr (fetch) {
+        EACH (i, mr)
+          EACH (j, nv) __builtin_prefetch(c + t.to[i] * ldc + j * LANES, 1);
+      }
     }
   }
   {
     const int64_t as = t.as, ldb = t.ldb;
     int64_t at[mr];
     EACH (i, mr) at[i] = ta ? i : t.rows[i] * as;
+    const char* ahead = t.ahead;
+    int64_t lines = t.lines;
     for (int64_t s = t.k; s > 0; s--) {
+      if constexpr (fetch) {
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += --lines > 0 ? 64 : 0;
+      }
       vf bv[nv];
       EACH (j, nv) bv[j] = load(b + j * LANES);
       b += ldb;
@@ -91,8 +104,8 @@ constexpr int at_most_mr(int rows) { return rows < MR ? rows : MR; }
    name<at_most_mr(10) __VA_OPT__(, ) __VA_ARGS__>, \
    name<at_most_mr(11) __VA_OPT__(, ) __VA_ARGS__>, \
    name<at_most_mr(12) __VA_OPT__(, ) __VA_ARGS__>}
-template <int nv, bool ta>
-constexpr TileFn kTiles[13] = BY_ROWS(tile, nv, ta);
+template <int nv, bool ta, bool fetch = false>
+constexpr TileFn kTiles[13] = BY_ROWS(tile, nv, ta, fetch);
 
 /// c [m, n] (+)= a b for n a multiple of LANES: the small products of attention.
 template <bool ta>
@@ -154,7 +167,7 @@ INLINE void transposed_block(const void* panels, bool bf16, int64_t k, int64_t c
 /// A tile of which n columns exist; where they do not fill a panel, through a buffer, so that nothing beyond is
 /// written.
 INLINE void panel_tile(int64_t mr, int64_t n, const TileTask& t) {
-  if (n == NR) return kTiles<NV, false>[mr](t);
+  if (n == NR) return (t.lines > 0 ? kTiles<NV, false, true> : kTiles<NV, false>)[mr](t);
   float buffer[MR * NR];
   float* const c = t.c;
   auto row = [&](int64_t i) { return c + t.to[i] * t.ldc; };
@@ -176,7 +189,7 @@ INLINE int64_t block_steps(int64_t k) {
 }
 
 /// Rows [m0, m1) of the order through one panel of n columns. `t`: as for row 0; where `last`, the low-rank part and
-/// the bias end the chains. before_tile() is called for each tile.
+/// the bias end the chains. before_tile(task) is called for each tile.
 template <class F>
 INLINE void panel_rows(int64_t m0, int64_t m1, int64_t n, const Routing& routing, bool last, TileTask t, int64_t column,
                        F before_tile) {
@@ -184,7 +197,7 @@ INLINE void panel_rows(int64_t m0, int64_t m1, int64_t n, const Routing& routing
   float* c = t.c;
   if (!last) t.bias = nullptr;
   for_each_tile(m0, m1, routing, [&](int64_t m, int64_t mr, const LowRank* part) {
-    before_tile();
+    before_tile(t);
     t.e = last && part ? part->e : 0;
     if (t.e > 0) t.l = part->l + column, t.ldl = part->ldl, t.u = u + part->u_column;
     t.rows = t.to = routing.order ? routing.order + m : kInOrder;
@@ -217,6 +230,9 @@ NOINLINE void few_rows(const int32_t* rows, const float* x, int64_t ldx, const v
       EACH (j, NV) store(y + rows[i] * ldy + (p + q) * NR + j * LANES, acc[i][q][j]);
 }
 
+/// Rows of a task up to which the panel that comes next is fetched: a step of decoding.
+constexpr int64_t FETCH_ROWS = 96;
+
 void forward(const ForwardTask& t) {
   const int64_t rows = t.m1 - t.m0;
   const Routing routing{t.order, t.adapter, t.lora};
@@ -239,18 +255,27 @@ void forward(const ForwardTask& t) {
       tile.add = true;
       for (int64_t q = p; q < p + wide && (t.order || t.bias); q++) {
         tile.a = t.x, tile.c = t.y + q * NR, tile.bias = t.bias ? t.bias + q * NR : nullptr;
-        panel_rows(t.m0, t.m1, NR, routing, true, tile, q * NR, [] {});
+        panel_rows(t.m0, t.m1, NR, routing, true, tile, q * NR, [](TileTask&) {});
       }
     }
   }
-  const int64_t steps = block_steps(t.k);
+  const int64_t steps = block_steps(t.k), tiles = (rows + MR - 1) / MR, width = t.bf16 ? 2 : 4;
   for (int64_t k0 = 0; k0 < t.k || k0 == 0; k0 += steps) {
     const int64_t kk = min64(steps, t.k - k0);
+    const bool last = k0 + kk >= t.k;
     tile.a = t.x + k0, tile.k = kk, tile.add = k0 > 0;
     for (int64_t q = p; q < t.p1; q++) {
+      // With few rows the first tile of a panel would wait for it: it is fetched bit by bit during the tiles before.
+      const char* ahead = q + 1 < t.p1 ? (const char*)t.panels + ((q + 1) * t.k + k0) * NR * width
+                                       : (const char*)(last ? t.next : nullptr);
+      int64_t left = ahead && rows <= FETCH_ROWS ? kk * NR * width / 64 : 0;
+      const int64_t each = min64(kk, (left + tiles - 1) / tiles);
       tile.b = forward_block(t.panels, t.bf16, t.k, q, k0, kk, t.scratch);
       tile.c = t.y + q * NR, tile.bias = t.bias ? t.bias + q * NR : nullptr;
-      panel_rows(t.m0, t.m1, min64(NR, t.n - q * NR), routing, k0 + kk >= t.k, tile, q * NR, [] {});
+      panel_rows(t.m0, t.m1, min64(NR, t.n - q * NR), routing, last, tile, q * NR, [&](TileTask& tt) {
+        tt.ahead = ahead, tt.lines = min64(each, left);
+        ahead += tt.lines * 64, left -= tt.lines;
+      });
     }
   }
 }
@@ -277,7 +302,7 @@ void backward(const BackwardTask& t) {
         const int64_t step = (all / 64 + tiles - 1) / tiles * 64;
         const char* next = (const char*)w.panels + (n0 / NR * t.k + (q + 1) * NR) * NR * width;
         int64_t ahead = 0;
-        panel_rows(t.m0, t.m1, min64(NR, t.k - q * NR), routing, last, tile, q * NR, [&] {
+        panel_rows(t.m0, t.m1, min64(NR, t.k - q * NR), routing, last, tile, q * NR, [&](TileTask&) {
           for (const int64_t end = min64(ahead + step, all); ahead < end; ahead += 64)
             __builtin_prefetch(next + ahead / piece * t.k * NR * width + ahead % piece, 0, 2);
         });

@@ -39,7 +39,8 @@ struct ForwardTask {
   const LowRank* lora;     // by adapter
   const float* u;
   int64_t ldu;
-  float* scratch;  // kBlock * nr
+  float* scratch;    // kBlock * nr
+  const void* next;  // the panel that this thread most likely reads after these, or null
 };
 
 struct BackwardModule {
@@ -110,7 +111,9 @@ struct AttentionTask {
   const int32_t* pages;
   float scale;
   float* scratch;
-  const float* next;  // null, or: all bounds are equal, and these keys are read after this task
+  bool decode;        // all bounds are equal
+  const float* next;  // where decoding: the page of keys that is read after this task
+  int64_t next_keys;  // on it
 };
 
 /// Backward of a whole sequence (positions 0 .. count) and one kv head with its `group` query heads.

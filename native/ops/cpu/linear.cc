@@ -46,8 +46,9 @@ bool any_adapter(LoraSet lora, const Rows& rows) {
 
 void CpuBackend::forward_module(const Tensor& y, const Tensor& u, const Tensor& x, const Panels& w, int m, int64_t p0,
                                 int64_t p1, int64_t m0, int64_t m1, const Rows* routed, const LowRank* lora,
-                                float* scratch) {
+                                float* scratch, const void* next) {
   ForwardTask t{};
+  t.next = next;
   t.y = y.data;
   t.ldy = y.ld;
   t.x = x.data;
@@ -140,11 +141,16 @@ void CpuBackend::linear_from_u(const Tensor& y, const Tensor& u, const Tensor& x
     for (int64_t p = 0; p < w.panel_count(m); p += per_task)
       parts.push_back({m, p, std::min(p + per_task, w.panel_count(m))});
   }
-  parallel(row_parts * int64_t(parts.size()), [&](int64_t task, int worker) {
-    const Part& part = parts[size_t(task % int64_t(parts.size()))];
+  const int64_t tasks = row_parts * int64_t(parts.size());
+  auto part_of = [&](int64_t task) -> const Part& { return parts[size_t(task % int64_t(parts.size()))]; };
+  parallel(tasks, [&](int64_t task, int worker) {
+    const Part& part = part_of(task);
     int64_t m0 = task / int64_t(parts.size()) * kTaskRows, m1 = std::min(m0 + kTaskRows, x.rows);
+    // What this thread most likely goes on with: the task after those that the other threads have.
+    const int64_t after = task + pool_.threads();
+    const void* next = after < tasks ? w.panel(part_of(after).m, part_of(after).p0) : nullptr;
     forward_module(y.col_range(w.column(part.m), w.n(part.m)), u, x, w, part.m, part.p0, part.p1, m0, m1,
-                   routed ? &rows : nullptr, low_rank[size_t(part.m)].data(), scratch(worker, k_.block * k_.nr));
+                   routed ? &rows : nullptr, low_rank[size_t(part.m)].data(), scratch(worker, k_.block * k_.nr), next);
   });
 }
 

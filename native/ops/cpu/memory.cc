@@ -31,7 +31,7 @@ Panels::Panels(std::span<const WeightSource> modules, int64_t nr, bool pairs) : 
   }
   size_t width = dtype_ == DType::bf16 ? 2 : 4;
   memory_bytes_ = elements * width;
-  memory_ = std::make_unique<HostMemory>(memory_bytes_ + kSlack);
+  memory_ = std::make_unique<HostMemory>(memory_bytes_ + kSlack, Placement::packed);
   for (size_t i = 0; i < modules.size(); i++) {
     const WeightSource& m = modules[i];
     bias_.emplace_back();
@@ -121,12 +121,12 @@ Pages::Pages(int layers, const AttentionShape& shape, int64_t pages)
   ldv_ = (shape.head_dim + 15) / 16 * 16;
   block_ = kPage * (shape.head_dim + ldv_);
   const size_t bytes = checked_bytes({layers, kv_heads_, block_, pages, sizeof(float)});
-  page_stride_ = int64_t(layers) * kv_heads_ * block_;
+  page_stride_ = kv_heads_ * block_;
   memory_ = std::make_unique<HostMemory>(bytes + kSlack);
 }
 
 float* Pages::keys(int layer, int head) const {
-  return static_cast<float*>(memory_->data()) + (int64_t(layer) * kv_heads_ + head) * block_;
+  return static_cast<float*>(memory_->data()) + (layer * pages_ * kv_heads_ + head) * block_;
 }
 float* Pages::values(int layer, int head) const { return keys(layer, head) + kPage * head_dim_; }
 

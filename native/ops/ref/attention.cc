@@ -82,7 +82,8 @@ void RefBackend::attention(const Tensor& out, const Tensor& lse, const Tensor& q
       Head head{static_cast<const Kv&>(kv), layer, shape, span, h};
       for (int64_t i = 0; i < span.count; i++) {
         int64_t row = span.row + i, position = span.start + i;
-        at(lse, row, h) = float(head.weights(p, q, row, position));
+        const double log_sum = head.weights(p, q, row, position);
+        if (lse.data) at(lse, row, h) = float(log_sum);
         for (int c = 0; c < shape.head_dim; c++) {
           double sum = 0;
           for (int64_t j = 0; j <= position; j++) sum += p[size_t(j)] * head.value(j)[c];
