@@ -221,12 +221,11 @@ export interface NativeRouter {
   spans: { open: string; close: string; role: number }[];
 }
 
-export interface NativeGeneratorEvent {
-  id: number;
-  kind: "call" | "stop" | "length";
-  span: number;
-  text: Uint8Array;
-}
+/** What a generator tells of one of its sequences. "token" only where it was asked for. */
+export type NativeGeneratorEvent =
+  | { id: number; kind: "stop" | "length" }
+  | { id: number; kind: "call"; span: number; text: Uint8Array }
+  | { id: number; kind: "token"; token: number; role: number; logprob: number };
 
 export interface NativeGeneratorStats {
   steps: number;
@@ -253,7 +252,11 @@ export interface NativeGenerator {
     },
   ): number;
   append(id: number, ids: Int32Array): void;
-  run(steps: number): NativeJob<NativeGeneratorEvent[]>;
+  /**
+   * Until there is something to tell, or for `steps` steps. With `tell`, which gets the events as they happen and must not throw, it goes on; the
+   * promise has those that were not told. Everything else here may be called meanwhile, and counts from the next step on.
+   */
+  run(steps: number, tell?: (events: NativeGeneratorEvent[]) => void): NativeJob<NativeGeneratorEvent[]>;
   interrupt(): void;
   take(id: number): { ids: Int32Array; roles: Int8Array; sampled: Uint8Array; logprobs: Float32Array };
   runnable(): number;
@@ -309,6 +312,8 @@ interface EngineNative {
       tokenBytes: readonly Uint8Array[];
       router: NativeRouter;
       adapterOfRole: Int32Array;
+      /** Events for every token. */
+      tellTokens?: boolean;
     },
   ) => NativeGenerator;
   annotateRoles(router: NativeRouter, tokenBytes: readonly Uint8Array[], sampled: Uint8Array): Int8Array;

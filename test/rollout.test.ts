@@ -53,7 +53,7 @@ for (const [name, folder] of Object.entries(tokenizers)) {
     };
     const stops = { stopIds: [tokenizer.tokenId(end)!] };
     const trajectories = await make(
-      { adapters: randomAdapters(toy, { roles }), environment: recording, ...stops },
+      { adapters: randomAdapters(toy, { roles }), environment: recording, finalAnswer: false, ...stops },
       toy,
     ).collect(questions);
     t.equal(trajectories.length, 36);

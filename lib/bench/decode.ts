@@ -1,7 +1,7 @@
 // Sampling with the cache, from a prompt of 32 tokens: the backbone alone, and routed.
 import type { Adapters } from "../adapters/adapters.js";
 import { abortable } from "../arguments.js";
-import type { NativeGenerator } from "../binding.js";
+import type { NativeGenerator, NativeGeneratorEvent } from "../binding.js";
 import type { Model } from "../model/model.js";
 import { Random } from "../random.js";
 import { type Size, type SizeName, sizes } from "./checkpoint.js";
@@ -70,8 +70,8 @@ async function decode(context: BenchContext, d: Decoding, results?: Decoded[]): 
   const request = { temperature: 1, topP: 1, topK: 0, seed: 4n, maxNewTokens: tokens, stopIds: new Int32Array(0) };
   const live = new Set(prompts.map((ids, i) => generator.add(ids, { ...request, stream: BigInt(i) })));
   let sampled = 0;
-  while (live.size > 0) {
-    for (const { id, kind } of await abortable(generator.run(tokens), context.signal)) {
+  const tell = (events: NativeGeneratorEvent[]): void => {
+    for (const { id, kind } of events) {
       if (kind === "call") {
         generator.append(id, new Int32Array(0)); // a tool that answers nothing, at once
       } else {
@@ -81,7 +81,8 @@ async function decode(context: BenchContext, d: Decoding, results?: Decoded[]): 
         results?.push(result);
       }
     }
-  }
+  };
+  while (live.size > 0) tell(await abortable(generator.run(tokens, tell), context.signal));
   generator.close();
   return sampled;
 }

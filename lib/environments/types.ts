@@ -22,6 +22,8 @@ export interface CallRecord {
   query: string;
   /** What the model got to read, without the tags around it. */
   result: string;
+  /** `result` is the start of what the tool answered: it was longer than a tool's output may be. */
+  cut?: boolean;
   passages?: Passage[];
   /** Milliseconds from call to answer. */
   latencyMs: number;

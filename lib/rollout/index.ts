@@ -1,4 +1,5 @@
-export { Rollout, type RolloutOptions, type RunOptions, type Sampling } from "./rollout.js";
+export { FINAL_ANSWER, type RolloutOptions, type RunOptions, type Sampling, type StreamedToken } from "./options.js";
+export { Rollout } from "./rollout.js";
 export type { RolloutStats } from "./stats.js";
 export type { ToolErrorPolicy } from "./tool-call.js";
 export {

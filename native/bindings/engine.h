@@ -114,7 +114,7 @@ class GeneratorObject : public Napi::ObjectWrap<GeneratorObject> {
   Napi::Value runnable(const Napi::CallbackInfo& info);
   Napi::Value stats(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
-  Generator& idle(const char* what) const;
+  Generator& open() const;
   std::shared_ptr<State> state_;
 };
 

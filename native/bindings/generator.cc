@@ -58,6 +58,8 @@ uint64_t word_argument(const Napi::Value& value, const std::string& name) {
 
 const char* kind_name(Generator::EventKind kind) {
   switch (kind) {
+    case Generator::EventKind::token:
+      return "token";
     case Generator::EventKind::call:
       return "call";
     case Generator::EventKind::stop:
@@ -125,6 +127,7 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
     bool known = options.router.base < roles;
     for (const auto& span : options.router.spans) known = known && span.role < roles;
     if (!known) throw Error("ERR_ROLE_RANGE", "Expected a route for every role of the router");
+    options.tell_tokens = o.Get("tellTokens").ToBoolean();
     state_->weights = std::make_unique<WeightsHold>(state_->model, WeightsHold::Kind::rollout);
     state_->generator = std::make_unique<Generator>(*state_->model->model, std::move(adapters), std::move(options),
                                                     &state_->model->decode_memory);
@@ -132,11 +135,10 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
   });
 }
 
-/// The generator, while no step runs.
-Generator& GeneratorObject::idle(const char* what) const {
+/// The generator: what it is asked and told counts from its next step on.
+Generator& GeneratorObject::open() const {
   state_->model->check_open();
   std::lock_guard lock(state_->mutex);
-  if (state_->running) throw Error("ERR_BUSY", std::string("Expected no decoding to be running while ") + what);
   if (state_->closed) throw Error("ERR_CLOSED", "Expected an open generator but it was closed");
   if (state_->broken)
     throw Error("ERR_GENERATOR_BROKEN", "Expected a generator whose last run ended well: make another one");
@@ -147,7 +149,7 @@ Generator& GeneratorObject::idle(const char* what) const {
 Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    Generator& generator = idle("a sequence is added");
+    Generator& generator = open();
     Generator::Request request;
     request.ids = copy_argument<int32_t>(info[0], "inputIds");
     auto o = object_argument(info[1], "request");
@@ -163,48 +165,113 @@ Napi::Value GeneratorObject::add(const Napi::CallbackInfo& info) {
 
 void GeneratorObject::append(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    idle("tokens are appended")
-        .append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50),
-                typed_array_argument<int32_t>(info[1], "ids"));
+    open().append(integer_argument(info[0], "sequence", 0, int64_t(1) << 50),
+                  typed_array_argument<int32_t>(info[1], "ids"));
   });
 }
 
-/// run(steps) -> { promise: [{ id, kind, span, text: Uint8Array }] }
+namespace {
+
+/// What a run has to tell: collected on the engine's thread, and handed over on JavaScript's, in order.
+struct Told {
+  std::mutex mutex;
+  std::vector<Generator::Event> events;
+
+  void add(std::vector<Generator::Event> more) {
+    std::lock_guard lock(mutex);
+    std::move(more.begin(), more.end(), std::back_inserter(events));
+  }
+  Napi::Array take(Napi::Env env) {
+    std::vector<Generator::Event> list;
+    {
+      std::lock_guard lock(mutex);
+      list.swap(events);
+    }
+    auto out = Napi::Array::New(env);
+    uint32_t i = 0;
+    for (const auto& event : list) out.Set(i++, to_object(env, event));
+    return out;
+  }
+
+ private:
+  static Napi::Object to_object(Napi::Env env, const Generator::Event& event) {
+    auto item = Napi::Object::New(env);
+    item.Set("id", double(event.id));
+    item.Set("kind", kind_name(event.kind));
+    if (event.kind == Generator::EventKind::token) {
+      item.Set("token", event.token);
+      item.Set("role", int(event.role));
+      item.Set("logprob", event.logprob);
+    }
+    if (event.kind == Generator::EventKind::call) {
+      const auto* bytes = reinterpret_cast<const uint8_t*>(event.text.data());
+      item.Set("span", event.span);
+      item.Set("text", to_typed_array<uint8_t>(env, std::span(bytes, event.text.size())));
+    }
+    return item;
+  }
+};
+
+/// Calls a JavaScript function with what has been told since.
+class Teller {
+ public:
+  Teller(Napi::Env env, Napi::Function function, std::shared_ptr<Told> told)
+      : function_(Napi::ThreadSafeFunction::New(env, function, "rolegrad events", 0, 1)), told_(std::move(told)) {}
+  Teller(const Teller&) = delete;
+  ~Teller() {
+    if (!closed_) function_.Release();
+  }
+  /// From any thread. A closing environment takes the function away with its answer: it must not be touched again.
+  void call() {
+    if (closed_) return;
+    closed_ = function_.NonBlockingCall([told = told_](Napi::Env env, Napi::Function function) {
+      if (auto list = told->take(env); list.Length() > 0) function.Call({list});
+    }) == napi_closing;
+  }
+
+ private:
+  Napi::ThreadSafeFunction function_;
+  std::shared_ptr<Told> told_;
+  bool closed_ = false;
+};
+
+}  // namespace
+
+/// run(steps, tell?) -> { promise: events }. With tell(events), which must not throw, events come as they happen and
+/// decoding goes on; the promise has those that were not told.
 Napi::Value GeneratorObject::run(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    idle("another begins");
+    open();
+    {
+      std::lock_guard lock(state_->mutex);
+      if (state_->running) throw Error("ERR_BUSY", "Expected no decoding to be running while another begins");
+    }
     int64_t steps = integer_argument(info[0], "steps", 1);
     auto state = state_;
-    auto events = std::make_shared<std::vector<Generator::Event>>();
+    auto told = std::make_shared<Told>();
+    std::shared_ptr<Teller> tell;
+    if (info[1].IsFunction()) tell = std::make_shared<Teller>(env, info[1].As<Napi::Function>(), told);
     state->interrupt.store(false);
     state->set_running(true);
     std::shared_ptr<void> running(nullptr, [state](void*) { state->set_running(false); });
     return run_async(
         env,
         [=, model = lease(state->model), running = std::move(running)](const std::atomic<bool>&) {
+          std::function<void(std::vector<Generator::Event>)> add;
+          if (tell)
+            add = [&](std::vector<Generator::Event> events) {
+              told->add(std::move(events));
+              tell->call();
+            };
           try {
-            *events = state->generator->run(steps, state->interrupt);
+            told->add(state->generator->run(steps, state->interrupt, add));
           } catch (...) {
             state->broken.store(true);
             throw;
           }
         },
-        [=](Napi::Env env) -> Napi::Value {
-          auto list = Napi::Array::New(env);
-          uint32_t i = 0;
-          for (const auto& event : *events) {
-            auto item = Napi::Object::New(env);
-            item.Set("id", double(event.id));
-            item.Set("kind", kind_name(event.kind));
-            item.Set("span", event.span);
-            item.Set("text", to_typed_array<uint8_t>(env, std::span(reinterpret_cast<const uint8_t*>(event.text.data()),
-                                                                    event.text.size())));
-            list.Set(i++, item);
-          }
-          return list;
-        },
-        "a decoding step");
+        [=](Napi::Env js) -> Napi::Value { return told->take(js); }, "a decoding step");
   });
 }
 
@@ -215,7 +282,7 @@ void GeneratorObject::interrupt(const Napi::CallbackInfo&) { state_->interrupt.s
 Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    auto result = idle("a sequence is taken").take(integer_argument(info[0], "sequence", 0, int64_t(1) << 50));
+    auto result = open().take(integer_argument(info[0], "sequence", 0, int64_t(1) << 50));
     auto out = Napi::Object::New(env);
     out.Set("ids", to_typed_array<int32_t>(env, result.ids));
     out.Set("roles", to_typed_array<int8_t>(env, result.roles));
@@ -226,8 +293,7 @@ Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value GeneratorObject::runnable(const Napi::CallbackInfo& info) {
-  return guard(info.Env(),
-               [&]() -> Napi::Value { return Napi::Number::New(info.Env(), double(idle("it is asked").runnable())); });
+  return guard(info.Env(), [&]() -> Napi::Value { return Napi::Number::New(info.Env(), double(open().runnable())); });
 }
 
 /// stats() -> { steps, sampledTokens, computedTokens, sharedTokens, recomputedTokens, preemptions, peakCacheTokens,
@@ -235,7 +301,7 @@ Napi::Value GeneratorObject::runnable(const Napi::CallbackInfo& info) {
 Napi::Value GeneratorObject::stats(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    const Generator& generator = idle("it is asked");
+    const Generator& generator = open();
     const Generator::Stats stats = generator.stats();
     auto out = Napi::Object::New(env);
     out.Set("steps", double(stats.steps));

@@ -1,6 +1,7 @@
 #include "model/generator.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 
@@ -69,12 +70,14 @@ int64_t Generator::add(Request request) {
     if (id < 0 || id >= model_.config().vocab_size)
       throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(model_.config().vocab_size) +
                                          " but received " + std::to_string(id));
-  auto s = std::make_unique<Sequence>(Sequence{.id = next_,
+  auto s = std::make_unique<Sequence>(Sequence{.id = -1,
                                                .record = {},
                                                .request = std::move(request),
                                                .router = RoleRouter(options_.router),
                                                .pages = {},
                                                .nodes = {}});
+  std::lock_guard lock(mutex_);
+  s->id = next_;
   s->prompt = int64_t(s->request.ids.size());
   s->record.ids = std::move(s->request.ids);
   s->record.roles.assign(size_t(s->prompt), options_.router.base);
@@ -86,7 +89,9 @@ int64_t Generator::add(Request request) {
 }
 
 void Generator::append(int64_t id, std::span<const int32_t> ids) {
+  std::lock_guard lock(mutex_);
   Sequence& s = find(id);
+  check_idle(s);
   for (int32_t token : ids)
     if (token < 0 || token >= model_.config().vocab_size)
       throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(model_.config().vocab_size) +
@@ -99,6 +104,13 @@ void Generator::append(int64_t id, std::span<const int32_t> ids) {
     s.record.logprobs.push_back(0);
   }
   if (s.state == State::waiting) s.state = State::running;
+}
+
+/// Who runs is in the hands of a step that computes.
+void Generator::check_idle(const Sequence& s) const {
+  if (computing_ && s.state == State::running)
+    throw Error("ERR_BUSY",
+                "Expected a sequence that waits or has ended but a step has sequence " + std::to_string(s.id));
 }
 
 Generator::Sequences::iterator Generator::position(int64_t id) {
@@ -119,11 +131,12 @@ void Generator::admit() {
 }
 
 int64_t Generator::runnable() const {
+  std::lock_guard lock(mutex_);
   return std::count_if(sequences_.begin(), sequences_.end(), [](const auto& s) { return s->state == State::running; });
 }
 
 void Generator::end(Sequence& s, EventKind kind, std::vector<Event>& events) {
-  events.push_back({s.id, kind, -1, ""});
+  events.push_back({.id = s.id, .kind = kind});
   release(s);
   s.state = State::ended;
   admitted_--;
@@ -134,6 +147,9 @@ void Generator::sampled(Sequence& s, int32_t token, float logprob, std::vector<E
   // A vocabulary larger than the tokenizer (as Qwen's) has entries without bytes.
   std::span<const uint8_t> bytes;
   if (size_t(token) < options_.token_bytes.size()) bytes = options_.token_bytes[size_t(token)];
+  if (options_.tell_tokens)
+    events.push_back(
+        {.id = s.id, .kind = EventKind::token, .token = token, .role = s.record.roles.back(), .logprob = logprob});
   s.record.ids.push_back(token);
   s.record.roles.push_back(s.router.sampled(bytes, &calls));
   s.record.sampled.push_back(1);
@@ -144,37 +160,48 @@ void Generator::sampled(Sequence& s, int32_t token, float logprob, std::vector<E
     end(s, EventKind::stop, events);
   } else if (!calls.empty()) {
     // A token that completes several calls: the last one stands (one tool call a turn).
-    events.push_back({s.id, EventKind::call, calls.back().span, calls.back().text});
+    events.push_back({.id = s.id, .kind = EventKind::call, .span = calls.back().span, .text = calls.back().text});
     s.state = State::waiting;
   } else if (s.sampled >= s.request.max_new_tokens || s.length() >= options_.max_length) {
     end(s, EventKind::length, events);
   }
 }
 
-std::vector<Generator::Event> Generator::run(int64_t steps, const std::atomic<bool>& interrupt) {
+std::vector<Generator::Event> Generator::run(int64_t steps, const std::atomic<bool>& interrupt,
+                                             const std::function<void(std::vector<Event>)>& tell) {
   std::vector<Event> events;
-  admit();
   for (int64_t i = 0; i < steps && events.empty() && !interrupt.load(); i++) {
-    if (runnable() == 0) break;
-    step(events);
+    const bool more = step(events);
+    if (tell && !events.empty()) tell(std::exchange(events, {}));
+    if (!more) break;
   }
   return events;
 }
 
 Generator::Result Generator::take(int64_t id) {
+  std::lock_guard lock(mutex_);
+  const auto at = position(id);
   Sequence& s = find(id);
+  check_idle(s);
   Result result = std::move(s.record);
-  if (s.state == State::running || s.state == State::waiting) {
-    release(s);
-    admitted_--;
-  }
-  sequences_.erase(position(id));
-  prune();  // it may have been the last that wanted a prompt
+  if (s.state == State::running || s.state == State::waiting) admitted_--;
+  taken_.push_back(std::move(*at));
+  sequences_.erase(at);
+  if (!computing_) forget_taken();
   admit();
   return result;
 }
 
+/// Their pages are free, and prompts that they were the last to want.
+void Generator::forget_taken() {
+  if (taken_.empty()) return;
+  for (const auto& s : taken_) release(*s);
+  taken_.clear();
+  prune();
+}
+
 Generator::Stats Generator::stats() const {
+  std::lock_guard lock(mutex_);
   Stats out = stats_;
   out.peak_pages = pool_.peak();
   return out;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -50,6 +51,9 @@ class IdleDecodeMemory {
 /// that have not begun. Who loses its pages is computed again later, from its tokens and their roles. A sequence
 /// begins, or begins again, only when there are pages for all of its tokens and one more for each older one that may
 /// grow; the oldest takes what it needs from anyone, so it always goes on.
+///
+/// run() decodes on its caller's thread; meanwhile other threads may call everything else. What they do counts from the
+/// next step on, so a tool's answer need not stop the decoding of others.
 class Generator {
  public:
   struct Options {
@@ -60,6 +64,7 @@ class Generator {
     std::vector<std::vector<uint8_t>> token_bytes;
     RouterConfig router;
     std::vector<int32_t> adapter_of_role;  // role -> adapter index or -1
+    bool tell_tokens = false;              // an event for every token that is sampled
   };
 
   /// ERR_CACHE_TOO_SMALL when one sequence of max_length does not fit. `idle` must outlive the generator.
@@ -76,18 +81,23 @@ class Generator {
   };
   /// Returns the sequence's number. Numbers increase; a lower one is older.
   int64_t add(Request request);
-  /// Unsampled tokens after what is there (tool output); the sequence goes on.
+  /// Unsampled tokens after what is there (tool output); the sequence goes on. ERR_BUSY while a step has it.
   void append(int64_t id, std::span<const int32_t> ids);
 
-  enum class EventKind { call, stop, length };
+  enum class EventKind { token, call, stop, length };
   struct Event {
-    int64_t id;
-    EventKind kind;
-    int span = -1;     // call: which
-    std::string text;  // call: between the tags
+    int64_t id = 0;
+    EventKind kind = EventKind::stop;
+    int span = -1;       // call: which
+    std::string text{};  // call: between the tags
+    int32_t token = -1;  // token, and so the next two
+    int8_t role = 0;     // under which it was sampled: that of the position before
+    float logprob = 0;
   };
-  /// Decodes until there is something to tell, `steps` steps are done, `interrupt` is set, or nothing can run.
-  std::vector<Event> run(int64_t steps, const std::atomic<bool>& interrupt);
+  /// Decodes until there is something to tell, `steps` steps are done, `interrupt` is set, or nothing can run. With
+  /// `tell`, which gets the events of each step that has some, it goes on, and returns none. One call at a time.
+  std::vector<Event> run(int64_t steps, const std::atomic<bool>& interrupt,
+                         const std::function<void(std::vector<Event>)>& tell = {});
 
   struct Result {
     std::vector<int32_t> ids;
@@ -95,11 +105,14 @@ class Generator {
     std::vector<uint8_t> sampled;
     std::vector<float> logprobs;
   };
-  /// The sequence so far; it is forgotten and its pages are free.
+  /// The sequence so far; it is forgotten and its pages are free. ERR_BUSY while a step has it.
   Result take(int64_t id);
   /// Sequences that have a row to run now: neither queued, nor waiting, nor ended.
   int64_t runnable() const;
-  int64_t sequences() const { return int64_t(sequences_.size()); }
+  int64_t sequences() const {
+    std::lock_guard lock(mutex_);
+    return int64_t(sequences_.size());
+  }
 
   /// What has happened so far.
   struct Stats {
@@ -113,7 +126,10 @@ class Generator {
   };
   Stats stats() const;
   /// Pages that sequences hold, or that are kept for them.
-  int64_t held_pages() const { return pool_.pages() - pool_.free(); }
+  int64_t held_pages() const {
+    std::lock_guard lock(mutex_);
+    return pool_.pages() - pool_.free();
+  }
   /// Positions the cache has room for.
   int64_t cache_tokens() const { return pool_.pages() * KvPages::kPage; }
 
@@ -140,11 +156,16 @@ class Generator {
   Sequence& find(int64_t id);
   Sequences::iterator position(int64_t id);
   void admit();
+  void check_idle(const Sequence& s) const;
+  void forget_taken();
   void end(Sequence& s, EventKind kind, std::vector<Event>& events);
   void sampled(Sequence& s, int32_t token, float logprob, std::vector<Event>& events);
 
   // generator_step.cc: a step's rows, and whose pages they go to.
-  void step(std::vector<Event>& events);
+  bool step(std::vector<Event>& events);
+  bool begin_step(std::vector<Event>& events);
+  void compute_step();
+  void end_step(std::vector<Event>& events);
   int64_t schedule(std::vector<Event>& events);
   bool start(Sequence& s, const PromptTree::Match& match, bool oldest, int64_t growing);
   bool take_page(Sequence& s, bool starting);
@@ -163,7 +184,10 @@ class Generator {
   DecodeMemory memory_;
   PagePool pool_;
   PromptTree tree_;
-  Sequences sequences_;  // by age: the order of a step
+  mutable std::mutex mutex_;  // over all below, but for what a step works in while it computes
+  Sequences sequences_;       // by age: the order of a step
+  Sequences taken_;           // while a step computes: their pages are free after it
+  bool computing_ = false;
   int64_t next_ = 0, admitted_ = 0;
   Stats stats_;
   bool left_ = false;  // some sequence has left pages of a prompt, or no longer wants them

@@ -14,42 +14,72 @@ int64_t pages_for(int64_t tokens) { return (tokens + kPage - 1) / kPage; }
 
 }  // namespace
 
-void Generator::step(std::vector<Event>& events) {
-  Backend& b = model_.backend();
-  Arena& arena = *memory_.arena;
-  arena.reset();
-  if (schedule(events) == 0) return;
-  stats_.steps++;
-  stats_.computed += int64_t(ids_.size());
-  const int64_t n = int64_t(ready_.size());
+/// False when there was nothing to run.
+bool Generator::step(std::vector<Event>& events) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!begin_step(events)) return false;
+  }
   try {
-    batch_.ids = ids_;
-    batch_.rows = Rows(cuts_, adapter_rows_, int(adapters_.size()));
-    Tensor hidden = Decoder(model_).forward(arena, batch_, adapters_, *memory_.kv, nullptr);
-    for (PromptTree::Node* node : fresh_) node->ready = int64_t(node->ids.size());
-    if (n == 0) return;
-
-    const ModelConfig& c = model_.config();
-    Tensor last = arena.tensor(n, c.hidden_size), normed = arena.tensor(n, c.hidden_size),
-           logits = arena.tensor(n, c.vocab_size);
-    b.gather_rows(last, hidden, last_rows_);
-    b.rmsnorm(normed, last, model_.final_norm(), float(c.rms_norm_eps));
-    b.logits(logits, normed, model_.head());
-    if (adapters_.tokens) adapters_.tokens->replace(arena, logits, normed);
-    sampling_.clear(), draws_.clear();
-    for (const Sequence* s : ready_) {
-      sampling_.push_back(s->request.sampling);
-      draws_.push_back(uniform(s->request.key, s->record.ids.size()));
-    }
-    token_.resize(size_t(n)), logprob_.resize(size_t(n));
-    b.sample(token_, logprob_, logits, sampling_, draws_);
+    compute_step();
   } catch (...) {
     // What was to be computed may not have been.
+    std::lock_guard lock(mutex_);
+    computing_ = false;
+    forget_taken();
     forget_cache();
     throw;
   }
-  stats_.sampled += n;
+  std::lock_guard lock(mutex_);
+  end_step(events);
+  return true;
+}
+
+bool Generator::begin_step(std::vector<Event>& events) {
+  admit();
+  const auto running = [](const auto& s) { return s->state == State::running; };
+  if (std::none_of(sequences_.begin(), sequences_.end(), running)) return false;
+  memory_.arena->reset();
+  if (schedule(events) == 0) return true;
+  computing_ = true;
+  stats_.steps++;
+  stats_.computed += int64_t(ids_.size());
+  sampling_.clear(), draws_.clear();
+  for (const Sequence* s : ready_) {
+    sampling_.push_back(s->request.sampling);
+    draws_.push_back(uniform(s->request.key, s->record.ids.size()));
+  }
+  return true;
+}
+
+void Generator::compute_step() {
+  if (ids_.empty()) return;
+  Backend& b = model_.backend();
+  Arena& arena = *memory_.arena;
+  batch_.ids = ids_;
+  batch_.rows = Rows(cuts_, adapter_rows_, int(adapters_.size()));
+  Tensor hidden = Decoder(model_).forward(arena, batch_, adapters_, *memory_.kv, nullptr);
+  const int64_t n = int64_t(last_rows_.size());
+  token_.resize(size_t(n)), logprob_.resize(size_t(n));
+  if (n == 0) return;
+
+  const ModelConfig& c = model_.config();
+  Tensor last = arena.tensor(n, c.hidden_size), normed = arena.tensor(n, c.hidden_size),
+         logits = arena.tensor(n, c.vocab_size);
+  b.gather_rows(last, hidden, last_rows_);
+  b.rmsnorm(normed, last, model_.final_norm(), float(c.rms_norm_eps));
+  b.logits(logits, normed, model_.head());
+  if (adapters_.tokens) adapters_.tokens->replace(arena, logits, normed);
+  b.sample(token_, logprob_, logits, sampling_, draws_);
+}
+
+void Generator::end_step(std::vector<Event>& events) {
+  if (ids_.empty()) return;
+  computing_ = false;
+  for (PromptTree::Node* node : fresh_) node->ready = int64_t(node->ids.size());
+  stats_.sampled += int64_t(ready_.size());
   for (size_t i = 0; i < ready_.size(); i++) sampled(*ready_[i], token_[i], logprob_[i], events);
+  forget_taken();
 }
 
 /// Puts the rows of a step together; returns how many.

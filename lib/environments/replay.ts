@@ -1,0 +1,67 @@
+import { fail } from "../errors.js";
+import type { CallRecord, Environment, ToolCall, ToolResult } from "./types.js";
+
+/** What is replayed: trajectories, or the parts of them that matter here. */
+export interface RecordedCalls {
+  /** `…#sample`, as in trajectories. */
+  id: string;
+  /** Id of the question. */
+  question: string;
+  calls: readonly CallRecord[];
+}
+
+export interface ReplayOptions {
+  /**
+   * "query" (default): a call must ask what was asked then. "order": the n-th call of a sample gets the n-th answer, whatever it asks; another policy
+   * then reads what the recorded one read (fixed retrieval).
+   */
+  match?: "query" | "order";
+}
+
+/**
+ * Answers calls with what trajectories recorded for the same question and sample, in their order: what the model read. With the same model, adapters,
+ * seed and options a rollout then gives the same trajectories, bit for bit. A call that was not recorded -> ERR_NOT_RECORDED.
+ *
+ * @example
+ * const again = new Rollout(model, { ...options, environment: new ReplayEnvironment(trajectories) });
+ */
+export class ReplayEnvironment implements Environment {
+  readonly #calls = new Map<string, readonly CallRecord[]>();
+  readonly #match: "query" | "order";
+
+  constructor(recorded: Iterable<RecordedCalls>, { match = "query" }: ReplayOptions = {}) {
+    if (match !== "query" && match !== "order")
+      fail("ERR_INVALID_ARGUMENT", `Expected match among query, order but received ${String(match)}`);
+    this.#match = match;
+    for (const { id, question, calls } of recorded) {
+      const key = keyOf(id, question);
+      if (this.#calls.has(key))
+        fail(
+          "ERR_DUPLICATE_SAMPLE",
+          `Expected one trajectory of question ${question} and sample ${sampleOf(id)}: ${id}`,
+        );
+      this.#calls.set(key, calls);
+    }
+  }
+
+  act({ text, question, trajectory }: ToolCall): Promise<ToolResult> {
+    const record = this.#calls.get(keyOf(trajectory.id, question.id))?.[trajectory.calls.length];
+    const where = `call ${trajectory.calls.length + 1} of question ${question.id}, sample ${sampleOf(trajectory.id)}`;
+    if (record === undefined) fail("ERR_NOT_RECORDED", `Expected a recorded answer for ${where}`);
+    if (this.#match === "query" && record.query !== text)
+      fail(
+        "ERR_NOT_RECORDED",
+        `Expected ${where} to ask ${JSON.stringify(record.query)} but received ${JSON.stringify(text)}`,
+      );
+    const { result, passages } = record;
+    return Promise.resolve(passages === undefined ? { text: result } : { text: result, passages });
+  }
+}
+
+function sampleOf(id: string): string {
+  return id.slice(id.lastIndexOf("#") + 1);
+}
+
+function keyOf(id: string, question: string): string {
+  return JSON.stringify([question, sampleOf(id)]);
+}
