@@ -4,6 +4,8 @@
 #include <atomic>
 #include <chrono>
 #include <future>
+#include <map>
+#include <mutex>
 #include <thread>
 
 #include "core/abort.h"
@@ -190,6 +192,88 @@ TEST("a rollout that another thread interrupts goes on to the same ids") {
   for (int i = 0; i < 3; i++) CHECK(decode(*tiny.model, store->list(), 1000, interrupt) == want);
   done = true;
   other.join();
+}
+
+using Results = std::map<int64_t, Generator::Result>;
+
+/// Sequences that call a tool now and then, in a cache too small for all of them. What is told of them is dealt with by
+/// `deal`, once run() has returned or while it goes on.
+struct Callers {
+  Generator::Options options;
+  const Model& model;
+
+  explicit Callers(const Model& m) : model(m) {
+    options.max_sequences = 3;
+    options.max_length = 100;
+    options.cache_tokens = 256;
+    const std::string open = "<", close = ">", other = "x";
+    for (int64_t id = 0; id < model.config().vocab_size; id++) {
+      const std::string& text = id % 8 == 0 ? open : id % 8 == 1 ? close : other;
+      options.token_bytes.emplace_back(text.begin(), text.end());
+    }
+    options.router.spans = {{"<", ">", 1}};
+    options.adapter_of_role = {0, 1};
+  }
+  static Generator::Request request(int64_t i) { return {{1, 2, int32_t(3 + i % 3)}, {}, {1, uint64_t(i)}, 60, {}}; }
+  static void deal(Generator& generator, Results& results, const Generator::Event& event) {
+    const std::vector<int32_t> answer{4, int32_t(5 + event.text.size() % 3), 6};
+    if (event.kind == Generator::EventKind::call)
+      generator.append(event.id, answer);
+    else
+      results[event.id] = generator.take(event.id);
+  }
+};
+
+TEST("what another thread tells a rollout while it decodes changes when things are computed, and not what") {
+  constexpr int64_t kSequences = 8;
+  TinyModel tiny;
+  const auto store = tiny.adapters();
+  const Callers callers(*tiny.model);
+  const std::atomic<bool> go{false};
+  Results want;
+  {
+    Generator generator(callers.model, store->list(), callers.options);
+    for (int64_t i = 0; i < kSequences; i++) generator.add(Callers::request(i));
+    while (want.size() < size_t(kSequences))
+      for (const auto& event : generator.run(1000, go)) Callers::deal(generator, want, event);
+  }
+  for (int round = 0; round < 3; round++) {
+    Generator generator(callers.model, store->list(), callers.options);
+    std::mutex mutex;
+    std::vector<Generator::Event> told;
+    std::atomic<bool> done{false};
+    Results results;
+    std::thread other([&] {
+      for (int64_t added = 0; results.size() < size_t(kSequences); std::this_thread::yield()) {
+        if (added < kSequences && generator.sequences() < 5) generator.add(Callers::request(added++));
+        std::vector<Generator::Event> events;
+        {
+          std::lock_guard lock(mutex);
+          events.swap(told);
+        }
+        for (const auto& event : events) Callers::deal(generator, results, event);
+        CHECK(generator.runnable() >= 0 && generator.stats().steps >= 0 && generator.held_pages() >= 0);
+      }
+      done = true;
+    });
+    int64_t calls = 0;
+    while (!done) {
+      generator.run(50, go, [&](std::vector<Generator::Event> events) {
+        std::lock_guard lock(mutex);
+        for (auto& event : events) {
+          calls += event.kind == Generator::EventKind::call;
+          told.push_back(std::move(event));
+        }
+      });
+      std::this_thread::yield();
+    }
+    other.join();
+    CHECK(calls > 0);
+    CHECK_EQUAL(generator.held_pages(), int64_t(0));
+    for (const auto& [id, result] : want)
+      CHECK(results[id].ids == result.ids && results[id].roles == result.roles &&
+            results[id].logprobs == result.logprobs);
+  }
 }
 
 }  // namespace
