@@ -228,6 +228,7 @@ class Quickstart {
         output,
         answer,
         actionBudget: 4,
+        finalAnswer: false, // the base has never read such words
         maxLength: 200,
         concurrency: 128,
         sampling: { temperature: 1 },

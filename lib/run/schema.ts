@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { PRECISIONS } from "../model/precision.js";
+import { FINAL_ANSWER } from "../rollout/options.js";
 
 const text = z.string().min(1);
 const count = z.int().min(1);
@@ -55,7 +56,18 @@ const agent = z.strictObject({
     .exactOptional(text)
     .describe("The prompt, with {question}. Without it: an instruction that explains the tags above."),
   chat: z.boolean().default(false).describe("Put the prompt as the user's turn of the checkpoint's chat template."),
-  actionBudget: z.int().min(0).default(4).describe("Tool calls of one answer; a call beyond them ends it."),
+  actionBudget: z.int().min(0).default(4).describe("Tool calls of one answer."),
+  finalAnswer: z
+    .union([text, z.literal(false)])
+    .default(FINAL_ANSWER)
+    .describe(
+      "What is read, as tool output, in place of an answer to a call beyond actionBudget; a further one ends the answer. false: the first does.",
+    ),
+  observationTokens: z
+    .exactOptional(count)
+    .describe(
+      "Tokens of one tool output, its tags included; what is longer is cut. Without it: as long as maxLength allows.",
+    ),
   maxLength: z
     .exactOptional(z.int().min(2))
     .describe("Tokens of prompt, answer and tool output together. Without it: the model's limit, at most 4096."),

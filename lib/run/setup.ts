@@ -122,7 +122,16 @@ function rolloutParts(
   tokenizer: Tokenizer,
 ): RolloutParts {
   const { roles, base, spans, output, answer, sampling, concurrency } = agent;
-  const { actionBudget, maxLength, cacheTokens, toolTimeout, onToolError, prompt: template } = agent;
+  const {
+    actionBudget,
+    finalAnswer,
+    observationTokens,
+    maxLength,
+    cacheTokens,
+    toolTimeout,
+    onToolError,
+    prompt: template,
+  } = agent;
   const prompt = ({ question }: Question): string => {
     const content = fill(template, { question });
     if (!agent.chat) return content;
@@ -136,6 +145,8 @@ function rolloutParts(
     concurrency,
     ...(cacheTokens !== undefined && { cacheTokens }),
     actionBudget,
+    finalAnswer,
+    ...(observationTokens !== undefined && { observationTokens }),
     maxLength,
     prompt,
     addBos: !agent.chat, // a chat template says itself how a text begins
