@@ -7,15 +7,13 @@ import { unreadable } from "./source.js";
 // What the packages do by themselves; other codecs need hyparquet-compressors.
 const BUILT_IN = new Set(["UNCOMPRESSED", "SNAPPY"]);
 
-// Rows that are decoded together: a row group may hold all of a large file.
-const ROWS = 10_000;
-
 /**
  * The rows of a Parquet file: lists as arrays, structs as objects, integers as numbers (as text beyond 2^53), times as ISO text. Needs the
- * package hyparquet, and hyparquet-compressors for gzip, zstd, brotli or lz4 (else ERR_OPTIONAL_MISSING). A file that is none -> ERR_DATA_FORMAT.
+ * package hyparquet, and hyparquet-compressors for gzip, zstd or brotli (else ERR_OPTIONAL_MISSING). A file that is none -> ERR_DATA_FORMAT.
  */
 export async function* parquetRows(file: string): AsyncGenerator<RawRow> {
   const hyparquet = await importOptional<typeof import("hyparquet")>("hyparquet", "Parquet files");
+  let codec: string | undefined;
   const handle = await open(file).catch((cause: unknown) => unreadable(file, "parquet", cause));
   try {
     const { size } = await handle.stat();
@@ -24,19 +22,19 @@ export async function* parquetRows(file: string): AsyncGenerator<RawRow> {
     const codecs = metadata.row_groups.flatMap(({ columns }) =>
       columns.map(({ meta_data: meta }) => meta?.codec ?? ""),
     );
-    const needed = codecs.find((codec) => codec !== "" && !BUILT_IN.has(codec));
+    codec = codecs.find((each) => each !== "" && !BUILT_IN.has(each));
     const compressors =
-      needed === undefined
+      codec === undefined
         ? undefined
         : (
             await importOptional<typeof import("hyparquet-compressors")>(
               "hyparquet-compressors",
-              `Parquet files with ${needed.toLowerCase()}`,
+              `Parquet files with ${codec.toLowerCase()}`,
             )
           ).compressors;
-    const total = Number(metadata.num_rows);
-    for (let from = 0; from < total; from += ROWS) {
-      const to = Math.min(total, from + ROWS);
+    let from = 0;
+    for (const { num_rows: count } of metadata.row_groups) {
+      const to = from + Number(count);
       const rows = await hyparquet.parquetReadObjects({
         file: source,
         metadata,
@@ -49,11 +47,13 @@ export async function* parquetRows(file: string): AsyncGenerator<RawRow> {
         const number = from + i + 1;
         yield { place: { file, row: number }, number, parse: () => plain(row) as Row };
       }
+      from = to;
     }
   } catch (cause) {
     if (cause instanceof RolegradError) throw cause;
     if (typeof (cause as NodeJS.ErrnoException).syscall === "string") unreadable(file, "parquet", cause);
-    fail("ERR_DATA_FORMAT", `Expected a Parquet file at ${file}: ${(cause as Error).message}`, cause);
+    const of = codec === undefined ? "" : ` of ${codec.toLowerCase()}`;
+    fail("ERR_DATA_FORMAT", `Expected a Parquet file${of} at ${file}: ${(cause as Error).message}`, cause);
   } finally {
     await handle.close();
   }

@@ -12,7 +12,7 @@ export interface RawRow {
   place: Place;
   /** Rows of the file up to this one, itself and bad ones included; blank lines are none. */
   number: number;
-  parse(): Row;
+  parse: () => Row;
 }
 
 /** "questions.jsonl:12", or "questions.parquet, row 12". */
