@@ -1,11 +1,11 @@
 // rolegrad init, train, eval, inspect: what they print, their exit codes, Ctrl-C.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import t from "tap";
-import { inspectDirectory, resolveRunConfig } from "rolegrad";
+import { inspectDirectory, resolveRunConfig, WORLD_CHECKPOINT } from "rolegrad";
 import { rolegrad } from "./helpers/command.js";
 import { needsShared, root, shared } from "./helpers/shared.js";
 import { temporary, worldRunFile } from "./helpers/world.js";
@@ -97,6 +97,44 @@ t.test("with --json train prints one object a line", async (t) => {
     { event: "checkpoint", step: 1 },
     { event: "finished", step: 1, report: /report\.html$/ },
   ]);
+});
+
+t.test("bad data are found before a model is loaded, and skipped rows are told", async (t) => {
+  const data = { questions: "questions.jsonl", split: "train", evalSplit: "dev" } as const;
+  const file = worldRunFile({ data, model: "no/model" });
+  const cwd = path.dirname(file);
+  t.match(await rolegrad(["train", file, "--check"]), {
+    status: 0,
+    stdout: "12 questions to train on, 6 to evaluate on, 570 passages\n",
+  });
+  appendFileSync(path.join(cwd, "questions.jsonl"), '{"id": "bad"}\n');
+  appendFileSync(path.join(cwd, "passages.jsonl"), "[]\n[]\n");
+  for (const args of [[], ["--check"]])
+    t.match(await rolegrad(["train", file, ...args]), {
+      status: 1,
+      stderr: /ERR_DATA_FIELD.*answers at .*questions\.jsonl:25/,
+    });
+  const run = {
+    ...(JSON.parse(readFileSync(file, "utf8")) as object),
+    data: { ...data, onBadRow: "skip", shuffle: 3 },
+  };
+  writeFileSync(file, JSON.stringify(run));
+  t.match(objects((await rolegrad(["train", file, "--check", "--json"])).stdout), [
+    {
+      questions: 12,
+      skipped: [
+        { file: /questions\.jsonl$/, rows: 25, skipped: 1 },
+        { rows: 572, skipped: 2 },
+      ],
+    },
+  ]);
+  writeFileSync(file, JSON.stringify({ ...run, model: WORLD_CHECKPOINT }));
+  const trained = await rolegrad(["train", "run.json", "--steps", "1"], { cwd });
+  t.match(trained, { status: 0, stderr: "" });
+  t.match(trained.stdout, /\nskipped +1 of 25 rows of .*questions\.jsonl skipped: .*:25 .*\nskipped +2 of 572 rows/);
+  const evaluated = await rolegrad(["eval", "run.json", "--questions", "1", "--json"], { cwd });
+  t.match(evaluated, { status: 0, stderr: /1 of 25 rows[^]*2 of 572 rows/ });
+  t.equal(objects(evaluated.stdout).length, 1);
 });
 
 t.test("Ctrl-C ends with a checkpoint, and the same command goes on from it", async (t) => {

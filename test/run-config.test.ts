@@ -77,6 +77,14 @@ t.test("each thing that is wrong in a run.json is an ERR_CONFIG that names file 
       /Expected no field optimizer\.learningrate; optimizer has learningRate, betas/,
     ],
     [{ data: {} }, /data\.questions: Expected a text but it is missing/],
+    [
+      { data: { questions: "q", fields: { answer: "a" } } },
+      /Expected no field data\.fields\.answer; data\.fields has id, question, answers, split/,
+    ],
+    [
+      { data: { questions: "q", onBadRow: "ignore" } },
+      /data\.onBadRow: Expected one of "error", "skip" but received "ignore"/,
+    ],
     [{ model: "" }, /model: Expected a text that is not empty but received ""/],
     [{ model: 3, seed: "x" }, /model: Expected a text but received 3 \(1 more after this\)/],
     [{ steps: "ten" }, /steps: Expected a number but received "ten"/],

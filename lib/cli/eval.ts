@@ -1,5 +1,6 @@
 import { statSync } from "node:fs";
 import type { Command } from "commander";
+import { skippedText } from "../data/rows.js";
 import { fail } from "../errors.js";
 import type { EvaluationRecord } from "../run/records.js";
 import type { RunConfig } from "../run/schema.js";
@@ -41,6 +42,7 @@ export function register(program: Command): void {
         ...config,
         evaluation: { ...evaluation, questions: options.questions ?? evaluation.questions },
       });
+      for (const report of setup.skipped) console.error(skippedText(report));
       try {
         const { model, rollout, seed } = setup;
         const loaded = policy === "base" ? undefined : await loadTrainedAdapters(model, directory);

@@ -55,7 +55,7 @@ async function readJson(file: string): Promise<TableFile> {
 }
 
 async function readLines(file: string): Promise<TableFile> {
-  const { at, readJsonLines } = await import("../data/jsonl.js");
+  const [{ at }, { readJsonLines }] = await Promise.all([import("../data/place.js"), import("../data/jsonl.js")]);
   const rows: unknown[] = [];
   const places: string[] = [];
   for await (const { row, place } of readJsonLines(file)) {

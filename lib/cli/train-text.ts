@@ -1,4 +1,5 @@
 import path from "node:path";
+import { skippedText } from "../data/rows.js";
 import { annotate } from "../report/annotate.js";
 import {
   explainReward,
@@ -41,6 +42,7 @@ export class TrainText implements TrainOutput {
       ["model", `${model.name} (${model.info.backend})`],
       ["questions", `${grouped(questions.length)} to train on, ${judged}`],
       ["passages", `${grouped(environment.size)} indexed`],
+      ...setup.skipped.map((report) => ["skipped", skippedText(report)]),
       ["adapters", `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}`],
       ["run", `${where(directory)}: ${steps} steps of ${questionsPerStep} questions x ${group} answers, seed ${seed}`],
     ];

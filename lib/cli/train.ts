@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import type { Question } from "../environments/types.js";
 import type { LoadedRun, RunConfig, RunHooks, RunOverrides, RunResult } from "../run/index.js";
-import { wholeNumber } from "./numbers.js";
+import { grouped, wholeNumber } from "./numbers.js";
 import { printJson } from "./output.js";
 import { interruptSignal } from "./signal.js";
 
@@ -10,6 +10,7 @@ interface Options {
   steps?: number;
   seed?: number;
   resume?: boolean;
+  check?: boolean;
   json?: boolean;
 }
 
@@ -29,6 +30,7 @@ export function register(program: Command): void {
     .option("--steps <n>", "optimizer steps (default: as the run.json says)", wholeNumber(0))
     .option("--seed <n>", "of everything random (default: as the run.json says)", wholeNumber(0))
     .option("--resume", "refuse to begin a new run: go on with the one in the run directory")
+    .option("--check", "read run.json and the data, say what is in them, and load no model")
     .option("--json", "print JSON for machines: one object a line")
     .addHelpText(
       "after",
@@ -39,6 +41,7 @@ export function register(program: Command): void {
       const { TrainText } = await import("./train-text.js");
       const signal = interruptSignal();
       const config = await readRunConfig(file, overrides(options));
+      if (options.check) return checkData(config, options.json === true);
       const setup = await loadRun(config);
       try {
         const output: TrainOutput = options.json ? jsonOutput() : new TrainText();
@@ -59,6 +62,19 @@ export function register(program: Command): void {
         setup.close();
       }
     });
+}
+
+/** What the data holds, or what is wrong with it. */
+async function checkData(config: RunConfig, json: boolean): Promise<void> {
+  const { loadData } = await import("../run/setup.js");
+  const { skippedText } = await import("../data/rows.js");
+  const { questions, evalQuestions, environment, skipped } = await loadData(config);
+  const counts = { questions: questions.length, evalQuestions: evalQuestions.length, passages: environment.size };
+  if (json) return printJson({ event: "check", ...counts, skipped });
+  console.log(
+    `${grouped(counts.questions)} questions to train on, ${grouped(counts.evalQuestions)} to evaluate on, ${grouped(counts.passages)} passages`,
+  );
+  for (const report of skipped) console.log(skippedText(report));
 }
 
 function overrides({ out, steps, seed }: Options): RunOverrides {
@@ -99,7 +115,7 @@ async function report(setup: LoadedRun, { directory }: RunResult): Promise<strin
 
 function jsonOutput(): TrainOutput {
   return {
-    start: (config, { questions, environment, evaluation }, step) =>
+    start: (config, { questions, environment, evaluation, skipped }, step) =>
       printJson({
         event: "start",
         directory: config.output,
@@ -108,6 +124,7 @@ function jsonOutput(): TrainOutput {
         questions: questions.length,
         evalQuestions: evaluation?.questions.length ?? 0,
         passages: environment.size,
+        ...(skipped.length > 0 && { skipped }),
       }),
     onStep: (record) => printJson({ event: "step", ...record }),
     onEvaluation: (record) => printJson({ event: "evaluation", ...record }),

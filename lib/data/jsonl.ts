@@ -1,13 +1,6 @@
-import { createReadStream } from "node:fs";
 import { fail } from "../errors.js";
-
-/** A line of a file, for messages: "questions.jsonl:12". */
-export interface Place {
-  file: string;
-  line: number;
-}
-
-export type Row = Record<string, unknown>;
+import { at, excerpt, type Place, type RawRow, type Row } from "./place.js";
+import { readChunks } from "./source.js";
 
 // A line longer than this is no row of text but another kind of file.
 const MAX_LINE_BYTES = 64 * 2 ** 20;
@@ -17,22 +10,28 @@ const MAX_LINE_BYTES = 64 * 2 ** 20;
  * ERR_DATA_NOT_FOUND, ERR_DATA_UNREADABLE; a line that is not UTF-8, not JSON or not an object -> ERR_DATA_LINE.
  */
 export async function* readJsonLines(file: string): AsyncGenerator<{ row: Row; place: Place }> {
-  const decoder = new TextDecoder("utf-8", { fatal: true });
-  let line = 0;
-  for await (const bytes of readLines(file)) {
-    const place = { file, line: ++line };
-    let text: string;
-    try {
-      text = decoder.decode(bytes).trim();
-    } catch (cause) {
-      fail("ERR_DATA_LINE", `Expected UTF-8 at ${at(place)}`, cause);
-    }
-    if (text !== "") yield { row: parseRow(text, place), place };
-  }
+  for await (const { place, parse } of jsonLinesRows(file)) yield { row: parse(), place };
 }
 
-export function at(place: Place): string {
-  return `${place.file}:${place.line}`;
+/** The lines of a JSON Lines file that are not blank. Errors of the file as {@link readJsonLines}. */
+export async function* jsonLinesRows(file: string): AsyncGenerator<RawRow> {
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  let line = 0;
+  let number = 0;
+  for await (const bytes of readLines(file)) {
+    const place = { file, line: ++line };
+    let text: string | undefined;
+    let cause: unknown;
+    try {
+      text = decoder.decode(bytes).trim();
+    } catch (error) {
+      cause = error;
+    }
+    if (text === "") continue;
+    const parse = (): Row =>
+      text === undefined ? fail("ERR_DATA_LINE", `Expected UTF-8 at ${at(place)}`, cause) : parseRow(text, place);
+    yield { place, number: ++number, parse };
+  }
 }
 
 function parseRow(text: string, place: Place): Row {
@@ -43,16 +42,15 @@ function parseRow(text: string, place: Place): Row {
     const hint = place.line === 1 && text.startsWith("[") ? " (one object a line, no array around them)" : "";
     fail("ERR_DATA_LINE", `Expected JSON at ${at(place)}${hint}: ${(cause as Error).message}`, cause);
   }
+  return toRow(value, place);
+}
+
+/** `value` as a row: an object, else ERR_DATA_LINE. */
+export function toRow(value: unknown, place: Place): Row {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     fail("ERR_DATA_LINE", `Expected a JSON object at ${at(place)} but received ${excerpt(value)}`);
   }
   return value as Row;
-}
-
-/** A value in a message: its JSON, cut. */
-export function excerpt(value: unknown): string {
-  const text = JSON.stringify(value) ?? "nothing";
-  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }
 
 async function* readLines(file: string): AsyncGenerator<Uint8Array> {
@@ -66,7 +64,7 @@ async function* readLines(file: string): AsyncGenerator<Uint8Array> {
       fail("ERR_DATA_LINE", `Expected lines of at most 64 MiB but received a longer one at ${at({ file, line })}`);
     }
   };
-  for await (const chunk of readChunks(file)) {
+  for await (const chunk of readChunks(file, "jsonl")) {
     let from = 0;
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, from)) {
       hold(chunk.subarray(from, end));
@@ -79,16 +77,4 @@ async function* readLines(file: string): AsyncGenerator<Uint8Array> {
     hold(chunk.subarray(from));
   }
   if (held > 0) yield Buffer.concat(parts);
-}
-
-async function* readChunks(file: string): AsyncGenerator<Buffer> {
-  const stream = createReadStream(file);
-  try {
-    yield* stream;
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code === "ENOENT" ? "ERR_DATA_NOT_FOUND" : "ERR_DATA_UNREADABLE";
-    fail(code, `Expected a JSON Lines file at ${file}: ${(cause as Error).message}`, cause);
-  } finally {
-    stream.destroy();
-  }
 }

@@ -1,35 +1,60 @@
 import type { Passage } from "../environments/types.js";
 import { fail } from "../errors.js";
-import { readJsonLines, type Place, type Row } from "./jsonl.js";
-import { toId, toText, uniqueIds } from "./questions.js";
+import { fieldOf, toId, toText } from "./fields.js";
+import type { Place, Row } from "./place.js";
+import { readRows, type ReadRowsOptions } from "./rows.js";
+
+/** Paths of the fields that a passage is made of: names, or "metadata.title". */
+export interface PassageFields {
+  /** @default "id" or "_id" */
+  id?: string;
+  /** @default "title" */
+  title?: string;
+  /** @default "text" */
+  text?: string;
+  /** Title and text in one, read where there is no text. @default "contents" */
+  contents?: string;
+}
+
+export interface ReadPassagesOptions extends ReadRowsOptions {
+  /** Where the fields are, if not under their usual names. */
+  fields?: PassageFields;
+}
 
 /**
- * Passages of a JSON Lines file: `id`, `title` (may be absent) and `text`; or `contents`, as Search-R1's corpora have it: the title
- * on the first line, in quotes, and the text below. Errors as {@link readQuestions}.
+ * Passages of a JSON Lines, JSON, CSV, TSV or Parquet file: `id`, `title` (may be absent) and `text`; or `contents`, as Search-R1's corpora
+ * have it: the title on the first line, in quotes, and the text below. Errors as {@link readQuestions}.
  *
  * @example
  * const search = SearchEnvironment.fromPassages(await readPassages("passages.jsonl"));
  */
-export async function readPassages(file: string): Promise<Passage[]> {
+export async function readPassages(file: string, options: ReadPassagesOptions = {}): Promise<Passage[]> {
   const passages: Passage[] = [];
-  const claim = uniqueIds();
-  for await (const { row, place } of readJsonLines(file)) {
-    const passage = toPassage(row, place);
-    claim(passage.id, place);
-    passages.push(passage);
+  const { fields = {}, ids } = options;
+  const own = ids === "row" ? { ...fields, id: "id" } : fields;
+  const report = await readRows(
+    file,
+    options,
+    (row, place) => toPassage(row, place, own),
+    (passage) => passages.push(passage) > 0,
+  );
+  if (passages.length === 0) {
+    const bad = report.skipped > 0 ? ` (${report.skipped} bad rows: ${report.first[0]?.message})` : "";
+    fail("ERR_DATA_EMPTY", `Expected passages in ${file} but received none${bad}`);
   }
-  if (passages.length === 0) fail("ERR_DATA_EMPTY", `Expected passages in ${file} but received none`);
   return passages;
 }
 
-function toPassage(row: Row, place: Place): Passage {
-  const id = toId(row["id"] ?? row["_id"], place);
-  if (row["text"] === undefined && row["contents"] !== undefined) {
-    return { id, ...splitContents(toText(row["contents"], "contents", place)) };
-  }
-  const text = toText(row["text"], "text", place);
-  const title = row["title"];
-  return title === undefined || title === null ? { id, text } : { id, title: toText(title, "title", place), text };
+function toPassage(row: Row, place: Place, fields: PassageFields): Passage {
+  const id = toId(fieldOf(row, fields.id, ["id", "_id"]), place);
+  const text = fieldOf(row, fields.text, ["text"]);
+  const contents = fieldOf(row, fields.contents, ["contents"]);
+  if (text.value === undefined && contents.value !== undefined)
+    return { id, ...splitContents(toText(contents, place)) };
+  const title = fieldOf(row, fields.title, ["title"]);
+  return title.value === undefined || title.value === null
+    ? { id, text: toText(text, place) }
+    : { id, title: toText(title, place), text: toText(text, place) };
 }
 
 function splitContents(contents: string): Omit<Passage, "id"> {

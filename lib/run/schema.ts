@@ -1,4 +1,6 @@
 import { z } from "zod";
+import { IDS, ON_BAD_ROW } from "../data/rows.js";
+import { DATA_FORMATS } from "../data/source.js";
 import { PRECISIONS } from "../model/precision.js";
 import { FINAL_ANSWER } from "../rollout/options.js";
 
@@ -6,23 +8,68 @@ const text = z.string().min(1);
 const count = z.int().min(1);
 const tags = (open: string, close: string) => z.strictObject({ open: text, close: text }).default({ open, close });
 
+const format = z.enum(DATA_FORMATS);
+const fieldPath = (usual: string) => z.exactOptional(text).describe(`Without it: ${usual}.`);
+
+const questionFields = z
+  .strictObject({
+    id: fieldPath("id or _id"),
+    question: fieldPath("question"),
+    answers: fieldPath("answers, golden_answers or answer"),
+    split: fieldPath("split"),
+  })
+  .describe("Where the fields of a question are, if not under their usual names: names, or paths with dots.");
+
+const passageFields = z
+  .strictObject({
+    id: fieldPath("id or _id"),
+    title: fieldPath("title"),
+    text: fieldPath("text"),
+    contents: fieldPath("contents"),
+  })
+  .describe("Where the fields of a passage are, if not under their usual names: names, or paths with dots.");
+
 const data = z.strictObject({
   questions: text.describe(
-    "JSON Lines file of questions: id, question, answers (or golden_answers, answer), and split where there are several.",
+    "File of questions (JSON Lines, JSON, CSV, TSV, Parquet): id, question, answers (or golden_answers, answer), and split where there are several.",
   ),
+  format: z.exactOptional(format).describe("Of the files of questions. Without it: as their names end."),
+  fields: z.exactOptional(questionFields),
+  separator: z
+    .exactOptional(text)
+    .describe("What stands between several answers in one text. Without it a text is one answer."),
+  ids: z
+    .exactOptional(z.enum(IDS))
+    .describe(
+      '"field": a question without an id is a bad row. "row": ids are the rows\' numbers. Without it: "field".',
+    ),
+  onBadRow: z
+    .exactOptional(z.enum(ON_BAD_ROW))
+    .describe(
+      'A bad row of questions or passages: "error" ends the command, "skip" leaves it out and says so. Without it: "error".',
+    ),
+  shuffle: z
+    .exactOptional(z.int().min(0))
+    .describe(
+      "Order the questions by this seed before limit and evaluation.questions cut them. Without it: as in the file. Each epoch is shuffled anyway.",
+    ),
   split: z.exactOptional(text).describe("Train on the rows whose split is this. Without it: on all rows."),
   limit: z.exactOptional(count).describe("Train on the first so many of them."),
   evalQuestions: z
     .exactOptional(text)
-    .describe("JSON Lines file of the questions to evaluate on. Without it: the same file, by evalSplit."),
+    .describe("File of the questions to evaluate on. Without it: the same file, by evalSplit."),
   evalSplit: z
     .exactOptional(text)
     .describe("Evaluate on the rows whose split is this. Without it and without evalQuestions there is no evaluation."),
+  passageFormat: z.exactOptional(format).describe("Of environment.passages. Without it: as its name ends."),
+  passageFields: z.exactOptional(passageFields),
 });
 
 const environment = z.strictObject({
   kind: z.literal("search").describe("The tool: BM25 search over passages in memory."),
-  passages: text.describe("JSON Lines file of passages: id, title (may be absent), text; or id, contents."),
+  passages: text.describe(
+    "File of passages (JSON Lines, JSON, CSV, TSV, Parquet): id, title (may be absent), text; or id, contents.",
+  ),
   topK: count.default(3).describe("Passages that one search returns."),
   titleWeight: z.int().min(0).default(1).describe("How often a title counts beside the text."),
   k1: z.number().min(0).default(1.2).describe("BM25's saturation of repeated words."),

@@ -1,8 +1,9 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream/promises";
-import { readPassages } from "../data/passages.js";
-import { readQuestions } from "../data/questions.js";
+import { readPassages, type ReadPassagesOptions } from "../data/passages.js";
+import { readQuestions, type ReadQuestionsOptions } from "../data/questions.js";
+import type { SkippedRows } from "../data/rows.js";
 import { numberedPassages, SearchEnvironment } from "../environments/search.js";
 import type { Passage, Question } from "../environments/types.js";
 import { fail } from "../errors.js";
@@ -20,6 +21,8 @@ import { planVariant } from "./variants.js";
 /** A {@link RunSetup} whose model is its own: `close()` gives it back. */
 export interface LoadedRun extends RunSetup {
   environment: SearchEnvironment;
+  /** Bad rows that data.onBadRow left out, a report a file. */
+  skipped: SkippedRows[];
   close(): void;
 }
 
@@ -37,8 +40,7 @@ export interface LoadedRun extends RunSetup {
 export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { data, agent, evaluation, variant, rank, alpha } = config;
   const { routes, routing, lossRoles } = planVariant(variant, agent.roles);
-  const { questions, evalQuestions } = await readData(config);
-  const environment = await loadEnvironment(config.environment);
+  const { questions, evalQuestions, environment, skipped } = await loadData(config);
   const { addTokens, precision } = config;
   const model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) });
   try {
@@ -49,6 +51,7 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
     return {
       model,
       environment,
+      skipped,
       rollout: rolloutParts({ ...agent, maxLength }, environment, tokenizer),
       adapters: {
         routes,
@@ -89,25 +92,72 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   }
 }
 
-async function readData(config: RunConfig): Promise<{ questions: Question[]; evalQuestions: Question[] }> {
+/** What of a run can be read without its model. */
+export interface RunData {
+  questions: Question[];
+  evalQuestions: Question[];
+  environment: SearchEnvironment;
+  /** Bad rows that data.onBadRow left out, a report a file. */
+  skipped: SkippedRows[];
+}
+
+/** Reads the data of a run and indexes its passages: everything that may be wrong with them is found here, before a model is loaded. */
+export async function loadData(config: RunConfig): Promise<RunData> {
+  const files = new Map<string, SkippedRows>();
+  const onSkipped = (report: SkippedRows): void => {
+    // A file that is read twice, to train and to evaluate, is reported once: by the reading that saw more of it.
+    if (report.rows > (files.get(report.file)?.rows ?? 0)) files.set(report.file, report);
+  };
+  const { questions, evalQuestions } = await readData(config, onSkipped);
+  const environment = await loadEnvironment(config, onSkipped);
+  return { questions, evalQuestions, environment, skipped: [...files.values()] };
+}
+
+type OnSkipped = (report: SkippedRows) => void;
+
+async function readData(
+  config: RunConfig,
+  onSkipped: OnSkipped,
+): Promise<{ questions: Question[]; evalQuestions: Question[] }> {
   const { questions: file, split, limit, evalQuestions: evalFile, evalSplit } = config.data;
+  const options = questionOptions(config.data, onSkipped);
   const questions = await readQuestions(file, {
+    ...options,
     ...(split === undefined ? {} : { split }),
     ...(limit === undefined ? {} : { limit }),
   });
   if (evalFile === undefined && evalSplit === undefined) return { questions, evalQuestions: [] };
   const evalQuestions = await readQuestions(evalFile ?? file, {
+    ...options,
     limit: config.evaluation.questions,
     ...(evalSplit === undefined ? {} : { split: evalSplit }),
   });
   return { questions, evalQuestions };
 }
 
-async function loadEnvironment(config: RunConfig["environment"]): Promise<SearchEnvironment> {
-  const { passages, topK, titleWeight, k1, b, passage, separator } = config;
+function questionOptions(data: RunConfig["data"], onSkipped: OnSkipped): ReadQuestionsOptions {
+  const { format, fields, separator, ids, onBadRow, shuffle } = data;
+  return {
+    onSkipped,
+    ...(format && { format }),
+    ...(fields && { fields }),
+    ...(separator && { separator }),
+    ...(ids && { ids }),
+    ...(onBadRow && { onBadRow }),
+    ...(shuffle !== undefined && { shuffle }),
+  };
+}
+
+function passageOptions(data: RunConfig["data"], onSkipped: OnSkipped): ReadPassagesOptions {
+  const { passageFormat: format, passageFields: fields, onBadRow } = data;
+  return { onSkipped, ...(format && { format }), ...(fields && { fields }), ...(onBadRow && { onBadRow }) };
+}
+
+async function loadEnvironment({ environment, data }: RunConfig, onSkipped: OnSkipped): Promise<SearchEnvironment> {
+  const { passages, topK, titleWeight, k1, b, passage, separator } = environment;
   const show = (template: string) => (found: Passage[]) =>
     found.map(({ title = "", text }, i) => fill(template, { n: String(i + 1), title, text })).join(separator);
-  return SearchEnvironment.fromPassages(await readPassages(passages), {
+  return SearchEnvironment.fromPassages(await readPassages(passages, passageOptions(data, onSkipped)), {
     topK,
     titleWeight,
     k1,
