@@ -20,6 +20,7 @@ import type { Model } from "../model/model.js";
 import type { Tokenizer } from "../model/tokenizer.js";
 import { streamOf } from "../random.js";
 import { lastAnswer } from "../rewards/exact-match.js";
+import { judge } from "../rewards/judge.js";
 import type { Reward } from "../rewards/types.js";
 import type { RoleRouter } from "../roles/router.js";
 import { callTool, type ToolErrorPolicy } from "./tool-call.js";
@@ -347,10 +348,7 @@ export class Rollout {
     const { policyVersion } = this;
     const { calls } = item.trajectory;
     const response = this.#tokenizer.decode(ids.subarray(item.promptLength));
-    const reward = await score({ response, calls, finish }, item.question);
-    if (!Number.isFinite(reward)) {
-      fail("ERR_REWARD", `Expected a finite reward for question ${item.question.id} but received ${describe(reward)}`);
-    }
+    const judgement = await judge(score, { response, calls, finish }, item.question);
     return {
       ...item.trajectory,
       question: item.question.id,
@@ -364,7 +362,7 @@ export class Rollout {
       policyVersion,
       precision: this.model.precision,
       response,
-      reward,
+      ...judgement,
       answer: lastAnswer(response, tags.open, tags.close),
       calls,
       finish,
