@@ -17,9 +17,10 @@ export async function judge(
   reward: Reward,
   trajectory: Judged,
   question: Question,
-  name: string = reward.name,
+  // A function that is written in the options has the name of its field.
+  name: string = reward.name === "reward" ? "" : reward.name,
 ): Promise<Judgement> {
-  const who = name === "" || name === "reward" ? "" : ` from reward ${name}`;
+  const who = name === "" ? "" : ` from reward ${name}`;
   let result: unknown;
   try {
     result = await reward(trajectory, question);
