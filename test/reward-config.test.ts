@@ -3,9 +3,10 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
 import { loadRun, parseTrajectory, readRunConfig, resolveRunConfig, retrievalHit, trainRun } from "rolegrad";
-import type { EvaluationRecord, Judged, RunConfigInput, StepRecord, Trajectory } from "rolegrad";
+import type { EvaluationRecord, Judged, RunConfigInput, ScoredParts, StepRecord, Trajectory } from "rolegrad";
 import { loadReward } from "../lib/run/reward.js";
 import { rolegrad } from "./helpers/command.js";
+import { root } from "./helpers/shared.js";
 import { temporary, world, worldRunFile } from "./helpers/world.js";
 
 const smallest: RunConfigInput = {
@@ -37,6 +38,17 @@ t.test("a reward is a name, a module beside the file, or a list with weights", a
   const list = ["f1", { reward: "../reward.mjs", weight: 0.5, options: { scale: 2 } }];
   t.same(resolve(list), ["f1", { reward: "/reward.mjs", weight: 0.5, options: { scale: 2 } }]);
   t.same(resolve(resolve(list)), resolve(list), "a resolved one resolves to itself");
+});
+
+t.test("the example of the documentation is a reward", async (t) => {
+  const page = readFileSync(path.join(root, "docs/rewards.md"), "utf8");
+  const block = (language: string): string => new RegExp(`\`\`\`${language}\\n([^]*?)\`\`\``).exec(page)![1]!;
+  const file = module(block("js"));
+  const { reward } = resolveRunConfig({ ...smallest, ...JSON.parse(block("json")) }, path.join(file, "../run.json"));
+  const response = "<think>hm</think>".padEnd(210, "x") + "<answer>Oslo</answer>";
+  const { score, parts } = (await (await loadReward(reward, agent))(judged(response), question)) as ScoredParts;
+  t.same(parts, { "exact-match": 1, format: 1, brief: 31 });
+  t.ok(Math.abs(score - (1 + 0.1 - 0.31)) < 1e-12);
 });
 
 t.test("what is wrong with a reward is an ERR_CONFIG that names the field", async (t) => {
