@@ -143,6 +143,7 @@ t.test("F1 is that of the words in common, the best over the gold answers", asyn
     ["Seine", ["SEINE."], 1],
     ["a a b", ["b b"], 2 / 3],
     ["x x y", ["x x z"], 2 / 3],
+    ["x x", ["x y"], 1 / 2],
     ["Oslo", ["Bergen"], 0],
     ["Oslo", [], 0],
     ["the", ["an"], 1],

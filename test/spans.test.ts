@@ -69,16 +69,26 @@ t.test("joined again, the spans of any text are the text", async (t) => {
 });
 
 t.test("characters have the role that the router gives them", async (t) => {
-  const router = new RoleRouter({
-    roles: ["base", "b", "c"],
-    base: "base",
-    spans: [
-      { role: "b", open: "xxy", close: "xyxx" },
-      { role: "c", open: "yyxy", close: "x" },
-    ],
-  });
+  // Tags that overlap, one within another, two that end together.
+  const tags = [
+    ["xxy", "xyxx", "yyxy", "x"],
+    ["xyxy", "yy", "yx", "xx"],
+    ["y", "xx", "xy", "y"],
+    ["xy", "y", "y", "xx"],
+  ];
+  const routers = tags.map(
+    ([b, bEnd, c, cEnd]) =>
+      new RoleRouter({
+        roles: ["base", "b", "c"],
+        base: "base",
+        spans: [
+          { role: "b", open: b!, close: bEnd! },
+          { role: "c", open: c!, close: cEnd! },
+        ],
+      }),
+  );
   const text = fc.array(fc.constantFrom("x", "y"), { maxLength: 40 }).map((list) => list.join(""));
-  await holds(t, text, 2000, async (text) => {
+  await holds(t, fc.tuple(text, fc.constantFrom(...routers)), 4000, async ([text, router]) => {
     const want: string[] = [];
     for (const { kind, open, text: inner, close } of parseSpans(text, router)) {
       const role = String(kind === null ? 0 : router.roles.indexOf(kind));
