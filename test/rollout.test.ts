@@ -367,7 +367,7 @@ t.test("a reward must be a finite number; it may take its time", async (t) => {
         throw new TypeError("my own");
       },
     }),
-    { name: "TypeError", message: "my own" },
+    { code: "ERR_REWARD", message: /question q\d but it failed: my own/, cause: { name: "TypeError" } },
   );
 });
 

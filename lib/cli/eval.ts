@@ -76,12 +76,15 @@ export function evaluationText(record: EvaluationRecord): string {
   const { exactMatch, low, high, n, samples, split, policy, step, temperature, searches, toolRate, seconds } = record;
   const answers = samples === 1 ? "" : ` x ${samples} answers`;
   const by = policy === "base" ? "the model alone" : `adapters of step ${step}`;
+  const { retrieval } = record;
+  const found =
+    retrieval === undefined ? "" : `a gold answer was retrieved in ${(100 * retrieval).toFixed(0)} % of them; `;
   const ends = Object.entries(record.finish).filter(([, count]) => count > 0);
   return (
     `exact match ${style.bold(exactMatch.toFixed(3))} [${low.toFixed(3)}, ${high.toFixed(3)}] on ${n} ${split} questions${answers} ` +
     `(${by}, temperature ${temperature}, ${formatSeconds(seconds)})\n` +
     `  tool used in ${(100 * toolRate).toFixed(0)} % of the answers, ${searches.toFixed(2)} calls an answer; ` +
-    `ended by ${ends.map(([reason, count]) => `${reason} ${count}`).join(", ")}`
+    `${found}ended by ${ends.map(([reason, count]) => `${reason} ${count}`).join(", ")}`
   );
 }
 

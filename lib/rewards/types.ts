@@ -9,5 +9,14 @@ export interface Judged {
   finish: string;
 }
 
-/** Scores a finished trajectory; any finite number. */
-export type Reward = (trajectory: Judged, question: Question) => number | Promise<number>;
+/** A score and what it was made of, for the records; all finite. */
+export interface ScoredParts {
+  score: number;
+  parts?: Readonly<Record<string, number>>;
+}
+
+/** Scores a finished trajectory: any finite number, alone or with its parts. */
+export type Reward = (
+  trajectory: Judged,
+  question: Question,
+) => number | ScoredParts | Promise<number> | Promise<ScoredParts> | Promise<number | ScoredParts>;

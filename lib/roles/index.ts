@@ -1,1 +1,2 @@
 export { RoleRouter, type RoleRouterOptions, type RoleSpan } from "./router.js";
+export { joinSpans, parseSpans, type SpanTags, type TextSpan } from "./spans.js";

@@ -3,6 +3,7 @@ import { type NativeGenerator, type NativeGeneratorEvent, type NativeJob } from 
 import type { CallRecord, Question, ToolCall } from "../environments/types.js";
 import { fail } from "../errors.js";
 import { lastAnswer } from "../rewards/exact-match.js";
+import { judge } from "../rewards/judge.js";
 import { describe } from "../arguments.js";
 import { streamOf } from "../random.js";
 import type { Model } from "../model/model.js";
@@ -246,13 +247,7 @@ export class Session {
     const { calls } = item.trajectory;
     const response = tokenizer.decode(ids.subarray(item.promptLength));
     const score = async (): Promise<Trajectory> => {
-      const reward = await options.reward({ response, calls, finish }, item.question);
-      if (!Number.isFinite(reward)) {
-        fail(
-          "ERR_REWARD",
-          `Expected a finite reward for question ${item.question.id} but received ${describe(reward)}`,
-        );
-      }
+      const judgement = await judge(options.reward, { response, calls, finish }, item.question);
       return {
         ...item.trajectory,
         question: item.question.id,
@@ -266,7 +261,7 @@ export class Session {
         policyVersion,
         precision: model.precision,
         response,
-        reward,
+        ...judgement,
         answer: lastAnswer(response, options.answer.open, options.answer.close),
         calls,
         finish,

@@ -39,6 +39,8 @@ export interface Trajectory {
   /** Text after the prompt: sampled text and tool output. */
   response: string;
   reward: number;
+  /** What the reward was made of, by name (weightedReward, or a reward that says so). */
+  rewardParts?: Record<string, number>;
   /** Text of the last answer, null without one. */
   answer: string | null;
   calls: CallRecord[];
@@ -74,6 +76,7 @@ const schema = z.looseObject({
   rngKey: text,
   response: text,
   reward: z.number(),
+  rewardParts: z.exactOptional(z.record(text, z.number())),
   answer: text.nullable(),
   calls: z.array(z.looseObject({ role: text, query: text, result: text, latencyMs: z.number() })),
   finish: z.enum(["stop", "length", "budget", "error"]),

@@ -4,6 +4,7 @@ import path from "node:path";
 import type { z } from "zod";
 import { describe } from "../arguments.js";
 import { fail, RolegradError } from "../errors.js";
+import { resolveRewards } from "./reward.js";
 import { runJsonSchema, runSchema, type RunConfig } from "./schema.js";
 import { planVariant } from "./variants.js";
 
@@ -63,9 +64,10 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
   if (c.objective.aggregation === "seq-mean-token-sum-norm" && c.objective.normLength === undefined) {
     wrong("objective.normLength", 'Expected the tokens that "seq-mean-token-sum-norm" divides by but it is missing');
   }
+  const resolve = (name: string): string => path.resolve(path.dirname(file), name);
+  const reward = c.reward === undefined ? {} : { reward: resolveRewards(c.reward, resolve, wrong) };
   const { routes } = plan(c.variant, agent.roles, wrong);
 
-  const resolve = (name: string): string => path.resolve(path.dirname(file), name);
   const served = Object.values(routes).filter((name) => name === "shared").length || 1;
   const rank = c.rank ?? 8 * served;
   return {
@@ -78,6 +80,7 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     },
     environment: { ...c.environment, passages: resolve(c.environment.passages) },
     agent: { ...agent, prompt },
+    ...reward,
     rank,
     alpha: c.alpha ?? 2 * rank,
     output: output === undefined ? resolve(c.output ?? defaultOutput(file)) : path.resolve(output),
@@ -125,9 +128,16 @@ type Issue = z.core.$ZodIssue & { input?: unknown };
 
 /** The first thing that is wrong, and how many more there are; a misspelt field first, since it makes others go missing. */
 function explainIssues(issues: Issue[], file: string): string {
-  const ordered = [...issues].sort((a, b) => rankOf(a) - rankOf(b));
-  const more = issues.length > 1 ? ` (${issues.length - 1} more after this)` : "";
+  const ordered = issues.flatMap(chosen).sort((a, b) => rankOf(a) - rankOf(b));
+  const more = ordered.length > 1 ? ` (${ordered.length - 1} more after this)` : "";
   return `${file}: ${explain(ordered[0] as Issue)}${more}`;
+}
+
+/** Of a value that may be of several shapes: what is wrong with it as the shape that it has. */
+function chosen(issue: Issue): Issue[] {
+  if (issue.code !== "invalid_union") return [issue];
+  const shape = issue.errors.find(([first]) => first?.code !== "invalid_type" || first.path.length > 0);
+  return shape?.flatMap((own) => chosen({ ...own, path: [...issue.path, ...own.path] })) ?? [issue];
 }
 
 const rankOf = (issue: Issue): number => (issue.code === "unrecognized_keys" ? 0 : 1);
@@ -157,6 +167,10 @@ function expectation(issue: Issue): string {
     case "too_big":
       if (issue.origin === "array") return `a list of at most ${issue.maximum}`;
       return issue.inclusive === false ? `a number below ${issue.maximum}` : `at most ${issue.maximum}`;
+    case "invalid_union": {
+      const shapes = issue.errors.flatMap(([first]) => (first?.code === "invalid_type" ? [first.expected] : []));
+      return shapes.map((shape) => NOUNS[shape] ?? shape).join(" or ");
+    }
     default:
       return `something else (${issue.message})`;
   }
@@ -182,10 +196,18 @@ function fieldName(path: readonly PropertyKey[]): string {
 interface SchemaNode {
   properties?: Record<string, SchemaNode>;
   items?: SchemaNode;
+  anyOf?: SchemaNode[];
 }
 
 function knownFields(path: readonly PropertyKey[]): string[] {
   let node = runJsonSchema() as SchemaNode | undefined;
-  for (const part of path) node = typeof part === "number" ? node?.items : node?.properties?.[String(part)];
+  for (const part of path) {
+    const shapes = [node, ...(node?.anyOf ?? [])];
+    node =
+      typeof part === "number"
+        ? shapes.find((shape) => shape?.items)?.items
+        : shapes.find((shape) => shape?.properties)?.properties?.[String(part)];
+  }
+  node = [node, ...(node?.anyOf ?? [])].find((shape) => shape?.properties);
   return Object.keys(node?.properties ?? {}).filter((name) => name !== "$schema");
 }

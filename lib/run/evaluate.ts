@@ -4,6 +4,8 @@ import type { Question } from "../environments/types.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import { exactMatch } from "../rewards/exact-match.js";
+import { meanParts } from "../rewards/judge.js";
+import { retrievalHit } from "../rewards/retrieval.js";
 import type { RolloutOptions, RunOptions } from "../rollout/options.js";
 import { Rollout } from "../rollout/rollout.js";
 import type { Trajectory } from "../rollout/trajectory.js";
@@ -82,11 +84,19 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
     exactMatch: mean,
     low,
     high,
+    ...retrieval(trajectories, gold),
+    ...meanParts(trajectories),
     ...behaviour(trajectories),
     seconds: (performance.now() - begin) / 1000,
     ...(note === undefined ? {} : { note }),
   };
   return { record, trajectories };
+}
+
+function retrieval(trajectories: readonly Trajectory[], gold: ReadonlyMap<string, string[]>): { retrieval?: number } {
+  if (!trajectories.some(({ calls }) => calls.some(({ passages }) => passages !== undefined))) return {};
+  const hits = trajectories.filter((own) => retrievalHit(own, { answers: gold.get(own.question) ?? [] }));
+  return { retrieval: hits.length / trajectories.length };
 }
 
 /** All trajectories, in the order of questions and samples; `onProgress` hears of each as it ends. */

@@ -4,6 +4,7 @@ import { checkInteger } from "../arguments.js";
 import type { Question } from "../environments/types.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
+import { meanParts } from "../rewards/judge.js";
 import { Rollout } from "../rollout/rollout.js";
 import type { Trajectory } from "../rollout/trajectory.js";
 import { Trainer } from "../trainer/trainer.js";
@@ -191,6 +192,7 @@ class Run {
     const metrics = await this.#trainer.step(trajectories, { ...(signal && { signal }) });
     const record: StepRecord = {
       ...metrics,
+      ...meanParts(trajectories),
       ...behaviour(trajectories),
       seconds: (performance.now() - begin) / 1000,
       rolloutSeconds,

@@ -3,6 +3,8 @@ import type { Finish } from "../rollout/trajectory.js";
 
 /** A line of metrics.jsonl. */
 export interface StepRecord extends StepMetrics {
+  /** Means of what the reward was made of, where it says so. */
+  rewardParts?: Record<string, number>;
   /** Share of answers that called a tool, mean calls an answer, share with an answer tag, and why they ended. */
   toolRate: number;
   searches: number;
@@ -29,6 +31,10 @@ export interface EvaluationRecord {
   exactMatch: number;
   low: number;
   high: number;
+  /** Share of answers for which some call retrieved a passage with a gold answer in it; absent where no call gave passages. */
+  retrieval?: number;
+  /** Means of what the reward was made of, where it says so. */
+  rewardParts?: Record<string, number>;
   /** Share of answers that called a tool, and mean calls an answer. */
   toolRate: number;
   searches: number;

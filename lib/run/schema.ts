@@ -132,6 +132,17 @@ const agent = z.strictObject({
     .describe("A failed tool call: the model reads the error, the answer ends, or the run ends."),
 });
 
+const rewardEntry = z.strictObject({
+  reward: text.describe(
+    'A name ("exact-match", "f1", "cover-match", "format") or the path of a module whose default export is a function of trajectory, question and options.',
+  ),
+  name: z.exactOptional(text).describe("Under which it is recorded. Without it: its name, or its file's."),
+  weight: z.exactOptional(z.number()).describe("It is multiplied by. Without it: 1."),
+  options: z
+    .exactOptional(z.record(z.string(), z.unknown()))
+    .describe('Of "cover-match": unit ("words", "characters"); of "format": tags; a module gets them as they are.'),
+});
+
 const optimizer = z.strictObject({
   learningRate: z.number().min(0).default(1e-5).describe("AdamW's rate."),
   betas: z
@@ -179,6 +190,11 @@ export const runSchema = z.strictObject({
   data,
   environment,
   agent: agent.prefault({}),
+  reward: z
+    .exactOptional(z.union([text, rewardEntry, z.array(z.union([text, rewardEntry])).min(1)]))
+    .describe(
+      'What an answer earns: a reward by name or path, an object with its weight and options, or a list of these, whose weighted sum counts. Without it: "exact-match".',
+    ),
   addTokens: z
     .exactOptional(z.array(text))
     .describe(

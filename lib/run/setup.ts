@@ -10,11 +10,12 @@ import { fail } from "../errors.js";
 import { readCheckpoint } from "../model/checkpoint.js";
 import { loadModel } from "../model/model.js";
 import type { Tokenizer } from "../model/tokenizer.js";
-import { exactMatchReward } from "../rewards/exact-match.js";
+import type { Reward } from "../rewards/types.js";
 import { RoleRouter } from "../roles/router.js";
 import type { RolloutParts } from "./evaluate.js";
 import type { RunSetup } from "./loop.js";
 import { defaultMaxLength } from "./prompts.js";
+import { loadReward, rewardModules } from "./reward.js";
 import type { RunConfig } from "./schema.js";
 import { planVariant } from "./variants.js";
 
@@ -27,7 +28,8 @@ export interface LoadedRun extends RunSetup {
 }
 
 /**
- * Loads what a configuration names: model, questions, passages (indexed). Errors are those of loadModel, readQuestions, readPassages.
+ * Loads what a configuration names: model, questions, passages (indexed), rewards. Errors are those of loadModel, readQuestions, readPassages;
+ * a module that is no reward -> ERR_REWARD_MODULE.
  *
  * @example
  * const setup = await loadRun(await readRunConfig("run.json"));
@@ -40,6 +42,7 @@ export interface LoadedRun extends RunSetup {
 export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { data, agent, evaluation, variant, rank, alpha } = config;
   const { routes, routing, lossRoles } = planVariant(variant, agent.roles);
+  const reward = await loadReward(config.reward, agent);
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
   const { addTokens, precision } = config;
   const model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) });
@@ -52,7 +55,7 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
       model,
       environment,
       skipped,
-      rollout: rolloutParts({ ...agent, maxLength }, environment, tokenizer),
+      rollout: rolloutParts({ ...agent, maxLength }, environment, reward, tokenizer),
       adapters: {
         routes,
         rank,
@@ -169,6 +172,7 @@ async function loadEnvironment({ environment, data }: RunConfig, onSkipped: OnSk
 function rolloutParts(
   agent: RunConfig["agent"] & { maxLength: number },
   environment: SearchEnvironment,
+  reward: Reward,
   tokenizer: Tokenizer,
 ): RolloutParts {
   const { roles, base, spans, output, answer, sampling, concurrency } = agent;
@@ -190,7 +194,7 @@ function rolloutParts(
   return {
     router: new RoleRouter({ roles, base, spans }),
     environment,
-    reward: exactMatchReward(answer),
+    reward,
     sampling,
     concurrency,
     ...(cacheTokens !== undefined && { cacheTokens }),
@@ -218,12 +222,13 @@ function countParameters(directory: string): number {
   return sizes.reduce((sum, size) => sum + size, 0);
 }
 
-/** SHA-256 of the data: a run goes on only with the data that it began with. */
-async function hashes({ data, environment }: RunConfig): Promise<Record<string, string>> {
+/** SHA-256 of the data and of reward modules: a run goes on only with what it began with. */
+async function hashes({ data, environment, reward }: RunConfig): Promise<Record<string, string>> {
   const files = {
     questions: data.questions,
     ...(data.evalQuestions === undefined ? {} : { evalQuestions: data.evalQuestions }),
     passages: environment.passages,
+    ...Object.fromEntries(rewardModules(reward).map(({ name, file }) => [`reward ${name}`, file])),
   };
   const out: Record<string, string> = {};
   for (const [name, file] of Object.entries(files)) {
