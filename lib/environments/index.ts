@@ -1,2 +1,3 @@
 export type { CallRecord, Environment, Passage, Question, ToolCall, ToolResult } from "./types.js";
 export { numberedPassages, SearchEnvironment, words, type SearchHit, type SearchOptions } from "./search.js";
+export * from "./sql/index.js";
