@@ -107,7 +107,7 @@ function jsonOutput(): TrainOutput {
         steps: config.steps,
         questions: questions.length,
         evalQuestions: evaluation?.questions.length ?? 0,
-        passages: environment.size,
+        ...("size" in environment ? { passages: environment.size } : { databases: environment.databases.length }),
       }),
     onStep: (record) => printJson({ event: "step", ...record }),
     onEvaluation: (record) => printJson({ event: "evaluation", ...record }),

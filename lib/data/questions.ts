@@ -7,6 +7,8 @@ export interface ReadQuestionsOptions {
   split?: string;
   /** Keep the first so many. */
   limit?: number;
+  /** Whether a row may be without answers, which are then none: what is right may be said by another field. @default false */
+  withoutAnswers?: boolean;
 }
 
 // Spellings in use: this project's, FlashRAG's and Search-R1's, HotpotQA's.
@@ -21,13 +23,13 @@ const ANSWER_FIELDS = ["answers", "golden_answers", "answer"];
  * const questions = await readQuestions("questions.jsonl", { split: "train" });
  */
 export async function readQuestions(file: string, options: ReadQuestionsOptions = {}): Promise<Question[]> {
-  const { split, limit = Infinity } = options;
+  const { split, limit = Infinity, withoutAnswers = false } = options;
   const questions: Question[] = [];
   const claim = uniqueIds();
   const splits = new Set<string>();
   for await (const { row, place } of readJsonLines(file)) {
     if (questions.length >= limit) break;
-    const question = toQuestion(row, place);
+    const question = toQuestion(row, place, withoutAnswers);
     claim(question.id, place);
     const own = question["split"];
     if (split === undefined || own === split) questions.push(question);
@@ -40,13 +42,13 @@ export async function readQuestions(file: string, options: ReadQuestionsOptions 
   return questions;
 }
 
-function toQuestion(row: Row, place: Place): Question {
+function toQuestion(row: Row, place: Place, withoutAnswers: boolean): Question {
   const { id, _id, question, ...rest } = row;
   const answerField = ANSWER_FIELDS.find((field) => row[field] !== undefined);
-  if (answerField === undefined) {
+  if (answerField === undefined && !withoutAnswers) {
     fail("ERR_DATA_FIELD", `Expected a field answers at ${at(place)} but received ${Object.keys(row).join(", ")}`);
   }
-  const given = row[answerField];
+  const given = answerField === undefined ? [] : row[answerField];
   const answers = typeof given === "string" ? [given] : given;
   if (!Array.isArray(answers) || !answers.every((answer): answer is string => typeof answer === "string")) {
     fail("ERR_DATA_FIELD", `Expected strings for ${answerField} at ${at(place)} but received ${excerpt(given)}`);

@@ -19,7 +19,7 @@ const data = z.strictObject({
     .describe("Evaluate on the rows whose split is this. Without it and without evalQuestions there is no evaluation."),
 });
 
-const environment = z.strictObject({
+const searchEnvironment = z.strictObject({
   kind: z.literal("search").describe("The tool: BM25 search over passages in memory."),
   passages: text.describe("JSON Lines file of passages: id, title (may be absent), text; or id, contents."),
   topK: count.default(3).describe("Passages that one search returns."),
@@ -31,6 +31,27 @@ const environment = z.strictObject({
     .describe('How a passage is shown, with {n}, {title} and {text}. Without it: Passage 1 (Title: "…") …'),
   separator: z.string().default("\n").describe("Put between passages that are shown by `passage`."),
 });
+
+const sqliteEnvironment = z.strictObject({
+  kind: z.literal("sqlite").describe("The tool: reading queries on SQLite databases (docs/sql.md)."),
+  databases: z
+    .union([text, z.record(text, text)])
+    .describe(
+      "A directory of NAME.sqlite, NAME.db or NAME.sql (a script) or NAME/NAME.sqlite; or the file of each name.",
+    ),
+  database: text
+    .default("db")
+    .describe("The field of a question that names its database; not needed for a single one."),
+  gold: text.default("sql").describe("The field of a question that holds the gold query, for the reward."),
+  sampleRows: z.int().min(0).default(0).describe("First rows of each table that {schema} in the prompt shows."),
+  timeout: count.default(5000).describe("Milliseconds that one query may run."),
+  maxRows: count.default(20).describe("Rows of a result that the model reads."),
+  maxCellCharacters: count.default(200).describe("Characters of one value that it reads."),
+  maxCharacters: count.default(4000).describe("Characters of one result that it reads."),
+  workers: z.exactOptional(count.max(256)).describe("Threads that run queries. Without it: up to 4."),
+});
+
+const environment = z.discriminatedUnion("kind", [searchEnvironment, sqliteEnvironment]);
 
 const sampling = z.strictObject({
   temperature: z.number().positive().default(1).describe("Of the samples that are trained on."),
@@ -120,6 +141,11 @@ export const runSchema = z.strictObject({
   data,
   environment,
   agent: agent.prefault({}),
+  reward: z
+    .exactOptional(z.enum(["exact-match", "sql"]))
+    .describe(
+      'What is rewarded, 0 or 1: the answer matches a gold answer, or its query gives the gold query\'s result ("sql"). Without it: what the environment is for.',
+    ),
   addTokens: z
     .exactOptional(z.array(text))
     .describe(

@@ -4,12 +4,17 @@ import { pipeline } from "node:stream/promises";
 import { readPassages } from "../data/passages.js";
 import { readQuestions } from "../data/questions.js";
 import { numberedPassages, SearchEnvironment } from "../environments/search.js";
+import { listDatabases } from "../environments/sql/databases.js";
+import { SqlEnvironment } from "../environments/sql/environment.js";
+import { sqlPrompt } from "../environments/sql/prompt.js";
 import type { Passage, Question } from "../environments/types.js";
 import { fail } from "../errors.js";
 import { readCheckpoint } from "../model/checkpoint.js";
 import { loadModel } from "../model/model.js";
 import type { Tokenizer } from "../model/tokenizer.js";
 import { exactMatchReward } from "../rewards/exact-match.js";
+import { sqlReward } from "../rewards/sql.js";
+import type { Reward } from "../rewards/types.js";
 import { RoleRouter } from "../roles/router.js";
 import type { RolloutParts } from "./evaluate.js";
 import type { RunSetup } from "./loop.js";
@@ -19,7 +24,7 @@ import { planVariant } from "./variants.js";
 
 /** A {@link RunSetup} whose model is its own: `close()` gives it back. */
 export interface LoadedRun extends RunSetup {
-  environment: SearchEnvironment;
+  environment: SearchEnvironment | SqlEnvironment;
   close(): void;
 }
 
@@ -39,8 +44,16 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { routes, routing, lossRoles } = planVariant(variant, agent.roles);
   const { questions, evalQuestions } = await readData(config);
   const environment = await loadEnvironment(config.environment);
+  const closeEnvironment = (): void => {
+    if (environment instanceof SqlEnvironment) void environment.close();
+  };
   const { addTokens, precision } = config;
-  const model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) });
+  const model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) }).catch(
+    (error: unknown) => {
+      closeEnvironment();
+      throw error;
+    },
+  );
   try {
     const tokenizer = model.tokenizer;
     if (tokenizer === undefined)
@@ -49,7 +62,10 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
     return {
       model,
       environment,
-      rollout: rolloutParts({ ...agent, maxLength }, environment, tokenizer),
+      rollout: {
+        ...rolloutParts({ ...agent, maxLength }, environment, tokenizer),
+        ...(await sqlParts(config, environment, [...questions, ...evalQuestions], tokenizer)),
+      },
       adapters: {
         routes,
         rank,
@@ -81,29 +97,66 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         hashes: await hashes(config),
         modelParameters: countParameters(model.directory),
       },
-      close: () => model.close(),
+      close: () => {
+        model.close();
+        closeEnvironment();
+      },
     };
   } catch (error) {
     model.close();
+    closeEnvironment();
     throw error;
   }
 }
 
 async function readData(config: RunConfig): Promise<{ questions: Question[]; evalQuestions: Question[] }> {
   const { questions: file, split, limit, evalQuestions: evalFile, evalSplit } = config.data;
+  const withoutAnswers = rewardOf(config) === "sql";
   const questions = await readQuestions(file, {
+    withoutAnswers,
     ...(split === undefined ? {} : { split }),
     ...(limit === undefined ? {} : { limit }),
   });
   if (evalFile === undefined && evalSplit === undefined) return { questions, evalQuestions: [] };
   const evalQuestions = await readQuestions(evalFile ?? file, {
+    withoutAnswers,
     limit: config.evaluation.questions,
     ...(evalSplit === undefined ? {} : { split: evalSplit }),
   });
   return { questions, evalQuestions };
 }
 
-async function loadEnvironment(config: RunConfig["environment"]): Promise<SearchEnvironment> {
+function rewardOf({ reward, environment }: RunConfig): "exact-match" | "sql" {
+  return reward ?? (environment.kind === "sqlite" ? "sql" : "exact-match");
+}
+
+/** What a database changes: the prompt holds its schema, the reward runs queries. */
+async function sqlParts(
+  config: RunConfig,
+  environment: SearchEnvironment | SqlEnvironment,
+  questions: readonly Question[],
+  tokenizer: Tokenizer,
+): Promise<{ prompt?: (question: Question) => string; reward?: Reward; evaluateBy?: "reward" }> {
+  if (!(environment instanceof SqlEnvironment) || config.environment.kind !== "sqlite") return {};
+  const { agent } = config;
+  const { sampleRows, gold } = config.environment;
+  const text = await sqlPrompt(environment, questions, { template: agent.prompt, sampleRows });
+  const chat = (content: string): string =>
+    tokenizer.applyChatTemplate([{ role: "user", content }], { addGenerationPrompt: true });
+  return {
+    prompt: (question) => (agent.chat ? chat(text(question)) : text(question)),
+    ...(rewardOf(config) === "sql" && {
+      reward: sqlReward({ environment, gold, answer: agent.answer }),
+      evaluateBy: "reward",
+    }),
+  };
+}
+
+async function loadEnvironment(config: RunConfig["environment"]): Promise<SearchEnvironment | SqlEnvironment> {
+  if (config.kind === "sqlite") {
+    const { kind: _kind, gold: _gold, sampleRows: _sampleRows, workers, ...options } = config;
+    return SqlEnvironment.open({ ...options, ...(workers !== undefined && { workers }) });
+  }
   const { passages, topK, titleWeight, k1, b, passage, separator } = config;
   const show = (template: string) => (found: Passage[]) =>
     found.map(({ title = "", text }, i) => fill(template, { n: String(i + 1), title, text })).join(separator);
@@ -118,7 +171,7 @@ async function loadEnvironment(config: RunConfig["environment"]): Promise<Search
 
 function rolloutParts(
   agent: RunConfig["agent"] & { maxLength: number },
-  environment: SearchEnvironment,
+  environment: SearchEnvironment | SqlEnvironment,
   tokenizer: Tokenizer,
 ): RolloutParts {
   const { roles, base, spans, output, answer, sampling, concurrency } = agent;
@@ -157,12 +210,17 @@ function countParameters(directory: string): number {
   return sizes.reduce((sum, size) => sum + size, 0);
 }
 
+function databaseFiles(databases: string | Record<string, string>): Record<string, string> {
+  const files = [...listDatabases(databases)].map(([name, file]) => [`database ${name}`, file]);
+  return Object.fromEntries(files) as Record<string, string>;
+}
+
 /** SHA-256 of the data: a run goes on only with the data that it began with. */
 async function hashes({ data, environment }: RunConfig): Promise<Record<string, string>> {
   const files = {
     questions: data.questions,
     ...(data.evalQuestions === undefined ? {} : { evalQuestions: data.evalQuestions }),
-    passages: environment.passages,
+    ...(environment.kind === "search" ? { passages: environment.passages } : databaseFiles(environment.databases)),
   };
   const out: Record<string, string> = {};
   for (const [name, file] of Object.entries(files)) {
