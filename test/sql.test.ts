@@ -242,12 +242,16 @@ t.test("what is wrong with a database names it", needsEngine, async (t) => {
   const file = write("wal.db", bytes);
   write("wal.db-wal", "frames");
   await wrong({ a: file }, /write-ahead log beside it \(wal\.db-wal\)/);
-  const sql = await SqlEnvironment.open({ databases: { a: { script: "" }, b: { script: "" } } });
+  const sql = await SqlEnvironment.open({ databases: { a: { script: pets }, b: { script: "" } } });
   await t.rejects(sql.act({ text: "SELECT 1", question: question({ db: "c" }) }), {
     code: "ERR_SQL_DATABASE",
     message: /\(a, b\) for question q but received "c"/,
   });
-  await sql.close();
+  await sql.load("a");
+  await t.rejects(sql.load("b"), { code: "ERR_SQL_DATABASE", message: /database b.*the script is empty/ });
+  const endless = sql.query("a", `${bomb} SELECT count(*) FROM c`);
+  setTimeout(() => void sql.close(), 50);
+  await t.rejects(endless, { code: "ERR_SQL_CLOSED" }, "a query under way is no wrong query");
   await sql.close();
   await t.rejects(sql.query("a", "SELECT 1"), { code: "ERR_SQL_CLOSED" });
   const wal = bytes.slice();

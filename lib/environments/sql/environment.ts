@@ -19,7 +19,7 @@ export interface SqlOptions {
   maxRows?: number;
   /** Characters of one value that the model reads. @default 200 */
   maxCellCharacters?: number;
-  /** Characters of one result that the model reads, within some of the last line. @default 4000 */
+  /** Characters of one result that the model reads, the line of counts aside. @default 4000 */
   maxCharacters?: number;
   /** Bytes of any value that a query makes, and of any row: more is an error of the query. @default 1_000_000 */
   maxValueBytes?: number;
@@ -170,7 +170,7 @@ export class SqlEnvironment implements Environment {
     await this.query(database, "SELECT 1");
   }
 
-  /** Ends the threads; queries under way are rejected. */
+  /** Ends the threads; queries under way are rejected with ERR_SQL_CLOSED. */
   close(): Promise<void> {
     return this.#pool.close();
   }

@@ -1,5 +1,5 @@
 import { Worker } from "node:worker_threads";
-import { fail } from "../../errors.js";
+import { fail, RolegradError } from "../../errors.js";
 import type { SqlFailure, SqlReply, SqlRequest, WorkerSettings } from "./protocol.js";
 
 type Without<T, K extends string> = T extends unknown ? Omit<T, K> : never;
@@ -72,7 +72,8 @@ export class SqlPool {
   /** Ends all threads; what is under way is rejected. */
   async close(): Promise<void> {
     this.#closed = true;
-    const closed = (): Error => new SqlRefusal("refused", "the SQL environment has been closed");
+    const closed = (): Error =>
+      new RolegradError("ERR_SQL_CLOSED", "The SQL environment was closed before it answered");
     for (const job of this.#queue.splice(0)) job.reject(closed());
     await Promise.all(
       this.#seats.splice(0).map((seat) => {

@@ -313,6 +313,7 @@ function fail(db: number, code: number): never {
 
 /** The database that a script makes, as the bytes of a file. */
 function build(script: string): Uint8Array {
+  if (script.trim() === "") throw new Failure("database", "the script is empty");
   const db = new sqlite.oo1.DB(":memory:");
   try {
     // Thousands of rows in one transaction is what scripts have; each on its own would be slow.
