@@ -15,12 +15,21 @@ const smallest: RunConfigInput = {
 t.test("what is left out is filled in, and paths are relative to the file", async (t) => {
   const config = resolveRunConfig(smallest, "/data/runs.d/mine.json");
   t.equal(config.data.questions, "/data/runs.d/questions.jsonl");
-  t.equal(config.environment.passages, "/data/corpus/passages.jsonl");
+  t.match(config.environment, { kind: "search", passages: "/data/corpus/passages.jsonl" });
   t.equal(config.output, "/data/runs.d/runs/mine", "a run directory named after the file");
   t.match(config, { variant: "dart", rank: 8, alpha: 16, crossRole: "flow", group: 8, agent: { actionBudget: 4 } });
   t.match(config.agent.prompt, /<search>.*<\/search>.*<information>.*<answer>.*\n\nQuestion: \{question\}\n$/s);
   const again = resolveRunConfig(JSON.parse(JSON.stringify(config)), "/elsewhere/config.json");
   t.same(again, config, "a resolved configuration resolves to itself, wherever it lies");
+});
+
+t.test("a database needs no more than its directory: the prompt holds its schema", async (t) => {
+  const sqlite = (databases: string | Record<string, string>) =>
+    resolveRunConfig({ ...smallest, environment: { kind: "sqlite", databases } }, "/data/run.json");
+  const { environment, agent } = sqlite("db");
+  t.match(environment, { databases: "/data/db", database: "db", gold: "sql", timeout: 5000, maxRows: 20 });
+  t.match(agent.prompt, /\{schema\}\n\nQuestion: \{question\}\n$/);
+  t.match(sqlite({ a: "a.db", b: "/x/b.sql" }).environment, { databases: { a: "/data/a.db", b: "/x/b.sql" } });
 });
 
 t.test("a model is a directory beside the file, or else a hub id", async (t) => {
@@ -93,7 +102,16 @@ t.test("each thing that is wrong in a run.json is an ERR_CONFIG that names file 
     [{ group: 1 }, /group: Expected at least 2 but received 1/],
     [{ optimizer: { betas: [0.9] } }, /optimizer\.betas: Expected a list of at least 2 but received a list/],
     [{ optimizer: { betas: [0.9, 1] } }, /optimizer\.betas\[1\]: Expected a number below 1 but received 1/],
-    [{ environment: { kind: "sql", passages: "p" } }, /environment\.kind: Expected "search" but received "sql"/],
+    [
+      { environment: { kind: "sql", passages: "p" } },
+      /environment\.kind: Expected one of "search", "sqlite" but received "sql"/,
+    ],
+    [{ environment: { kind: "sqlite" } }, /environment\.databases: Expected a text or an object but it is missing/],
+    [
+      { environment: { kind: "sqlite", databases: "d", row: 1 } },
+      /no field environment\.row; environment has .*databases/,
+    ],
+    [{ reward: "sql" }, /reward: Expected environment\.kind "sqlite" for the reward "sql"/],
     [{ environment: { ...smallest.environment, topK: 0 } }, /environment\.topK: Expected at least 1 but received 0/],
     [{ crossRole: "none" }, /crossRole: Expected one of "flow", "stop", "exact" but received "none"/],
     [{ agent: { prompt: "Answer!" } }, /agent\.prompt: Expected a text with \{question\} in it/],

@@ -41,7 +41,9 @@ export class TrainText implements TrainOutput {
     const rows = [
       ["model", `${model.name} (${model.info.backend})`],
       ["questions", `${grouped(questions.length)} to train on, ${judged}`],
-      ["passages", `${grouped(environment.size)} indexed`],
+      "size" in environment
+        ? ["passages", `${grouped(environment.size)} indexed`]
+        : ["databases", `${grouped(environment.databases.length)}`],
       ...setup.skipped.map((report) => ["skipped", skippedText(report)]),
       ["adapters", `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}`],
       ["run", `${where(directory)}: ${steps} steps of ${questionsPerStep} questions x ${group} answers, seed ${seed}`],

@@ -123,7 +123,7 @@ function jsonOutput(): TrainOutput {
         steps: config.steps,
         questions: questions.length,
         evalQuestions: evaluation?.questions.length ?? 0,
-        passages: environment.size,
+        ...("size" in environment ? { passages: environment.size } : { databases: environment.databases.length }),
         ...(skipped.length > 0 && { skipped }),
       }),
     onStep: (record) => printJson({ event: "step", ...record }),

@@ -29,6 +29,8 @@ export interface ReadQuestionsOptions extends ReadRowsOptions {
   shuffle?: number;
   /** Keep the first so many; after the shuffle. */
   limit?: number;
+  /** Whether a row may be without answers, which are then none: what is right may be said by another field. @default false */
+  withoutAnswers?: boolean;
 }
 
 // Spellings in use: this project's, FlashRAG's and Search-R1's, HotpotQA's.
@@ -75,9 +77,9 @@ export async function readQuestions(file: string, options: ReadQuestionsOptions 
 }
 
 function toQuestion(row: Row, place: Place, cells: boolean, options: ReadQuestionsOptions): Question {
-  const { fields = {}, separator, ids } = options;
+  const { fields = {}, separator, ids, withoutAnswers = false } = options;
   const answers = fieldOf(row, fields.answers, ANSWER_FIELDS);
-  if (answers.value === undefined) {
+  if (answers.value === undefined && !withoutAnswers) {
     fail(
       "ERR_DATA_FIELD",
       `Expected a field ${answers.name} at ${at(place)} but received ${Object.keys(row).join(", ")}`,
@@ -85,7 +87,8 @@ function toQuestion(row: Row, place: Place, cells: boolean, options: ReadQuestio
   }
   const question = fieldOf(row, fields.question, ["question"]);
   const id = toId(fieldOf(row, ids === "row" ? "id" : fields.id, ID_FIELDS), place);
-  const made = { id, question: toText(question, place), answers: toAnswers(answers, place, cells, separator) };
+  const gold = answers.value === undefined ? [] : toAnswers(answers, place, cells, separator);
+  const made = { id, question: toText(question, place), answers: gold };
   if (made.question.trim() === "") {
     fail(
       "ERR_DATA_FIELD",

@@ -59,8 +59,11 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
   };
   known(agent.base, "agent.base");
   agent.spans.forEach(({ role }, i) => known(role, `agent.spans[${i}].role`));
-  const prompt = agent.prompt ?? defaultPrompt(agent);
+  const sqlite = c.environment.kind === "sqlite";
+  const prompt = agent.prompt ?? (sqlite ? defaultSqlPrompt(agent) : defaultPrompt(agent));
   if (!prompt.includes("{question}")) wrong("agent.prompt", "Expected a text with {question} in it");
+  if (c.reward === "sql" && !sqlite)
+    wrong("reward", 'Expected environment.kind "sqlite" for the reward "sql" but received "search"');
   if (c.objective.aggregation === "seq-mean-token-sum-norm" && c.objective.normLength === undefined) {
     wrong("objective.normLength", 'Expected the tokens that "seq-mean-token-sum-norm" divides by but it is missing');
   }
@@ -78,13 +81,24 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
       questions: resolve(c.data.questions),
       ...(c.data.evalQuestions === undefined ? {} : { evalQuestions: resolve(c.data.evalQuestions) }),
     },
-    environment: { ...c.environment, passages: resolve(c.environment.passages) },
+    environment: resolveEnvironment(c.environment, resolve),
     agent: { ...agent, prompt },
     ...reward,
     rank,
     alpha: c.alpha ?? 2 * rank,
     output: output === undefined ? resolve(c.output ?? defaultOutput(file)) : path.resolve(output),
   };
+}
+
+function resolveEnvironment(
+  environment: RunConfig["environment"],
+  resolve: (name: string) => string,
+): RunConfig["environment"] {
+  if (environment.kind === "search") return { ...environment, passages: resolve(environment.passages) };
+  const { databases } = environment;
+  if (typeof databases === "string") return { ...environment, databases: resolve(databases) };
+  const files = Object.entries(databases).map(([name, file]) => [name, resolve(file)]);
+  return { ...environment, databases: Object.fromEntries(files) as Record<string, string> };
 }
 
 function defaultOutput(file: string): string {
@@ -124,6 +138,21 @@ export function defaultPrompt(agent: { spans: Tags[]; output: Tags; answer: Tags
   );
 }
 
+/** The same for a database: the answer is a query, and the prompt holds the schema. */
+export function defaultSqlPrompt(agent: { spans: Tags[]; output: Tags; answer: Tags }): string {
+  const { spans, output, answer } = agent;
+  const calls = spans.map(({ open, close }) => `${open} your query ${close}`).join(" or ");
+  const tries =
+    spans.length === 0
+      ? ""
+      : `To try a query, write ${calls} and stop: its result, or the error, is put between ${output.open} and ${output.close}. `;
+  return (
+    "Write one SQLite query that answers the question at the end. Begin by thinking, between <think> and </think>, about which tables and columns " +
+    `you need. ${tries}Queries can only read. Once you are sure, give the final query alone between ${answer.open} and ${answer.close}, for ` +
+    `example ${answer.open} SELECT count(*) FROM city ${answer.close}.\n\nThe database:\n{schema}\n\nQuestion: {question}\n`
+  );
+}
+
 type Issue = z.core.$ZodIssue & { input?: unknown };
 
 /** The first thing that is wrong, and how many more there are; a misspelt field first, since it makes others go missing. */
@@ -150,6 +179,13 @@ function explain(issue: Issue): string {
     return `Expected no field ${key}; ${of} has ${knownFields(issue.path).join(", ")}`;
   }
   if (issue.input === undefined) return `${field}: Expected ${expectation(issue)} but it is missing`;
+  // Of a choice by a field, the value of the field (its name ends the path).
+  const chosen = issue.code === "invalid_union" && "discriminator" in issue ? String(issue.discriminator) : undefined;
+  if (chosen !== undefined) {
+    const value = (issue.input as Record<string, unknown>)[chosen];
+    const but = value === undefined ? "it is missing" : `received ${describe(value)}`;
+    return `${field}: Expected ${expectation(issue)} but ${but}`;
+  }
   const received = Array.isArray(issue.input) ? "a list" : describe(issue.input);
   return `${field === "" ? "" : `${field}: `}Expected ${expectation(issue)} but received ${received}`;
 }
@@ -160,6 +196,10 @@ function expectation(issue: Issue): string {
       return NOUNS[issue.expected] ?? issue.expected;
     case "invalid_value":
       return `${issue.values.length > 1 ? "one of " : ""}${issue.values.map(describe).join(", ")}`;
+    case "invalid_union": {
+      const kinds = "options" in issue ? (issue.options as unknown[]) : [];
+      return kinds.length > 0 ? `one of ${kinds.map(describe).join(", ")}` : "a text or an object";
+    }
     case "too_small":
       if (issue.origin === "string") return "a text that is not empty";
       if (issue.origin === "array") return `a list of at least ${issue.minimum}`;
@@ -197,17 +237,20 @@ interface SchemaNode {
   properties?: Record<string, SchemaNode>;
   items?: SchemaNode;
   anyOf?: SchemaNode[];
+  oneOf?: SchemaNode[];
 }
 
 function knownFields(path: readonly PropertyKey[]): string[] {
+  const shapesOf = (of: SchemaNode | undefined): SchemaNode[] =>
+    of === undefined ? [] : [of, ...[...(of.anyOf ?? []), ...(of.oneOf ?? [])].flatMap(shapesOf)];
   let node = runJsonSchema() as SchemaNode | undefined;
   for (const part of path) {
-    const shapes = [node, ...(node?.anyOf ?? [])];
+    const shapes = shapesOf(node);
     node =
       typeof part === "number"
-        ? shapes.find((shape) => shape?.items)?.items
-        : shapes.find((shape) => shape?.properties)?.properties?.[String(part)];
+        ? shapes.find((shape) => shape.items)?.items
+        : shapes.find((shape) => shape.properties?.[String(part)])?.properties?.[String(part)];
   }
-  node = [node, ...(node?.anyOf ?? [])].find((shape) => shape?.properties);
-  return Object.keys(node?.properties ?? {}).filter((name) => name !== "$schema");
+  const names = new Set(shapesOf(node).flatMap((shape) => Object.keys(shape.properties ?? {})));
+  return [...names].filter((name) => name !== "$schema");
 }

@@ -13,7 +13,10 @@ import type { EvaluationRecord } from "./records.js";
 import { behaviour, meanOverQuestions } from "./statistics.js";
 
 /** How answers are written: the router, the environment, the reward, the prompt, the limits. */
-export type RolloutParts = Omit<RolloutOptions, "adapters" | "group" | "seed">;
+export type RolloutParts = Omit<RolloutOptions, "adapters" | "group" | "seed"> & {
+  /** What an evaluation reports as exact match: that of answers, or the reward (from 0 to 1). @default "exact-match" */
+  evaluateBy?: "exact-match" | "reward";
+};
 
 export interface EvaluateOptions {
   model: Model;
@@ -43,7 +46,7 @@ export interface Evaluation {
 }
 
 /**
- * Answers questions and scores them by exact match with their gold answers, whatever the reward is. What is measured is a pure function of model,
+ * Answers questions and scores them by exact match with their gold answers, whatever the reward is (unless `evaluateBy` says so). What is measured is a pure function of model,
  * adapters, questions, seed and step. No question -> ERR_RUN_QUESTIONS.
  *
  * @example
@@ -70,8 +73,9 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
 
   const answers = new Map(questions.map((question): [string, number[]] => [question.id, []]));
   const gold = new Map(questions.map((question) => [question.id, question.answers]));
-  for (const { question, response } of trajectories) {
-    answers.get(question)?.push(exactMatch(response, gold.get(question) ?? [], parts.answer).score);
+  for (const { question, response, reward } of trajectories) {
+    const match = () => exactMatch(response, gold.get(question) ?? [], parts.answer).score;
+    answers.get(question)?.push(parts.evaluateBy === "reward" ? reward : match());
   }
   const { mean, low, high } = meanOverQuestions([...answers.values()]);
   const record: EvaluationRecord = {

@@ -7,6 +7,8 @@ import { coverMatchReward } from "../rewards/cover-match.js";
 import { exactMatchReward } from "../rewards/exact-match.js";
 import { f1Reward } from "../rewards/f1.js";
 import { formatReward } from "../rewards/format.js";
+import { sqlReward } from "../rewards/sql.js";
+import type { SqlEnvironment } from "../environments/sql/environment.js";
 import type { Reward } from "../rewards/types.js";
 import { weightedReward } from "../rewards/weighted.js";
 import type { RunConfig } from "./schema.js";
@@ -21,10 +23,16 @@ interface AgentTags {
   answer: Tags;
 }
 
+/** What a run's rewards may look at. */
+interface RewardContext extends AgentTags {
+  /** Where the environment is a database: that, and the field of the gold query. */
+  sql?: { environment: SqlEnvironment; gold: string };
+}
+
 interface BuiltIn {
   /** Of `options` in run.json. */
   options: z.ZodObject;
-  make(agent: AgentTags, options: Record<string, unknown>): Reward;
+  make(agent: RewardContext, options: Record<string, unknown>): Reward;
 }
 
 const tags = z.strictObject({ open: z.string().min(1), close: z.string().min(1) });
@@ -41,6 +49,13 @@ const BUILT_IN: Record<string, BuiltIn> = {
   format: {
     options: z.strictObject({ tags: z.exactOptional(z.array(tags)) }),
     make: ({ spans, answer, output }, options) => formatReward({ tags: [THINK, ...spans], answer, output, ...options }),
+  },
+  sql: {
+    options: z.strictObject({ tolerance: z.exactOptional(z.number().min(0)) }),
+    make: ({ answer, sql }, options) => {
+      if (sql === undefined) fail("ERR_CONFIG", 'Expected an environment of kind "sqlite" for the reward "sql"');
+      return sqlReward({ ...sql, answer, ...options });
+    },
   },
 };
 
@@ -91,6 +106,12 @@ export function resolveRewards(
   return Array.isArray(setting) ? setting.map(one) : one(setting);
 }
 
+/** Whether answers are judged by running them: questions then need no gold answers. */
+export function judgedBySql({ reward, environment }: Pick<RunConfig, "reward" | "environment">): boolean {
+  if (reward === undefined) return environment.kind === "sqlite";
+  return entriesOf(reward).some(({ entry }) => entry.reward === "sql");
+}
+
 /** The files of the modules that a resolved setting names, each under its reward's name. */
 export function rewardModules(setting: Setting | undefined): { name: string; file: string }[] {
   return entriesOf(setting ?? [])
@@ -102,10 +123,10 @@ export function rewardModules(setting: Setting | undefined): { name: string; fil
  * The reward that a resolved setting means. A text alone is that reward; an object or a list is a weighted sum whose parts are recorded. A module that
  * cannot be imported, or whose default export is no function -> ERR_REWARD_MODULE, naming it.
  */
-export async function loadReward(setting: Setting | undefined, agent: AgentTags): Promise<Reward> {
+export async function loadReward(setting: Setting | undefined, agent: RewardContext): Promise<Reward> {
   const make = ({ reward, options }: Entry): Reward | Promise<Reward> =>
     isModule(reward) ? importReward(reward, options) : BUILT_IN[reward]!.make(agent, options ?? {});
-  if (setting === undefined) return make({ reward: "exact-match" });
+  if (setting === undefined) return make({ reward: agent.sql === undefined ? "exact-match" : "sql" });
   if (typeof setting === "string") return make({ reward: setting });
   const parts = entriesOf(setting).map(async ({ entry }) => ({
     name: nameOf(entry),

@@ -65,7 +65,7 @@ const data = z.strictObject({
   passageFields: z.exactOptional(passageFields),
 });
 
-const environment = z.strictObject({
+const searchEnvironment = z.strictObject({
   kind: z.literal("search").describe("The tool: BM25 search over passages in memory."),
   passages: text.describe(
     "File of passages (JSON Lines, JSON, CSV, TSV, Parquet): id, title (may be absent), text; or id, contents.",
@@ -79,6 +79,27 @@ const environment = z.strictObject({
     .describe('How a passage is shown, with {n}, {title} and {text}. Without it: Passage 1 (Title: "…") …'),
   separator: z.string().default("\n").describe("Put between passages that are shown by `passage`."),
 });
+
+const sqliteEnvironment = z.strictObject({
+  kind: z.literal("sqlite").describe("The tool: reading queries on SQLite databases (docs/sql.md)."),
+  databases: z
+    .union([text, z.record(text, text)])
+    .describe(
+      "A directory of NAME.sqlite, NAME.db or NAME.sql (a script) or NAME/NAME.sqlite; or the file of each name.",
+    ),
+  database: text
+    .default("db")
+    .describe("The field of a question that names its database; not needed for a single one."),
+  gold: text.default("sql").describe("The field of a question that holds the gold query, for the reward."),
+  sampleRows: z.int().min(0).default(0).describe("First rows of each table that {schema} in the prompt shows."),
+  timeout: count.default(5000).describe("Milliseconds that one query may run."),
+  maxRows: count.default(20).describe("Rows of a result that the model reads."),
+  maxCellCharacters: count.default(200).describe("Characters of one value that it reads."),
+  maxCharacters: count.default(4000).describe("Characters of one result that it reads."),
+  workers: z.exactOptional(count.max(256)).describe("Threads that run queries. Without it: up to 4."),
+});
+
+const environment = z.discriminatedUnion("kind", [searchEnvironment, sqliteEnvironment]);
 
 const sampling = z.strictObject({
   temperature: z.number().positive().default(1).describe("Of the samples that are trained on."),
@@ -134,7 +155,7 @@ const agent = z.strictObject({
 
 const rewardEntry = z.strictObject({
   reward: text.describe(
-    'A name ("exact-match", "f1", "cover-match", "format") or the path of a module whose default export is a function of trajectory, question and options.',
+    'A name ("exact-match", "f1", "cover-match", "format", "sql") or the path of a module whose default export is a function of trajectory, question and options.',
   ),
   name: z.exactOptional(text).describe("Under which it is recorded. Without it: its name, or its file's."),
   weight: z.exactOptional(z.number()).describe("It is multiplied by. Without it: 1."),
@@ -193,7 +214,7 @@ export const runSchema = z.strictObject({
   reward: z
     .exactOptional(z.union([text, rewardEntry, z.array(z.union([text, rewardEntry])).min(1)]))
     .describe(
-      'What an answer earns: a reward by name or path, an object with its weight and options, or a list of these, whose weighted sum counts. Without it: "exact-match".',
+      'What an answer earns: a reward by name or path, an object with its weight and options, or a list of these, whose weighted sum counts. Without it: what the environment is for ("sql" where it is a database, else "exact-match").',
     ),
   addTokens: z
     .exactOptional(z.array(text))
