@@ -15,7 +15,7 @@ const smallest: RunConfigInput = {
 t.test("what is left out is filled in, and paths are relative to the file", async (t) => {
   const config = resolveRunConfig(smallest, "/data/runs.d/mine.json");
   t.equal(config.data.questions, "/data/runs.d/questions.jsonl");
-  t.equal(config.environment.passages, "/data/corpus/passages.jsonl");
+  t.match(config.environment, { kind: "search", passages: "/data/corpus/passages.jsonl" });
   t.equal(config.output, "/data/runs.d/runs/mine", "a run directory named after the file");
   t.match(config, { variant: "dart", rank: 8, alpha: 16, crossRole: "flow", group: 8, agent: { actionBudget: 4 } });
   t.match(config.agent.prompt, /<search>.*<\/search>.*<information>.*<answer>.*\n\nQuestion: \{question\}\n$/s);
@@ -49,6 +49,32 @@ t.test("the prompt speaks of the tags that are configured", async (t) => {
   const { prompt } = resolveRunConfig({ ...smallest, agent }, "run.json").agent;
   for (const tag of ["[find]", "[/find]", "[seen]", "[/seen]", "[so]", "[/so]"]) t.match(prompt, tag);
   t.notMatch(prompt, "<search>");
+});
+
+t.test("a search server is a tool with limits, and its secrets stay out of the file", async (t) => {
+  const url = "http://127.0.0.1:8000";
+  const resolve = (environment: object) => resolveRunConfig({ ...smallest, environment }, "run.json").environment;
+  t.same(resolve({ kind: "retriever", url, tools: { retries: 1, backoff: { firstMs: 5 } } }), {
+    ...{ kind: "retriever", url, topK: 3, form: "queries", separator: "\n" },
+    tools: {
+      ...{ concurrency: 16, retries: 1, cacheEntries: 10_000 },
+      backoff: { firstMs: 5, factor: 2, maxMs: 10_000, jitter: 0.5 },
+    },
+  });
+  t.match(resolve({ kind: "opensearch", url, index: "wiki" }), { fields: ["title", "text"], tools: { retries: 3 } });
+  for (const [environment, said] of [
+    [{ kind: "web" }, /environment\.kind: Expected one of "search", "retriever", "opensearch" but received "web"/],
+    [{}, /environment\.kind: Expected one of "search", "retriever", "opensearch" but it is missing/],
+    [
+      { kind: "retriever", url, topk: 3 },
+      /Expected no field environment\.topk; environment has kind, url, form, batch/,
+    ],
+    [{ kind: "opensearch", url }, /environment\.index: Expected a text but it is missing/],
+    [{ kind: "retriever", url, tools: { retry: 1 } }, /environment\.tools\.retry; .* concurrency, timeout, retries/],
+    [{ kind: "retriever", url: "http://a:s3cret@b" }, /environment\.url: Expected an address [^]*without a password$/],
+  ] as const) {
+    t.throws(() => resolve(environment), { code: "ERR_CONFIG", message: said });
+  }
 });
 
 t.test("the command line has the last word", async (t) => {
@@ -85,7 +111,10 @@ t.test("each thing that is wrong in a run.json is an ERR_CONFIG that names file 
     [{ group: 1 }, /group: Expected at least 2 but received 1/],
     [{ optimizer: { betas: [0.9] } }, /optimizer\.betas: Expected a list of at least 2 but received a list/],
     [{ optimizer: { betas: [0.9, 1] } }, /optimizer\.betas\[1\]: Expected a number below 1 but received 1/],
-    [{ environment: { kind: "sql", passages: "p" } }, /environment\.kind: Expected "search" but received "sql"/],
+    [
+      { environment: { kind: "sql", passages: "p" } },
+      /environment\.kind: Expected one of "search", .* but received "sql"/,
+    ],
     [{ environment: { ...smallest.environment, topK: 0 } }, /environment\.topK: Expected at least 1 but received 0/],
     [{ crossRole: "none" }, /crossRole: Expected one of "flow", "stop", "exact" but received "none"/],
     [{ agent: { prompt: "Answer!" } }, /agent\.prompt: Expected a text with \{question\} in it/],

@@ -2,6 +2,7 @@ import path from "node:path";
 import { annotate } from "../report/annotate.js";
 import {
   explainReward,
+  toolText,
   type EvaluationRecord,
   type LoadedRun,
   type RunConfig,
@@ -40,7 +41,9 @@ export class TrainText implements TrainOutput {
     const rows = [
       ["model", `${model.name} (${model.info.backend})`],
       ["questions", `${grouped(questions.length)} to train on, ${judged}`],
-      ["passages", `${grouped(environment.size)} indexed`],
+      environment.size === undefined
+        ? ["tool", toolText(config.environment)]
+        : ["passages", `${grouped(environment.size)} indexed`],
       ["adapters", `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}`],
       ["run", `${where(directory)}: ${steps} steps of ${questionsPerStep} questions x ${group} answers, seed ${seed}`],
     ];

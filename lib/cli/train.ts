@@ -107,7 +107,7 @@ function jsonOutput(): TrainOutput {
         steps: config.steps,
         questions: questions.length,
         evalQuestions: evaluation?.questions.length ?? 0,
-        passages: environment.size,
+        passages: environment.size, // left out where a server has them
       }),
     onStep: (record) => printJson({ event: "step", ...record }),
     onEvaluation: (record) => printJson({ event: "evaluation", ...record }),

@@ -249,6 +249,7 @@ class Managed implements ManagedTool {
   }
 
   async #attempt(call: ToolCall, signal: AbortSignal): Promise<ToolResult> {
+    signal.throwIfAborted(); // it may have been between its turn and this
     const own = new AbortController();
     const begin = performance.now();
     this.#counts.attempts++;

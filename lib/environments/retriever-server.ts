@@ -73,6 +73,10 @@ export async function startRetriever(
   if (topK > maxTopK) fail("ERR_TOOL_OPTIONS", `Expected at most maxTopK, ${maxTopK}, for topK but received ${topK}`);
 
   const server = createServer({ requestTimeout: 30_000 }, (request, response) => {
+    // At the end nothing is kept open after its answer.
+    response.on("finish", () => {
+      if (!server.listening) request.socket.end();
+    });
     void answer(searcher, limits, request).then(
       (body) => send(response, 200, body),
       (error: unknown) => {

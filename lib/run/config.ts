@@ -76,7 +76,8 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
       questions: resolve(c.data.questions),
       ...(c.data.evalQuestions === undefined ? {} : { evalQuestions: resolve(c.data.evalQuestions) }),
     },
-    environment: { ...c.environment, passages: resolve(c.environment.passages) },
+    environment:
+      c.environment.kind === "search" ? { ...c.environment, passages: resolve(c.environment.passages) } : c.environment,
     agent: { ...agent, prompt },
     rank,
     alpha: c.alpha ?? 2 * rank,
@@ -137,10 +138,15 @@ function explain(issue: Issue): string {
   const of = field === "" ? "the run" : field;
   if (issue.code === "unrecognized_keys") {
     const key = field === "" ? issue.keys[0] : `${field}.${issue.keys[0]}`;
-    return `Expected no field ${key}; ${of} has ${knownFields(issue.path).join(", ")}`;
+    return `Expected no field ${key}; ${of} has ${knownFields(issue.path, issue.input).join(", ")}`;
   }
-  if (issue.input === undefined) return `${field}: Expected ${expectation(issue)} but it is missing`;
-  const received = Array.isArray(issue.input) ? "a list" : describe(issue.input);
+  // An address may hold a password: it is not shown.
+  if (issue.code === "invalid_format") return `${field}: Expected ${issue.message}`;
+  // The field is the kind, what came is the object around it.
+  const input =
+    issue.code === "invalid_union" ? (issue.input as Record<string, unknown>)[String(issue.path.at(-1))] : issue.input;
+  if (input === undefined) return `${field}: Expected ${expectation(issue)} but it is missing`;
+  const received = Array.isArray(input) ? "a list" : describe(input);
   return `${field === "" ? "" : `${field}: `}Expected ${expectation(issue)} but received ${received}`;
 }
 
@@ -148,6 +154,8 @@ function expectation(issue: Issue): string {
   switch (issue.code) {
     case "invalid_type":
       return NOUNS[issue.expected] ?? issue.expected;
+    case "invalid_union":
+      return `one of ${kinds().map(describe).join(", ")}`;
     case "invalid_value":
       return `${issue.values.length > 1 ? "one of " : ""}${issue.values.map(describe).join(", ")}`;
     case "too_small":
@@ -182,10 +190,24 @@ function fieldName(path: readonly PropertyKey[]): string {
 interface SchemaNode {
   properties?: Record<string, SchemaNode>;
   items?: SchemaNode;
+  const?: unknown;
+  oneOf?: SchemaNode[];
 }
 
-function knownFields(path: readonly PropertyKey[]): string[] {
-  let node = runJsonSchema() as SchemaNode | undefined;
-  for (const part of path) node = typeof part === "number" ? node?.items : node?.properties?.[String(part)];
+/** What environment.kind may be. */
+function kinds(): unknown[] {
+  const alternatives = (runJsonSchema() as SchemaNode).properties?.["environment"]?.oneOf ?? [];
+  return alternatives.map(({ properties }) => properties?.["kind"]?.const);
+}
+
+function knownFields(path: readonly PropertyKey[], input: unknown): string[] {
+  const alternatives = (node: SchemaNode | undefined) => node?.oneOf ?? (node === undefined ? [] : [node]);
+  let nodes = alternatives(runJsonSchema() as SchemaNode);
+  for (const part of path)
+    nodes = nodes.flatMap((node) =>
+      alternatives(typeof part === "number" ? node.items : node.properties?.[String(part)]),
+    );
+  const kind = (input as { kind?: unknown } | undefined)?.kind;
+  const node = nodes.find(({ properties }) => properties?.["kind"]?.const === kind) ?? nodes[0];
   return Object.keys(node?.properties ?? {}).filter((name) => name !== "$schema");
 }

@@ -3,8 +3,8 @@ import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream/promises";
 import { readPassages } from "../data/passages.js";
 import { readQuestions } from "../data/questions.js";
-import { numberedPassages, SearchEnvironment } from "../environments/search.js";
-import type { Passage, Question } from "../environments/types.js";
+import { SearchEnvironment } from "../environments/search.js";
+import type { Environment, Question } from "../environments/types.js";
 import { fail } from "../errors.js";
 import { readCheckpoint } from "../model/checkpoint.js";
 import { loadModel } from "../model/model.js";
@@ -15,11 +15,13 @@ import type { RolloutParts } from "./evaluate.js";
 import type { RunSetup } from "./loop.js";
 import { defaultMaxLength } from "./prompts.js";
 import type { RunConfig } from "./schema.js";
+import { fill, loadEnvironment } from "./tools.js";
 import { planVariant } from "./variants.js";
 
 /** A {@link RunSetup} whose model is its own: `close()` gives it back. */
 export interface LoadedRun extends RunSetup {
-  environment: SearchEnvironment;
+  /** With its number of passages, where it has them in memory. */
+  environment: Environment & { readonly size?: number };
   close(): void;
 }
 
@@ -38,7 +40,7 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { data, agent, evaluation, variant, rank, alpha } = config;
   const { routes, routing, lossRoles } = planVariant(variant, agent.roles);
   const { questions, evalQuestions } = await readData(config);
-  const environment = await loadEnvironment(config.environment);
+  const environment = await loadEnvironment(config);
   const { addTokens, precision } = config;
   const model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) });
   try {
@@ -81,7 +83,11 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         hashes: await hashes(config),
         modelParameters: countParameters(model.directory),
       },
-      close: () => model.close(),
+      close: () => {
+        model.close();
+        // Only ends what is still out: there is nothing to wait for.
+        void Promise.resolve(environment.close?.()).catch(() => undefined);
+      },
     };
   } catch (error) {
     model.close();
@@ -103,22 +109,9 @@ async function readData(config: RunConfig): Promise<{ questions: Question[]; eva
   return { questions, evalQuestions };
 }
 
-async function loadEnvironment(config: RunConfig["environment"]): Promise<SearchEnvironment> {
-  const { passages, topK, titleWeight, k1, b, passage, separator } = config;
-  const show = (template: string) => (found: Passage[]) =>
-    found.map(({ title = "", text }, i) => fill(template, { n: String(i + 1), title, text })).join(separator);
-  return SearchEnvironment.fromPassages(await readPassages(passages), {
-    topK,
-    titleWeight,
-    k1,
-    b,
-    format: passage === undefined ? numberedPassages : show(passage),
-  });
-}
-
 function rolloutParts(
   agent: RunConfig["agent"] & { maxLength: number },
-  environment: SearchEnvironment,
+  environment: Environment,
   tokenizer: Tokenizer,
 ): RolloutParts {
   const { roles, base, spans, output, answer, sampling, concurrency } = agent;
@@ -141,15 +134,11 @@ function rolloutParts(
     addBos: !agent.chat, // a chat template says itself how a text begins
     output,
     answer,
-    toolTimeout,
+    // A tool with limits counts the time of each attempt itself; waiting for a turn or a retry is no failure.
+    toolTimeout: environment instanceof SearchEnvironment ? toolTimeout : 2 ** 31 - 1,
     onToolError,
     tokenizer,
   };
-}
-
-/** Puts values where the template names them; braces around anything else stay. */
-function fill(template: string, values: Record<string, string>): string {
-  return template.replace(/\{(\w+)\}/g, (whole, name: string) => (Object.hasOwn(values, name) ? values[name]! : whole));
 }
 
 function countParameters(directory: string): number {
@@ -162,7 +151,7 @@ async function hashes({ data, environment }: RunConfig): Promise<Record<string, 
   const files = {
     questions: data.questions,
     ...(data.evalQuestions === undefined ? {} : { evalQuestions: data.evalQuestions }),
-    passages: environment.passages,
+    ...(environment.kind === "search" ? { passages: environment.passages } : {}),
   };
   const out: Record<string, string> = {};
   for (const [name, file] of Object.entries(files)) {
