@@ -180,7 +180,7 @@ function parse(body: string, limits: Limits): { queries: string[]; topK: number;
     );
   if (scores !== undefined && scores !== null && typeof scores !== "boolean")
     throw new Refusal(400, `Expected true or false for return_scores but received ${describe(scores)}`);
-  return { queries: queries as string[], topK: topK as number, scores: scores === true };
+  return { queries: queries, topK: topK as number, scores: scores === true };
 }
 
 function send(response: ServerResponse, status: number, body: unknown, headers: Record<string, string> = {}): void {

@@ -144,7 +144,7 @@ export class RetrieverClient implements Environment {
       const pending: Pending = {
         query,
         resolve: (hits) => (settle(), resolve(hits)),
-        reject: (error) => (settle(), reject(error as Error)),
+        reject: (error) => (settle(), reject(error)),
       };
       batch.pending.add(pending);
       signal.addEventListener("abort", leave, { once: true });

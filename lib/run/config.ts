@@ -202,7 +202,7 @@ function kinds(): unknown[] {
 
 function knownFields(path: readonly PropertyKey[], input: unknown): string[] {
   const alternatives = (node: SchemaNode | undefined) => node?.oneOf ?? (node === undefined ? [] : [node]);
-  let nodes = alternatives(runJsonSchema() as SchemaNode);
+  let nodes = alternatives(runJsonSchema());
   for (const part of path)
     nodes = nodes.flatMap((node) =>
       alternatives(typeof part === "number" ? node.items : node.properties?.[String(part)]),

@@ -1,7 +1,6 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream/promises";
-import { readPassages } from "../data/passages.js";
 import { readQuestions } from "../data/questions.js";
 import { SearchEnvironment } from "../environments/search.js";
 import type { Environment, Question } from "../environments/types.js";
