@@ -60,6 +60,32 @@ t.test("the prompt speaks of the tags that are configured", async (t) => {
   t.notMatch(prompt, "<search>");
 });
 
+t.test("a search server is a tool with limits, and its secrets stay out of the file", async (t) => {
+  const url = "http://127.0.0.1:8000";
+  const resolve = (environment: object) => resolveRunConfig({ ...smallest, environment }, "run.json").environment;
+  t.same(resolve({ kind: "retriever", url, tools: { retries: 1, backoff: { firstMs: 5 } } }), {
+    ...{ kind: "retriever", url, topK: 3, form: "queries", separator: "\n" },
+    tools: {
+      ...{ concurrency: 16, retries: 1, cacheEntries: 10_000 },
+      backoff: { firstMs: 5, factor: 2, maxMs: 10_000, jitter: 0.5 },
+    },
+  });
+  t.match(resolve({ kind: "opensearch", url, index: "wiki" }), { fields: ["title", "text"], tools: { retries: 3 } });
+  for (const [environment, said] of [
+    [{ kind: "web" }, /environment\.kind: Expected one of "search", "retriever", "opensearch" but received "web"/],
+    [{}, /environment\.kind: Expected one of "search", "retriever", "opensearch" but it is missing/],
+    [
+      { kind: "retriever", url, topk: 3 },
+      /Expected no field environment\.topk; environment has kind, url, form, batch/,
+    ],
+    [{ kind: "opensearch", url }, /environment\.index: Expected a text but it is missing/],
+    [{ kind: "retriever", url, tools: { retry: 1 } }, /environment\.tools\.retry; .* concurrency, timeout, retries/],
+    [{ kind: "retriever", url: "http://a:s3cret@b" }, /environment\.url: Expected an address [^]*without a password$/],
+  ] as const) {
+    t.throws(() => resolve(environment), { code: "ERR_CONFIG", message: said });
+  }
+});
+
 t.test("the command line has the last word", async (t) => {
   const config = resolveRunConfig({ ...smallest, steps: 5, seed: 1, output: "a" }, "/data/run.json", {
     steps: 2,
@@ -104,7 +130,7 @@ t.test("each thing that is wrong in a run.json is an ERR_CONFIG that names file 
     [{ optimizer: { betas: [0.9, 1] } }, /optimizer\.betas\[1\]: Expected a number below 1 but received 1/],
     [
       { environment: { kind: "sql", passages: "p" } },
-      /environment\.kind: Expected one of "search", "sqlite" but received "sql"/,
+      /environment\.kind: Expected one of "search", .* but received "sql"/,
     ],
     [{ environment: { kind: "sqlite" } }, /environment\.databases: Expected a text or an object but it is missing/],
     [

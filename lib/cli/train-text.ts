@@ -3,6 +3,7 @@ import { skippedText } from "../data/rows.js";
 import { annotate } from "../report/annotate.js";
 import {
   explainReward,
+  toolText,
   type EvaluationRecord,
   type LoadedRun,
   type RunConfig,
@@ -41,9 +42,9 @@ export class TrainText implements TrainOutput {
     const rows = [
       ["model", `${model.name} (${model.info.backend})`],
       ["questions", `${grouped(questions.length)} to train on, ${judged}`],
-      "size" in environment
-        ? ["passages", `${grouped(environment.size)} indexed`]
-        : ["databases", `${grouped(environment.databases.length)}`],
+      environment.size === undefined
+        ? ["tool", toolText(config.environment)]
+        : ["passages", `${grouped(environment.size)} indexed`],
       ...setup.skipped.map((report) => ["skipped", skippedText(report)]),
       ["adapters", `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}`],
       ["run", `${where(directory)}: ${steps} steps of ${questionsPerStep} questions x ${group} answers, seed ${seed}`],

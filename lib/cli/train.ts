@@ -123,7 +123,7 @@ function jsonOutput(): TrainOutput {
         steps: config.steps,
         questions: questions.length,
         evalQuestions: evaluation?.questions.length ?? 0,
-        ...("size" in environment ? { passages: environment.size } : { databases: environment.databases.length }),
+        passages: environment.size, // left out where a server has them, or there are none
         ...(skipped.length > 0 && { skipped }),
       }),
     onStep: (record) => printJson({ event: "step", ...record }),

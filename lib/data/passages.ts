@@ -57,7 +57,8 @@ function toPassage(row: Row, place: Place, fields: PassageFields): Passage {
     : { id, title: toText(title, place), text: toText(text, place) };
 }
 
-function splitContents(contents: string): Omit<Passage, "id"> {
+/** The title on the first line, with or without quotes, and the text below; one line alone is the text. */
+export function splitContents(contents: string): Omit<Passage, "id"> {
   const end = contents.indexOf("\n");
   if (end < 0) return { text: contents };
   const title = contents.slice(0, end).trim();

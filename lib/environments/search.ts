@@ -33,7 +33,7 @@ interface Postings {
 
 const WORD = /[\p{L}\p{M}\p{N}]+/gu;
 // A model may write anything into a query; what it meant stands at its start.
-const MAX_QUERY_CHARACTERS = 16_384;
+export const MAX_QUERY_CHARACTERS = 16_384;
 
 /**
  * Lower-case runs of letters and digits of any script, composed (NFC); no stemming and no stop words.

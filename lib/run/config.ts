@@ -95,6 +95,7 @@ function resolveEnvironment(
   resolve: (name: string) => string,
 ): RunConfig["environment"] {
   if (environment.kind === "search") return { ...environment, passages: resolve(environment.passages) };
+  if (environment.kind !== "sqlite") return environment;
   const { databases } = environment;
   if (typeof databases === "string") return { ...environment, databases: resolve(databases) };
   const files = Object.entries(databases).map(([name, file]) => [name, resolve(file)]);
@@ -176,8 +177,10 @@ function explain(issue: Issue): string {
   const of = field === "" ? "the run" : field;
   if (issue.code === "unrecognized_keys") {
     const key = field === "" ? issue.keys[0] : `${field}.${issue.keys[0]}`;
-    return `Expected no field ${key}; ${of} has ${knownFields(issue.path).join(", ")}`;
+    return `Expected no field ${key}; ${of} has ${knownFields(issue.path, issue.input).join(", ")}`;
   }
+  // An address may hold a password: it is not shown.
+  if (issue.code === "invalid_format") return `${field}: Expected ${issue.message}`;
   if (issue.input === undefined) return `${field}: Expected ${expectation(issue)} but it is missing`;
   // Of a choice by a field, the value of the field (its name ends the path).
   const chosen = issue.code === "invalid_union" && "discriminator" in issue ? String(issue.discriminator) : undefined;
@@ -194,6 +197,8 @@ function expectation(issue: Issue): string {
   switch (issue.code) {
     case "invalid_type":
       return NOUNS[issue.expected] ?? issue.expected;
+    case "invalid_union":
+      return `one of ${kinds().map(describe).join(", ")}`;
     case "invalid_value":
       return `${issue.values.length > 1 ? "one of " : ""}${issue.values.map(describe).join(", ")}`;
     case "invalid_union": {
@@ -236,21 +241,28 @@ function fieldName(path: readonly PropertyKey[]): string {
 interface SchemaNode {
   properties?: Record<string, SchemaNode>;
   items?: SchemaNode;
+  const?: unknown;
   anyOf?: SchemaNode[];
   oneOf?: SchemaNode[];
 }
 
-function knownFields(path: readonly PropertyKey[]): string[] {
+/** What environment.kind may be. */
+function kinds(): unknown[] {
+  const alternatives = (runJsonSchema() as SchemaNode).properties?.["environment"]?.oneOf ?? [];
+  return alternatives.map(({ properties }) => properties?.["kind"]?.const);
+}
+
+/** Of an object whose `kind` is one of several, those of that kind. */
+function knownFields(path: readonly PropertyKey[], input: unknown): string[] {
   const shapesOf = (of: SchemaNode | undefined): SchemaNode[] =>
     of === undefined ? [] : [of, ...[...(of.anyOf ?? []), ...(of.oneOf ?? [])].flatMap(shapesOf)];
-  let node = runJsonSchema() as SchemaNode | undefined;
+  let nodes = shapesOf(runJsonSchema());
   for (const part of path) {
-    const shapes = shapesOf(node);
-    node =
-      typeof part === "number"
-        ? shapes.find((shape) => shape.items)?.items
-        : shapes.find((shape) => shape.properties?.[String(part)])?.properties?.[String(part)];
+    const next = (shape: SchemaNode) => (typeof part === "number" ? shape.items : shape.properties?.[String(part)]);
+    nodes = nodes.flatMap((shape) => shapesOf(next(shape)));
   }
-  const names = new Set(shapesOf(node).flatMap((shape) => Object.keys(shape.properties ?? {})));
+  const kind = (input as { kind?: unknown } | undefined)?.kind;
+  const own = nodes.filter(({ properties }) => properties?.["kind"] !== undefined && properties["kind"].const === kind);
+  const names = new Set((own.length > 0 ? own : nodes).flatMap((shape) => Object.keys(shape.properties ?? {})));
   return [...names].filter((name) => name !== "$schema");
 }

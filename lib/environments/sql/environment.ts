@@ -86,7 +86,7 @@ export class SqlEnvironment implements Environment {
 
   /**
    * Files are read when a question first needs them, or by {@link load}. A bad option -> ERR_INVALID_ARGUMENT, no database -> ERR_SQL_DATABASE, the
-   * optional package is absent -> ERR_OPTIONAL_PACKAGE.
+   * optional package is absent -> ERR_OPTIONAL_MISSING.
    */
   static open(options: SqlOptions): Promise<SqlEnvironment> {
     return Promise.resolve().then(

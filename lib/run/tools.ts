@@ -1,0 +1,73 @@
+import { readPassages } from "../data/passages.js";
+import type { HttpAuth } from "../environments/http.js";
+import { managedTool } from "../environments/managed.js";
+import { OpenSearchClient } from "../environments/opensearch.js";
+import { RetrieverClient } from "../environments/retriever.js";
+import { numberedPassages, SearchEnvironment } from "../environments/search.js";
+import type { Environment, Passage } from "../environments/types.js";
+import { fail } from "../errors.js";
+import type { RunConfig } from "./schema.js";
+
+type Named = RunConfig["environment"];
+type Remote = Exclude<Named, { kind: "search" }>;
+
+/** The tool that a configuration names: search in memory as it is, a server with its limits. */
+export async function loadEnvironment(config: RunConfig): Promise<Environment> {
+  const { environment } = config;
+  if (environment.kind !== "search") return limited(remote(environment), environment, config);
+  const { passages, topK, titleWeight, k1, b } = environment;
+  const options = { topK, titleWeight, k1, b, format: formatOf(environment) };
+  return SearchEnvironment.fromPassages(await readPassages(passages), options);
+}
+
+/** What the tool is, in words. */
+export function toolText(environment: Named): string {
+  if (environment.kind === "search") return "search in memory";
+  const of = environment.kind === "opensearch" ? `, index ${environment.index}` : "";
+  return `${environment.kind} at ${environment.url}${of}`;
+}
+
+function remote(environment: Remote): Environment {
+  const { url, topK, auth } = environment;
+  const who = auth === undefined ? {} : { auth: readAuth(auth) };
+  const common = { url, topK, format: formatOf(environment), ...who };
+  if (environment.kind === "opensearch") {
+    const { index, fields, titleField, textField } = environment;
+    return new OpenSearchClient({ ...common, index, fields, titleField, textField });
+  }
+  const { form, batch } = environment;
+  return new RetrieverClient({ ...common, form, ...(batch && { batch }) });
+}
+
+function limited(tool: Environment, { kind, tools }: Remote, { agent, seed }: RunConfig): Environment {
+  const { concurrency, timeout = agent.toolTimeout, retries, backoff, cacheEntries } = tools;
+  return managedTool(tool, {
+    ...{ concurrency, timeout, retries, name: `The ${kind}` },
+    backoff: { ...backoff, seed },
+    ...(cacheEntries > 0 && { cache: { maxEntries: cacheEntries } }),
+  });
+}
+
+function readAuth({ username, passwordFrom, apiKeyFrom, bearerFrom }: NonNullable<Remote["auth"]>): HttpAuth {
+  const given = [passwordFrom, apiKeyFrom, bearerFrom].filter((name) => name !== undefined);
+  const one = given.length === 1 && (username === undefined) === (passwordFrom === undefined);
+  if (!one)
+    fail("ERR_CONFIG", "environment.auth: Expected either username and passwordFrom, or apiKeyFrom, or bearerFrom");
+  const [variable = ""] = given;
+  const secret = process.env[variable];
+  if (secret === undefined || secret === "")
+    fail("ERR_CONFIG", `environment.auth: Expected the environment variable ${variable} to be set but it is not`);
+  if (username !== undefined) return { username, password: secret };
+  return apiKeyFrom === undefined ? { bearer: secret } : { apiKey: secret };
+}
+
+function formatOf({ passage, separator }: Named): (found: Passage[]) => string {
+  if (passage === undefined) return numberedPassages;
+  return (found) =>
+    found.map(({ title = "", text }, i) => fill(passage, { n: String(i + 1), title, text })).join(separator);
+}
+
+/** Puts values where the template names them; braces around anything else stay. */
+export function fill(template: string, values: Record<string, string>): string {
+  return template.replace(/\{(\w+)\}/g, (whole, name: string) => (Object.hasOwn(values, name) ? values[name]! : whole));
+}
