@@ -36,6 +36,7 @@ const commands: Record<string, () => Promise<CommandFile>> = {
   train: () => import("./train.js"),
   eval: () => import("./eval.js"),
   inspect: () => import("./inspect.js"),
+  index: () => import("./index-passages.js"),
   interference: () => import("./interference.js"),
   bench: () => import("./bench.js"),
   doctor: () => import("./doctor.js"),

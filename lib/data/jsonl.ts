@@ -13,13 +13,15 @@ export type Row = Record<string, unknown>;
 const MAX_LINE_BYTES = 64 * 2 ** 20;
 
 /**
- * The objects of a JSON Lines file, with their places. Blank lines are skipped. A missing or unreadable file ->
+ * The objects of a JSON Lines file, with their places and the bytes read up to the end of each. Blank lines are skipped. A missing or unreadable file ->
  * ERR_DATA_NOT_FOUND, ERR_DATA_UNREADABLE; a line that is not UTF-8, not JSON or not an object -> ERR_DATA_LINE.
  */
-export async function* readJsonLines(file: string): AsyncGenerator<{ row: Row; place: Place }> {
+export async function* readJsonLines(file: string): AsyncGenerator<{ row: Row; place: Place; read: number }> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   let line = 0;
+  let read = 0;
   for await (const bytes of readLines(file)) {
+    read += bytes.length + 1;
     const place = { file, line: ++line };
     let text: string;
     try {
@@ -27,7 +29,7 @@ export async function* readJsonLines(file: string): AsyncGenerator<{ row: Row; p
     } catch (cause) {
       fail("ERR_DATA_LINE", `Expected UTF-8 at ${at(place)}`, cause);
     }
-    if (text !== "") yield { row: parseRow(text, place), place };
+    if (text !== "") yield { row: parseRow(text, place), place, read };
   }
 }
 

@@ -12,14 +12,25 @@ import { toId, toText, uniqueIds } from "./questions.js";
  */
 export async function readPassages(file: string): Promise<Passage[]> {
   const passages: Passage[] = [];
-  const claim = uniqueIds();
-  for await (const { row, place } of readJsonLines(file)) {
-    const passage = toPassage(row, place);
-    claim(passage.id, place);
-    passages.push(passage);
-  }
-  if (passages.length === 0) fail("ERR_DATA_EMPTY", `Expected passages in ${file} but received none`);
+  for await (const { passage } of streamPassages([file])) passages.push(passage);
   return passages;
+}
+
+/** The passages of several files one by one, as {@link readPassages} reads them; `read`: bytes so far, of all files. No two of them may share an id. */
+export async function* streamPassages(files: readonly string[]): AsyncGenerator<{ passage: Passage; read: number }> {
+  const claim = uniqueIds();
+  let before = 0;
+  for (const file of files) {
+    let inFile = 0;
+    for await (const { row, place, read } of readJsonLines(file)) {
+      const passage = toPassage(row, place);
+      claim(passage.id, place);
+      inFile = read;
+      yield { passage, read: before + read };
+    }
+    if (inFile === 0) fail("ERR_DATA_EMPTY", `Expected passages in ${file} but received none`);
+    before += inFile;
+  }
 }
 
 function toPassage(row: Row, place: Place): Passage {

@@ -69,15 +69,16 @@ export function toText(text: unknown, field: string, place: Place): string {
 
 /** A check that no id comes twice. */
 export function uniqueIds(): (id: string, place: Place) => void {
-  const lines = new Map<string, number>();
+  const places = new Map<string, Place>();
   return (id, place) => {
-    const first = lines.get(id);
+    const first = places.get(id);
     if (first !== undefined) {
+      const where = first.file === place.file ? `on line ${first.line}` : `at ${at(first)}`;
       fail(
         "ERR_DATA_DUPLICATE",
-        `Expected unique ids but received ${excerpt(id)} at ${at(place)} and on line ${first}`,
+        `Expected unique ids but received ${excerpt(id)} at ${at(place)} and ${where}`,
       );
     }
-    lines.set(id, place.line);
+    places.set(id, place);
   };
 }

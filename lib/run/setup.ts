@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
+import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { readPassages } from "../data/passages.js";
 import { readQuestions } from "../data/questions.js";
@@ -13,18 +14,21 @@ import { exactMatchReward } from "../rewards/exact-match.js";
 import { RoleRouter } from "../roles/router.js";
 import type { RolloutParts } from "./evaluate.js";
 import type { RunSetup } from "./loop.js";
+import { HEADER, type IndexHeader } from "../search/format.js";
+import { isSearchIndex, readIndexHeader, SearchIndex } from "../search/search-index.js";
 import { defaultMaxLength } from "./prompts.js";
 import type { RunConfig } from "./schema.js";
 import { planVariant } from "./variants.js";
 
 /** A {@link RunSetup} whose model is its own: `close()` gives it back. */
 export interface LoadedRun extends RunSetup {
-  environment: SearchEnvironment;
+  environment: SearchEnvironment | SearchIndex;
   close(): void;
 }
 
 /**
- * Loads what a configuration names: model, questions, passages (indexed). Errors are those of loadModel, readQuestions, readPassages.
+ * Loads what a configuration names: model, questions, passages (indexed, or an index). Errors are those of loadModel, readQuestions,
+ * readPassages and {@link SearchIndex.open}; ERR_INDEX_SETTINGS where an index was built with other settings of BM25.
  *
  * @example
  * const setup = await loadRun(await readRunConfig("run.json"));
@@ -40,7 +44,14 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { questions, evalQuestions } = await readData(config);
   const environment = await loadEnvironment(config.environment);
   const { addTokens, precision } = config;
-  const model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) });
+  const model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) }).catch((error: unknown) => {
+    closeEnvironment(environment);
+    throw error;
+  });
+  const close = (): void => {
+    model.close();
+    closeEnvironment(environment);
+  };
   try {
     const tokenizer = model.tokenizer;
     if (tokenizer === undefined)
@@ -81,10 +92,10 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         hashes: await hashes(config),
         modelParameters: countParameters(model.directory),
       },
-      close: () => model.close(),
+      close,
     };
   } catch (error) {
-    model.close();
+    close();
     throw error;
   }
 }
@@ -103,22 +114,37 @@ async function readData(config: RunConfig): Promise<{ questions: Question[]; eva
   return { questions, evalQuestions };
 }
 
-async function loadEnvironment(config: RunConfig["environment"]): Promise<SearchEnvironment> {
+async function loadEnvironment(config: RunConfig["environment"]): Promise<SearchEnvironment | SearchIndex> {
   const { passages, topK, titleWeight, k1, b, passage, separator } = config;
   const show = (template: string) => (found: Passage[]) =>
     found.map(({ title = "", text }, i) => fill(template, { n: String(i + 1), title, text })).join(separator);
-  return SearchEnvironment.fromPassages(await readPassages(passages), {
-    topK,
-    titleWeight,
-    k1,
-    b,
-    format: passage === undefined ? numberedPassages : show(passage),
-  });
+  const format = passage === undefined ? numberedPassages : show(passage);
+  if (isSearchIndex(passages)) {
+    checkScoring(await readIndexHeader(passages), config);
+    return SearchIndex.open(passages, { topK, format });
+  }
+  return SearchEnvironment.fromPassages(await readPassages(passages), { topK, titleWeight, k1, b, format });
+}
+
+/** An index has its scoring from when it was built; another one in the run.json would be without effect. */
+function checkScoring(header: IndexHeader, config: RunConfig["environment"]): void {
+  for (const name of ["titleWeight", "k1", "b"] as const) {
+    if (config[name] === header[name]) continue;
+    fail(
+      "ERR_INDEX_SETTINGS",
+      `Expected environment.${name} ${header[name]}, with which the index in ${config.passages} was built, but received ` +
+        `${config[name]}: change it, or build the index again`,
+    );
+  }
+}
+
+function closeEnvironment(environment: SearchEnvironment | SearchIndex): void {
+  if (environment instanceof SearchIndex) environment.close();
 }
 
 function rolloutParts(
   agent: RunConfig["agent"] & { maxLength: number },
-  environment: SearchEnvironment,
+  environment: SearchEnvironment | SearchIndex,
   tokenizer: Tokenizer,
 ): RolloutParts {
   const { roles, base, spans, output, answer, sampling, concurrency } = agent;
@@ -162,7 +188,8 @@ async function hashes({ data, environment }: RunConfig): Promise<Record<string, 
   const files = {
     questions: data.questions,
     ...(data.evalQuestions === undefined ? {} : { evalQuestions: data.evalQuestions }),
-    passages: environment.passages,
+    // The header of an index names the SHA-256 of its other files.
+    passages: isSearchIndex(environment.passages) ? path.join(environment.passages, HEADER) : environment.passages,
   };
   const out: Record<string, string> = {};
   for (const [name, file] of Object.entries(files)) {
