@@ -27,7 +27,7 @@ async function inMemoryAndOnDisk(
 
 /** Passages of words drawn by a law of Zipf. */
 function* synthetic(count: number, words: number, vocabulary: number): Generator<Passage> {
-  const random = new Random(7);
+  const random = new Random(7, "passages");
   const word = (): string => `w${Math.floor(Math.exp(random.next() * Math.log(vocabulary)))}`;
   for (let i = 0; i < count; i++) {
     const length = Math.floor(words * (0.5 + random.next()));
@@ -74,7 +74,7 @@ t.test("50,000 passages: the same hits with runs on the disk, many blocks and a 
   t.ok(progress.some((line) => line.startsWith("merge")));
   const memory = SearchEnvironment.fromPassages(passages);
   const disk = await SearchIndex.open(directory, { cacheBytes: 100_000 });
-  const random = new Random(3);
+  const random = new Random(3, "queries");
   for (let i = 0; i < 60; i++) {
     const { text } = passages[Math.floor(random.next() * passages.length)]!;
     const query = `${text.split(" ").slice(0, 12).join(" ")} w1 w2 w2`;
@@ -87,25 +87,29 @@ t.test("50,000 passages: the same hits with runs on the disk, many blocks and a 
 const LEAST = { hotpotqa: 0.67, nq: 0.809 };
 for (const [name, least] of Object.entries(LEAST)) {
   const files = [`data/${name}/passages.jsonl`, `data/${name}/questions.jsonl`];
-  t.test(`${name}: every question finds what it finds in memory, and recall@3 is ${least}`, needsShared(...files), async (t) => {
-    const [passages, questions] = [await readPassages(shared(files[0]!)!), await readQuestions(shared(files[1]!)!)];
-    const { memory, disk } = await inMemoryAndOnDisk(path.join(t.testdir(), "index"), passages);
-    const recalls: number[] = [];
-    let different = 0;
-    for (const { question, supporting_ids, answer_passage_ids } of questions) {
-      const hits = disk.search(question, 3);
-      if (!same(hits, memory.search(question, 3)) || !same(disk.search(question, 50), memory.search(question, 50)))
-        different++;
-      const gold = (supporting_ids ?? answer_passage_ids) as string[];
-      const found = new Set(hits.map(({ passage }) => passage.id));
-      if (gold.length > 0) recalls.push(gold.filter((id) => found.has(id)).length / gold.length);
-    }
-    t.equal(different, 0);
-    const recall = recalls.reduce((sum, x) => sum + x, 0) / recalls.length;
-    t.comment(`recall@3 of ${recalls.length} questions: ${recall}`);
-    t.ok(Number(recall.toFixed(3)) >= least, `${recall}`);
-    disk.close();
-  });
+  t.test(
+    `${name}: every question finds what it finds in memory, and recall@3 is ${least}`,
+    needsShared(...files),
+    async (t) => {
+      const [passages, questions] = [await readPassages(shared(files[0]!)!), await readQuestions(shared(files[1]!)!)];
+      const { memory, disk } = await inMemoryAndOnDisk(path.join(t.testdir(), "index"), passages);
+      const recalls: number[] = [];
+      let different = 0;
+      for (const { question, supporting_ids, answer_passage_ids } of questions) {
+        const hits = disk.search(question, 3);
+        if (!same(hits, memory.search(question, 3)) || !same(disk.search(question, 50), memory.search(question, 50)))
+          different++;
+        const gold = (supporting_ids ?? answer_passage_ids) as string[];
+        const found = new Set(hits.map(({ passage }) => passage.id));
+        if (gold.length > 0) recalls.push(gold.filter((id) => found.has(id)).length / gold.length);
+      }
+      t.equal(different, 0);
+      const recall = recalls.reduce((sum, x) => sum + x, 0) / recalls.length;
+      t.comment(`recall@3 of ${recalls.length} questions: ${recall}`);
+      t.ok(Number(recall.toFixed(3)) >= least, `${recall}`);
+      disk.close();
+    },
+  );
 }
 
 function same(a: SearchHit[], b: SearchHit[]): boolean {

@@ -84,6 +84,13 @@ function scoring({ titleWeight, k1, b }: Options): { titleWeight?: number; k1?: 
 
 /** Of the files that are there: what is wrong with the others their reader says. */
 async function totalBytes(files: readonly string[]): Promise<number> {
-  const sizes = await Promise.all(files.map((file) => stat(file).then(({ size }) => size, () => 0)));
+  const sizes = await Promise.all(
+    files.map((file) =>
+      stat(file).then(
+        ({ size }) => size,
+        () => 0,
+      ),
+    ),
+  );
   return sizes.reduce((sum, size) => sum + size, 0);
 }

@@ -74,10 +74,7 @@ export function uniqueIds(): (id: string, place: Place) => void {
     const first = places.get(id);
     if (first !== undefined) {
       const where = first.file === place.file ? `on line ${first.line}` : `at ${at(first)}`;
-      fail(
-        "ERR_DATA_DUPLICATE",
-        `Expected unique ids but received ${excerpt(id)} at ${at(place)} and ${where}`,
-      );
+      fail("ERR_DATA_DUPLICATE", `Expected unique ids but received ${excerpt(id)} at ${at(place)} and ${where}`);
     }
     places.set(id, place);
   };

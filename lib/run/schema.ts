@@ -21,7 +21,9 @@ const data = z.strictObject({
 
 const environment = z.strictObject({
   kind: z.literal("search").describe("The tool: BM25 search over passages."),
-  passages: text.describe("JSON Lines file of passages: id, title (may be absent), text; or id, contents. Or a directory that `rolegrad index` made."),
+  passages: text.describe(
+    "JSON Lines file of passages: id, title (may be absent), text; or id, contents. Or a directory that `rolegrad index` made.",
+  ),
   topK: count.default(3).describe("Passages that one search returns."),
   titleWeight: z.int().min(0).default(1).describe("How often a title counts beside the text."),
   k1: z.number().min(0).default(1.2).describe("BM25's saturation of repeated words."),

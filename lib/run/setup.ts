@@ -44,10 +44,12 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { questions, evalQuestions } = await readData(config);
   const environment = await loadEnvironment(config.environment);
   const { addTokens, precision } = config;
-  const model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) }).catch((error: unknown) => {
-    closeEnvironment(environment);
-    throw error;
-  });
+  const model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) }).catch(
+    (error: unknown) => {
+      closeEnvironment(environment);
+      throw error;
+    },
+  );
   const close = (): void => {
     model.close();
     closeEnvironment(environment);

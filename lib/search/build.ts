@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, open, readdir, rename, rm } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { crc32 } from "node:zlib";
@@ -66,7 +66,8 @@ export async function buildSearchIndex(
   const place = path.resolve(directory);
   await checkPlace(place, force);
   await mkdir(path.dirname(place), { recursive: true });
-  const staging = await mkdtemp(`${place}.building-`);
+  const staging = `${place}.building-${randomUUID()}`;
+  await mkdir(staging);
   const builder = new Builder(staging, { titleWeight, k1, b }, options.postingsPerRun ?? 2 ** 22);
   try {
     for await (const passage of passages) {
@@ -100,7 +101,6 @@ type Scoring = Pick<IndexHeader, "titleWeight" | "k1" | "b">;
 
 class Builder {
   passages = 0;
-  readonly #directory: string;
   readonly #scoring: Scoring;
   readonly #files: Record<IndexFile, HashedFile>;
   readonly #runs: PostingRuns;
@@ -125,7 +125,6 @@ class Builder {
   #closed = false;
 
   constructor(directory: string, scoring: Scoring, postingsPerRun: number) {
-    this.#directory = directory;
     this.#scoring = scoring;
     const file = (name: IndexFile): HashedFile => new HashedFile(path.join(directory, name));
     this.#files = {

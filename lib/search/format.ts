@@ -49,16 +49,26 @@ export function parseHeader(text: string, file: string): IndexHeader {
   } catch (cause) {
     fail("ERR_INDEX_DAMAGED", `Expected JSON in ${file}: ${(cause as Error).message}`, cause);
   }
-  const header = (typeof value === "object" && value !== null ? value : {}) as Partial<Record<keyof IndexHeader, unknown>>;
-  if (header.format !== FORMAT) fail("ERR_INDEX_FORMAT", `Expected the header of a search index in ${file} but it is another file`);
+  const header = (typeof value === "object" && value !== null ? value : {}) as Partial<
+    Record<keyof IndexHeader, unknown>
+  >;
+  if (header.format !== FORMAT)
+    fail("ERR_INDEX_FORMAT", `Expected the header of a search index in ${file} but it is another file`);
   if (header.version !== VERSION || header.tokenizer !== TOKENIZER) {
     const received = `version ${String(header.version)} with tokenizer ${String(header.tokenizer)}`;
     const wanted = `a search index of version ${VERSION} with tokenizer ${TOKENIZER}`;
-    fail("ERR_INDEX_FORMAT", `Expected ${wanted} in ${file} but received ${received}; build it again with rolegrad index`);
+    fail(
+      "ERR_INDEX_FORMAT",
+      `Expected ${wanted} in ${file} but received ${received}; build it again with rolegrad index`,
+    );
   }
-  const numbers = ["titleWeight", "k1", "b", "passages", "tokens", "meanLength", "terms", "postings"] as const;
-  const bad = numbers.find((name) => typeof header[name] !== "number" || !(header[name] >= 0));
-  if (bad !== undefined) fail("ERR_INDEX_DAMAGED", `Expected a number for ${bad} in ${file} but received ${JSON.stringify(header[bad])}`);
+  const totals = ["passages", "tokens", "terms", "postings"];
+  for (const name of ["titleWeight", "k1", "b", "meanLength", ...totals] as (keyof IndexHeader)[]) {
+    const value = header[name];
+    if (typeof value === "number" && value >= 0 && (Number.isSafeInteger(value) || !totals.includes(name))) continue;
+    const wanted = totals.includes(name) ? "an integer of 0 or more" : "a number of 0 or more";
+    fail("ERR_INDEX_DAMAGED", `Expected ${wanted} for ${name} in ${file} but received ${JSON.stringify(value)}`);
+  }
   const files = header.files as Partial<IndexHeader["files"]> | undefined;
   for (const name of FILES) {
     if (typeof files?.[name]?.bytes !== "number" || typeof files[name].sha256 !== "string")

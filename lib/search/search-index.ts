@@ -35,7 +35,11 @@ export async function readIndexHeader(directory: string): Promise<IndexHeader> {
     text = await readFile(file, "utf8");
   } catch (cause) {
     const hint = "rolegrad index PASSAGES --out DIR makes one";
-    fail("ERR_INDEX_NOT_FOUND", `Expected a search index in ${directory} (${hint}): ${(cause as Error).message}`, cause);
+    fail(
+      "ERR_INDEX_NOT_FOUND",
+      `Expected a search index in ${directory} (${hint}): ${(cause as Error).message}`,
+      cause,
+    );
   }
   return parseHeader(text, file);
 }
@@ -136,7 +140,7 @@ export class SearchIndex implements Environment {
     return ranked.map(({ document, score }) => ({ passage: this.#passage(document), score }));
   }
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- so that what a search throws is a rejection
+  // Async, so that what a search throws is a rejection.
   async act(call: Pick<ToolCall, "text">): Promise<ToolResult> {
     const passages = this.search(call.text).map((hit) => hit.passage);
     return { text: passages.length === 0 ? this.nothingFound : this.format(passages), passages };
@@ -221,7 +225,7 @@ class Terms {
     let high = this.counts.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      const there = this.#texts.toString("utf8", this.#textOffsets[middle]!, this.#textOffsets[middle + 1]!);
+      const there = this.#texts.toString("utf8", this.#textOffsets[middle], this.#textOffsets[middle + 1]);
       if (there === text) return middle;
       if (there < text) low = middle + 1;
       else high = middle;
@@ -254,5 +258,9 @@ async function readTable(directory: string, name: IndexFile, header: IndexHeader
 }
 
 function damaged(directory: string, name: string, what: string, cause?: unknown): never {
-  return fail("ERR_INDEX_DAMAGED", `Expected ${path.join(directory, name)} as it was built but ${what}; build the index again`, cause);
+  return fail(
+    "ERR_INDEX_DAMAGED",
+    `Expected ${path.join(directory, name)} as it was built but ${what}; build the index again`,
+    cause,
+  );
 }
