@@ -48,8 +48,9 @@ export class Bm25 {
   }
 }
 
-// Passages taken together: 32 KiB of sums lie in a first-level cache.
-const WINDOW = 4096;
+// Passages taken together. Few at first, as nothing can be left out before there are k scores; then 4096, as 32 KiB of sums lie in a first-level cache.
+const FIRST_WINDOW = 32;
+const LAST_WINDOW = 4096;
 // Sums in another order than the score's differ by less than this, even with the 8,192 tokens that a query can have.
 const SLACK = 1 + 1e-9;
 
@@ -65,8 +66,8 @@ export function rank(terms: readonly QueryTerm[], k: number, bm25: Bm25): Ranked
   const below = [0];
   for (const { bound } of sorted) below.push(below.at(-1)! + bound);
   const best: Ranked[] = [];
-  const sums = new Float64Array(WINDOW);
-  const touched = new Uint32Array(WINDOW / 32);
+  const sums = new Float64Array(LAST_WINDOW);
+  const touched = new Uint32Array(LAST_WINDOW / 32);
   const exact = exactScore(terms, bm25);
   let threshold = -Infinity;
   let essential = 0;
@@ -91,7 +92,7 @@ export function rank(terms: readonly QueryTerm[], k: number, bm25: Bm25): Ranked
     if (best.length === k) threshold = best[k - 1]!.score;
   };
 
-  for (;;) {
+  for (let window = FIRST_WINDOW; ; window = Math.min(2 * window, LAST_WINDOW)) {
     while (essential < sorted.length && below[essential + 1]! * SLACK < threshold) essential++;
     let first = END;
     for (let i = essential; i < cursors.length; i++) first = Math.min(first, cursors[i]!.document);
@@ -99,13 +100,13 @@ export function rank(terms: readonly QueryTerm[], k: number, bm25: Bm25): Ranked
     for (let i = essential; i < cursors.length; i++) {
       const cursor = cursors[i]!;
       const { times, idf } = sorted[i]!;
-      for (; cursor.document < first + WINDOW; cursor.next()) {
+      for (; cursor.document < first + window; cursor.next()) {
         const at = cursor.document - first;
         sums[at]! += times * (idf * bm25.part(cursor.document, cursor.frequency));
         touched[at >>> 5]! |= 1 << (at & 31);
       }
     }
-    for (let word = 0; word < touched.length; word++) {
+    for (let word = 0; word < window / 32; word++) {
       for (let bits = touched[word]!; bits !== 0; bits &= bits - 1) {
         const at = 32 * word + 31 - Math.clz32(bits & -bits);
         consider(first + at, sums[at]!);
