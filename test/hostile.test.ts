@@ -66,7 +66,7 @@ t.test("every public function and class is in the table", (t) => {
     "RolegradError RankDeficientError SearchEnvironment World RunDirectory Random annotate demonstration demonstrationStream evaluate " +
     "exactMatch exactMatchReward exampleOf explainReward inspectDirectory loadRun loadTrainedAdapters " +
     "numberedPassages packDemonstrations pickExample planVariant readPassages readQuestions readRunConfig resolveRunConfig " +
-    "runJsonSchema serializeTrajectory summary trainBase trainRun wilson words writeExamples writeReport";
+    "buildSearchIndex isSearchIndex readIndexHeader SearchIndex runJsonSchema serializeTrajectory summary trainBase trainRun wilson words writeExamples writeReport";
   const table = cases.map(({ name, call }) => `${name} ${String(call)}`).join(" ");
   for (const [name, value] of Object.entries(rolegrad)) {
     if (typeof value === "function" && !elsewhere.split(" ").includes(name)) t.ok(table.includes(name), name);

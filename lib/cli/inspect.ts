@@ -10,7 +10,7 @@ import { style } from "./style.js";
 export function register(program: Command): void {
   program
     .command("inspect")
-    .argument("<dir>", "a model, a PEFT adapter, a trainer's checkpoint or a run directory")
+    .argument("<dir>", "a model, a PEFT adapter, a trainer's checkpoint, a run directory or a search index")
     .description("say what a directory is, and the essentials of it")
     .option("--json", "print JSON for machines")
     .action(async (directory: string, options: { json?: boolean }) => {
@@ -44,6 +44,8 @@ function rowsOf(found: Inspection): Row[] {
       ];
     case "run":
       return runRows(found);
+    case "index":
+      return indexRows(found);
   }
 }
 
@@ -106,6 +108,18 @@ function runRows(found: Extract<Inspection, { kind: "run" }>): Row[] {
     ["checkpoint", newest === undefined ? "none" : path.join("checkpoints", `step-${String(newest).padStart(6, "0")}`)],
     ["adapters", found.adapters ? "adapters" : "none yet: the run is not finished"],
     ["report", found.report ? "report.html" : "none"],
+  ];
+}
+
+function indexRows({ directory, header, bytes }: Extract<Inspection, { kind: "index" }>): Row[] {
+  const { passages, tokens, terms, tokenizer, titleWeight, k1, b } = header;
+  return [
+    ["search index", directory],
+    ["passages", grouped(passages)],
+    ["tokens", `${grouped(tokens)}, ${grouped(terms)} different (tokenizer ${tokenizer})`],
+    ["scoring", `BM25 with k1 ${k1}, b ${b}, title weight ${titleWeight}`],
+    ["size", formatBytes(bytes)],
+    ["built by", `rolegrad ${header.package}`],
   ];
 }
 

@@ -37,6 +37,7 @@ const commands: Record<string, () => Promise<CommandFile>> = {
   eval: () => import("./eval.js"),
   inspect: () => import("./inspect.js"),
   retriever: () => import("./retriever.js"),
+  index: () => import("./index-passages.js"),
   interference: () => import("./interference.js"),
   bench: () => import("./bench.js"),
   doctor: () => import("./doctor.js"),

@@ -18,7 +18,9 @@ export async function* jsonLinesRows(file: string): AsyncGenerator<RawRow> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   let line = 0;
   let number = 0;
+  let read = 0;
   for await (const bytes of readLines(file)) {
+    read += bytes.length + 1;
     const place = { file, line: ++line };
     let text: string | undefined;
     let cause: unknown;
@@ -30,7 +32,7 @@ export async function* jsonLinesRows(file: string): AsyncGenerator<RawRow> {
     if (text === "") continue;
     const parse = (): Row =>
       text === undefined ? fail("ERR_DATA_LINE", `Expected UTF-8 at ${at(place)}`, cause) : parseRow(text, place);
-    yield { place, number: ++number, parse };
+    yield { place, number: ++number, parse, read };
   }
 }
 

@@ -2,7 +2,7 @@ import type { Passage } from "../environments/types.js";
 import { fail } from "../errors.js";
 import { fieldOf, toId, toText } from "./fields.js";
 import type { Place, Row } from "./place.js";
-import { readRows, type ReadRowsOptions } from "./rows.js";
+import { newReport, type ReadRowsOptions, rowsOf, type SkippedRows, tellSkipped, uniqueIds } from "./rows.js";
 
 /** Paths of the fields that a passage is made of: names, or "metadata.title". */
 export interface PassageFields {
@@ -30,19 +30,51 @@ export interface ReadPassagesOptions extends ReadRowsOptions {
  */
 export async function readPassages(file: string, options: ReadPassagesOptions = {}): Promise<Passage[]> {
   const passages: Passage[] = [];
-  const { fields = {}, ids } = options;
-  const own = ids === "row" ? { ...fields, id: "id" } : fields;
-  const report = await readRows(
-    file,
-    options,
-    (row, place) => toPassage(row, place, own),
-    (passage) => passages.push(passage) > 0,
-  );
+  const report = newReport(file);
+  for await (const { passage } of passagesOf(file, options, report)) passages.push(passage);
+  tellSkipped(report, options);
   if (passages.length === 0) {
     const bad = report.skipped > 0 ? ` (${report.skipped} bad rows: ${report.first[0]?.message})` : "";
     fail("ERR_DATA_EMPTY", `Expected passages in ${file} but received none${bad}`);
   }
   return passages;
+}
+
+/**
+ * The passages of several files one by one, as {@link readPassages} reads them. `read`: bytes so far, of all files, where lines are read one by one (JSON
+ * Lines that are not gzipped). No two of them may share an id.
+ */
+export async function* streamPassages(
+  files: readonly string[],
+  options: ReadPassagesOptions = {},
+): AsyncGenerator<{ passage: Passage; read: number }> {
+  const claim = uniqueIds();
+  let before = 0;
+  for (const file of files) {
+    const report = newReport(file);
+    let inFile = 0;
+    let some = false;
+    for await (const { passage, read } of passagesOf(file, options, report, claim)) {
+      some = true;
+      inFile = read;
+      yield { passage, read: before + read };
+    }
+    tellSkipped(report, options);
+    if (!some) fail("ERR_DATA_EMPTY", `Expected passages in ${file} but received none`);
+    before += inFile;
+  }
+}
+
+async function* passagesOf(
+  file: string,
+  options: ReadPassagesOptions,
+  report: SkippedRows,
+  claim = uniqueIds(),
+): AsyncGenerator<{ passage: Passage; read: number }> {
+  const { fields = {}, ids } = options;
+  const own = ids === "row" ? { ...fields, id: "id" } : fields;
+  const rows = rowsOf(file, options, (row, place) => toPassage(row, place, own), report, claim);
+  for await (const { item, read } of rows) yield { passage: item, read };
 }
 
 function toPassage(row: Row, place: Place, fields: PassageFields): Passage {

@@ -13,6 +13,8 @@ export interface RawRow {
   /** Rows of the file up to this one, itself and bad ones included; blank lines are none. */
   number: number;
   parse: () => Row;
+  /** Bytes of the file up to the end of the row, where they are known: of JSON Lines (unpacked ones). */
+  read?: number;
 }
 
 /** "questions.jsonl:12", or "questions.parquet, row 12". */

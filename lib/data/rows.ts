@@ -50,14 +50,35 @@ export async function readRows<T extends { id: string }>(
   convert: (row: Row, place: Place, cells: boolean) => T,
   take: (item: T) => boolean,
 ): Promise<SkippedRows> {
-  const { format = formatOf(file), ids = "field", onBadRow = "error", onSkipped = warn } = options;
+  const report = newReport(file);
+  for await (const { item } of rowsOf(file, options, convert, report, uniqueIds())) if (!take(item)) break;
+  tellSkipped(report, options);
+  return report;
+}
+
+export function newReport(file: string): SkippedRows {
+  return { file, rows: 0, skipped: 0, first: [] };
+}
+
+/** Once, at the end of a file. */
+export function tellSkipped(report: SkippedRows, { onSkipped = warn }: ReadRowsOptions): void {
+  if (report.skipped > 0) onSkipped(report);
+}
+
+/** The rows one by one, as {@link readRows} takes them; what is left out is counted in `report`. */
+export async function* rowsOf<T extends { id: string }>(
+  file: string,
+  options: ReadRowsOptions,
+  convert: (row: Row, place: Place, cells: boolean) => T,
+  report: SkippedRows,
+  claim: ReturnType<typeof uniqueIds>,
+): AsyncGenerator<{ item: T; read: number }> {
+  const { format = formatOf(file), ids = "field", onBadRow = "error" } = options;
   checkChoice(format, DATA_FORMATS, "format");
   checkChoice(ids, IDS, "ids");
   checkChoice(onBadRow, ON_BAD_ROW, "onBadRow");
-  const report: SkippedRows = { file, rows: 0, skipped: 0, first: [] };
-  const claim = uniqueIds();
   const cells = format === "csv" || format === "tsv";
-  for await (const { place, number, parse } of rawRows(file, format)) {
+  for await (const { place, number, parse, read = 0 } of rawRows(file, format)) {
     report.rows++;
     let item: T;
     try {
@@ -69,10 +90,8 @@ export async function readRows<T extends { id: string }>(
       if (report.skipped++ < SHOWN) report.first.push({ code: error.code, message: error.message });
       continue;
     }
-    if (!take(item)) break;
+    yield { item, read };
   }
-  if (report.skipped > 0) onSkipped(report);
-  return report;
 }
 
 function rawRows(file: string, format: DataFormat): AsyncGenerator<RawRow> {
@@ -99,15 +118,15 @@ function warn(skipped: SkippedRows): void {
   process.emitWarning(skippedText(skipped), { code: "ROLEGRAD_ROWS_SKIPPED" });
 }
 
-/** A check that no id comes twice. */
-function uniqueIds(): (id: string, place: Place) => void {
-  const places = new Map<string, number>();
+/** A check that no id comes twice, in one file or several. */
+export function uniqueIds(): (id: string, place: Place) => void {
+  const places = new Map<string, Place>();
   return (id, place) => {
     const first = places.get(id);
     if (first !== undefined) {
-      const before = within(place.line === undefined ? { ...place, row: first } : { ...place, line: first });
+      const before = first.file === place.file ? within(first) : at(first);
       fail("ERR_DATA_DUPLICATE", `Expected unique ids but received ${excerpt(id)} at ${at(place)} and ${before}`);
     }
-    places.set(id, (place.line ?? place.row)!);
+    places.set(id, place);
   };
 }

@@ -81,10 +81,8 @@ export class SearchEnvironment implements Environment {
 
   private constructor(passages: readonly Passage[], options: SearchOptions) {
     const { topK = 3, titleWeight = 1, k1 = 1.2, b = 0.75, tokenize = words } = options;
-    expect(Number.isInteger(topK) && topK > 0, "an integer of 1 or more", "topK", topK);
-    expect(Number.isInteger(titleWeight) && titleWeight >= 0, "an integer of 0 or more", "titleWeight", titleWeight);
-    expect(k1 >= 0 && k1 < Infinity, "a number of 0 or more", "k1", k1);
-    expect(b >= 0 && b <= 1, "a number from 0 to 1", "b", b);
+    expectCount("topK", topK);
+    expectScoring({ titleWeight, k1, b });
     this.size = passages.length;
     this.topK = topK;
     this.#passages = passages;
@@ -100,10 +98,7 @@ export class SearchEnvironment implements Environment {
       processTerm: (token) => token.slice(token.indexOf(" ") + 1),
       searchOptions: { bm25: { k: k1, b, d: 0 }, tokenize: (token) => [token], processTerm: (token) => token },
     });
-    passages.forEach(({ title, text }, id) => {
-      const content = title === undefined ? text : `${`${title}\n`.repeat(titleWeight)}${text}`;
-      this.#index.add({ id, content });
-    });
+    passages.forEach((passage, id) => this.#index.add({ id, content: searchedText(passage, titleWeight) }));
   }
 
   /** Indexes the passages. Bad options -> ERR_SEARCH_OPTIONS. Without passages every search finds nothing. */
@@ -116,11 +111,8 @@ export class SearchEnvironment implements Environment {
    * first 16,384 characters of a query count.
    */
   search(query: string, k: number = this.topK): SearchHit[] {
-    expect(Number.isInteger(k) && k > 0, "an integer of 1 or more", "k", k);
-    const repeats = new Map<string, number>();
-    for (const token of this.#tokenize(query.slice(0, MAX_QUERY_CHARACTERS))) {
-      repeats.set(token, (repeats.get(token) ?? 0) + 1);
-    }
+    expectCount("k", k);
+    const repeats = queryTokens(query, this.#tokenize);
     const found: number[] = [];
     const scores = this.#scores;
     for (const [token, times] of repeats) {
@@ -162,6 +154,32 @@ export class SearchEnvironment implements Environment {
 }
 
 const NO_POSTINGS: Postings = { documents: new Int32Array(0), scores: new Float64Array(0) };
+
+/** What of a passage is searched: one field. */
+export function searchedText({ title, text }: Passage, titleWeight: number): string {
+  return title === undefined ? text : `${`${title}\n`.repeat(titleWeight)}${text}`;
+}
+
+/** The tokens of a query, each with how often it is there, in the order of their first places. */
+export function queryTokens(query: string, tokenize: (text: string) => string[]): Map<string, number> {
+  const repeats = new Map<string, number>();
+  for (const token of tokenize(query.slice(0, MAX_QUERY_CHARACTERS))) {
+    repeats.set(token, (repeats.get(token) ?? 0) + 1);
+  }
+  return repeats;
+}
+
+/** Settings of BM25 that make no sense -> ERR_SEARCH_OPTIONS. */
+export function expectScoring({ titleWeight, k1, b }: { titleWeight: number; k1: number; b: number }): void {
+  expect(Number.isInteger(titleWeight) && titleWeight >= 0, "an integer of 0 or more", "titleWeight", titleWeight);
+  expect(k1 >= 0 && k1 < Infinity, "a number of 0 or more", "k1", k1);
+  expect(b >= 0 && b <= 1, "a number from 0 to 1", "b", b);
+}
+
+/** What is no integer of 1 or more -> ERR_SEARCH_OPTIONS. */
+export function expectCount(name: string, value: number): void {
+  expect(Number.isInteger(value) && value > 0, "an integer of 1 or more", name, value);
+}
 
 function expect(holds: boolean, wanted: string, name: string, value: unknown): void {
   if (!holds) fail("ERR_SEARCH_OPTIONS", `Expected ${wanted} for ${name} but received ${String(value)}`);

@@ -62,8 +62,8 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
   const sqlite = c.environment.kind === "sqlite";
   const prompt = agent.prompt ?? (sqlite ? defaultSqlPrompt(agent) : defaultPrompt(agent));
   if (!prompt.includes("{question}")) wrong("agent.prompt", "Expected a text with {question} in it");
-  if (c.reward === "sql" && !sqlite)
-    wrong("reward", 'Expected environment.kind "sqlite" for the reward "sql" but received "search"');
+  if (judgedBySql(c) && !sqlite)
+    wrong("reward", `Expected environment.kind "sqlite" for the reward "sql" but received ${describe(c.environment.kind)}`);
   if (c.objective.aggregation === "seq-mean-token-sum-norm" && c.objective.normLength === undefined) {
     wrong("objective.normLength", 'Expected the tokens that "seq-mean-token-sum-norm" divides by but it is missing');
   }

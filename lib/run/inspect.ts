@@ -6,6 +6,8 @@ import { readPeft } from "../adapters/peft.js";
 import { fail } from "../errors.js";
 import { readCheckpoint, type Checkpoint } from "../model/checkpoint.js";
 import { parseModelConfig, type ModelConfig } from "../model/config.js";
+import type { IndexHeader } from "../search/format.js";
+import { isSearchIndex, readIndexHeader } from "../search/search-index.js";
 import { RunDirectory, type RunDescription } from "./directory.js";
 import type { EvaluationRecord, StepRecord } from "./records.js";
 
@@ -51,11 +53,17 @@ export type Inspection = { directory: string } & (
       last: StepRecord | null;
       evaluations: EvaluationRecord[];
     }
+  | {
+      kind: "index";
+      header: IndexHeader;
+      /** Of its files but the header. */
+      bytes: number;
+    }
 );
 
 /**
- * Says what a directory is: a model's checkpoint, a PEFT adapter, a trainer's checkpoint or a run directory, by the files in it. None of
- * them -> ERR_INSPECT. What is broken throws what loading it would.
+ * Says what a directory is: a model's checkpoint, a PEFT adapter, a trainer's checkpoint, a run directory or a search index, by the files in
+ * it. None of them -> ERR_INSPECT. What is broken throws what loading it would.
  *
  * @example
  * const found = await inspectDirectory("runs/search");
@@ -65,13 +73,14 @@ export async function inspectDirectory(directory: string): Promise<Inspection> {
   const has = (name: string): boolean => existsSync(path.join(directory, name));
   if (has("adapter_config.json")) return inspectAdapter(directory);
   if (isMixture(directory)) return inspectMixture(directory);
+  if (isSearchIndex(directory)) return inspectIndex(directory);
   if (has("trainer.json")) return inspectTrainer(directory);
   if (has("config.json")) return (await isRun(directory)) ? inspectRun(directory) : inspectModel(directory);
   if (!existsSync(directory) && /^[\w.-]+\/[\w.-]+$/.test(directory)) return inspectModel(directory);
   const what = existsSync(directory) ? "has none of their files" : "does not exist";
   return fail(
     "ERR_INSPECT",
-    `Expected a model, a PEFT adapter, a trainer's checkpoint or a run directory but ${directory} ${what}`,
+    `Expected a model, a PEFT adapter, a trainer's checkpoint, a run directory or a search index but ${directory} ${what}`,
   );
 }
 
@@ -142,4 +151,10 @@ async function inspectRun(directory: string): Promise<Inspection> {
     last: (await run.metrics()).at(-1) ?? null,
     evaluations: await run.evaluations(),
   };
+}
+
+async function inspectIndex(directory: string): Promise<Inspection> {
+  const header = await readIndexHeader(directory);
+  const bytes = Object.values(header.files).reduce((sum, file) => sum + file.bytes, 0);
+  return { kind: "index", directory, header, bytes };
 }

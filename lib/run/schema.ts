@@ -103,8 +103,8 @@ const auth = z
   .describe("How to say who asks. Secrets stand in environment variables, which are named here.");
 
 const search = z.strictObject({
-  kind: z.literal("search").describe("The tool: BM25 search over passages in memory."),
-  passages: text.describe("File of passages (JSON Lines, JSON, CSV, TSV, Parquet): id, title (may be absent), text; or id, contents."),
+  kind: z.literal("search").describe("The tool: BM25 search over passages."),
+  passages: text.describe("File of passages (JSON Lines, JSON, CSV, TSV, Parquet): id, title (may be absent), text; or id, contents. Or a directory that `rolegrad index` made."),
   topK: shown.topK,
   titleWeight: z.int().min(0).default(1).describe("How often a title counts beside the text."),
   k1: z.number().min(0).default(1.2).describe("BM25's saturation of repeated words."),
