@@ -19,6 +19,7 @@ import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import type { Tokenizer } from "../model/tokenizer.js";
 import { streamOf } from "../random.js";
+import type { Renderer } from "../prompts/renderer.js";
 import { lastAnswer } from "../rewards/exact-match.js";
 import type { Reward } from "../rewards/types.js";
 import type { RoleRouter } from "../roles/router.js";
@@ -81,6 +82,8 @@ export interface RolloutOptions {
   onToolError?: ToolErrorPolicy;
   /** Default: the model's. */
   tokenizer?: Tokenizer;
+  /** What is not sampled: the prompt and the glue behind a call. `router` is its router; `prompt`, `addBos` and `output` have no effect then. */
+  renderer?: Renderer;
 }
 
 export interface RunOptions {
@@ -126,6 +129,11 @@ export class Rollout {
     }
     if (adapters !== undefined) checkAdapters(adapters, "adapters");
     checkInstance(router, ["annotate"], "a RoleRouter", "router");
+    if (options.renderer !== undefined) {
+      checkInstance(options.renderer, ["toolResult"], "a Renderer", "renderer");
+      const same = JSON.stringify(options.renderer.router.native) === JSON.stringify(router.native);
+      if (!same) fail("ERR_INVALID_ARGUMENT", "Expected options.router to be options.renderer.router");
+    }
     checkObject(sampling, "sampling");
     checkInteger(group, "group", 1, 1 << 20);
     const { cacheTokens, chunk } = options;
@@ -297,8 +305,10 @@ export class Rollout {
     const { prompt = (q: Question) => q.question, addBos = true, sampling = {}, seed = 0 } = this.options;
     const { temperature = 1, topP = 1, topK = 0, maxNewTokens = 512 } = sampling;
     const { purpose = "rollout", variant = "", step = 0 } = run;
-    const text = prompt(question);
-    const ids = Int32Array.from(addBos ? this.#tokenizer.encodePrompt(text) : this.#tokenizer.encode(text));
+    const { renderer } = this.options;
+    const encode = (text: string): number[] =>
+      addBos ? this.#tokenizer.encodePrompt(text) : this.#tokenizer.encode(text);
+    const ids = renderer?.prompt(question) ?? Int32Array.from(encode(prompt(question)));
     const rngKey = JSON.stringify([seed, purpose, variant, step, question.id, sample]);
     let id: number;
     try {
@@ -309,7 +319,7 @@ export class Rollout {
         seed: BigInt(seed),
         stream: streamOf(rngKey),
         maxNewTokens,
-        stopIds: Int32Array.from(this.options.stopIds ?? this.#tokenizer.eosTokenIds),
+        stopIds: Int32Array.from(this.options.stopIds ?? renderer?.stopIds ?? this.#tokenizer.eosTokenIds),
       });
     } catch (error) {
       const { code, message } = error as { code?: string; message: string };
@@ -324,11 +334,20 @@ export class Rollout {
     const { router, output = { open: "<information>", close: "</information>" }, toolTimeout = 30_000 } = this.options;
     const policy = this.options.onToolError ?? "observe";
     const role = router.spans[event.span]?.role ?? router.base;
+    const { renderer } = this.options;
+    const call = { span: event.span, text: new TextDecoder().decode(event.text) };
+    const parsed = renderer?.parseCall(call);
+    if (renderer !== undefined && parsed !== undefined && "error" in parsed) {
+      const error = { code: "ERR_TOOL_CALL", message: parsed.error };
+      item.trajectory.calls.push({ role, query: call.text, result: parsed.error, latencyMs: 0, error });
+      return renderer.toolResult(call, parsed.error);
+    }
     const record = await callTool(
       this.options.environment,
       {
         role,
-        text: new TextDecoder().decode(event.text),
+        text: call.text,
+        ...parsed,
         question: item.question,
         trajectory: item.trajectory,
       },
@@ -337,6 +356,7 @@ export class Rollout {
     item.trajectory.calls.push(record);
     if (record.error !== undefined && policy === "throw") fail(record.error.code, record.error.message);
     if (record.error !== undefined && policy === "finish") return undefined;
+    if (renderer !== undefined) return renderer.toolResult(call, record.result);
     return Int32Array.from(this.#tokenizer.encode(`${output.open}${record.result}${output.close}`));
   }
 
