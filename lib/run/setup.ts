@@ -9,8 +9,10 @@ import { fail } from "../errors.js";
 import { readCheckpoint } from "../model/checkpoint.js";
 import { loadModel } from "../model/model.js";
 import type { Tokenizer } from "../model/tokenizer.js";
+import { chatRenderer } from "../prompts/chat.js";
+import type { Renderer } from "../prompts/renderer.js";
+import { tagRenderer } from "../prompts/tags.js";
 import { exactMatchReward } from "../rewards/exact-match.js";
-import { RoleRouter } from "../roles/router.js";
 import type { RolloutParts } from "./evaluate.js";
 import type { RunSetup } from "./loop.js";
 import { defaultMaxLength } from "./prompts.js";
@@ -121,15 +123,11 @@ function rolloutParts(
   environment: SearchEnvironment,
   tokenizer: Tokenizer,
 ): RolloutParts {
-  const { roles, base, spans, output, answer, sampling, concurrency } = agent;
-  const { actionBudget, maxLength, cacheTokens, toolTimeout, onToolError, prompt: template } = agent;
-  const prompt = ({ question }: Question): string => {
-    const content = fill(template, { question });
-    if (!agent.chat) return content;
-    return tokenizer.applyChatTemplate([{ role: "user", content }], { addGenerationPrompt: true });
-  };
+  const { answer, sampling, concurrency, actionBudget, maxLength, cacheTokens, toolTimeout, onToolError } = agent;
+  const renderer = rendererOf(agent, tokenizer);
   return {
-    router: new RoleRouter({ roles, base, spans }),
+    renderer,
+    router: renderer.router,
     environment,
     reward: exactMatchReward(answer),
     sampling,
@@ -137,14 +135,26 @@ function rolloutParts(
     ...(cacheTokens !== undefined && { cacheTokens }),
     actionBudget,
     maxLength,
-    prompt,
-    addBos: !agent.chat, // a chat template says itself how a text begins
-    output,
     answer,
     toolTimeout,
     onToolError,
     tokenizer,
   };
+}
+
+function rendererOf(agent: RunConfig["agent"], tokenizer: Tokenizer): Renderer {
+  const { roles, base, spans, output, answer, chat, system, tools = [], templateVariables: variables } = agent;
+  const prompt = ({ question }: Question): string => fill(agent.prompt, { question });
+  if (agent.format === "tags") return tagRenderer(tokenizer, { roles, base, spans, output, answer, prompt, chat });
+  return chatRenderer(tokenizer, {
+    roles,
+    base,
+    spans,
+    prompt,
+    tools,
+    variables,
+    ...(system !== undefined && { system }),
+  });
 }
 
 /** Puts values where the template names them; braces around anything else stay. */
