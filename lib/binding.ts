@@ -218,7 +218,7 @@ export interface NativeTrainer {
 
 export interface NativeRouter {
   base: number;
-  spans: { open: string; close: string; role: number }[];
+  spans: { open: string; close: string; role: number; call?: boolean }[];
 }
 
 /** What a generator tells of one of its sequences. "token" only where it was asked for. */

@@ -1,8 +1,19 @@
 // Rollouts with scripted tools, on random models with real tokenizers: groups, limits, budgets, tools, aborts, records.
 import path from "node:path";
 import t, { type Test } from "tap";
-import { loadModel, parseTrajectory, Rollout, RoleRouter, segments, serializeTrajectory } from "rolegrad";
-import type { Environment, Model, Question, RolloutOptions, RunOptions, ToolCall, Trajectory } from "rolegrad";
+import { chatRenderer, loadModel, loadTokenizer, parseTrajectory, Rollout, RoleRouter, segments } from "rolegrad";
+import { serializeTrajectory, tagRenderer } from "rolegrad";
+import type {
+  Environment,
+  Model,
+  Question,
+  Renderer,
+  RolloutOptions,
+  RunOptions,
+  ToolCall,
+  Trajectory,
+} from "rolegrad";
+import { writeChatTokenizer } from "./helpers/chat.js";
 import { checkpoints, randomAdapters } from "./helpers/engine.js";
 import { refusals } from "./helpers/refused.js";
 import { shared } from "./helpers/shared.js";
@@ -452,4 +463,81 @@ t.test("a prompt that cannot be run is refused by its question", async (t) => {
   await refused(t, make({ tokenizer }, small).collect([question]), "ERR_INVALID_ARGUMENT", "another model");
   small.close();
   await refused(t, make({ ...alone }, small).collect([question]), "ERR_MODEL_CLOSED");
+});
+
+// ---- renderers
+
+t.test("a rollout by a renderer of tags is the rollout without one", async (t) => {
+  const prompt = ({ question }: Question): string => `Question: ${question}`;
+  const renderer = tagRenderer(tokenizer, { roles, base: router.base, spans: router.spans, prompt });
+  const by = await collect({ renderer, router: renderer.router });
+  t.ok(by.some(({ calls }) => calls.length > 1));
+  t.strictSame(by.map(outcome), (await collect({ prompt })).map(outcome));
+});
+
+t.test("by a chat template: a malformed call is answered by a correction, which costs a call", async (t) => {
+  const own = t.testdir();
+  const folder = writeChatTokenizer(path.join(own, "tokenizer"), "chatml");
+  const toyTokenizer = await writeToyModel(own, {
+    tokenizer: folder,
+    tokens: { "<tool_call>": 4.5, "</tool_call>": 5.2, "<|im_end|>": 3.5 },
+  });
+  const toy = await loadModel(own);
+  const tools = [{ name: "search", parameters: { properties: { query: { type: "string" } } } }];
+  const renderer = chatRenderer(await loadTokenizer(folder), { system: "Be brief.", tools });
+  const asked: ToolCall[] = [];
+  const recording: Environment = { act: async (call) => (asked.push(call), { text: "found" }) };
+  const parts = { adapters: randomAdapters(toy, { roles }), environment: recording, renderer, router: renderer.router };
+  const trajectories = await make({ ...parts, actionBudget: 2, maxLength: 600 }, toy).collect(questions);
+  t.ok(trajectories.some(({ finish }) => finish === "budget"));
+  t.ok(trajectories.some(({ finish }) => finish === "stop"));
+  t.equal(asked.length, 0, "no call of a random model is JSON");
+  for (const x of trajectories) {
+    t.strictSame(
+      segments(x)
+        .filter(({ kind }) => kind === "prompt" || kind === "tool-output")
+        .map(({ ids }) => toyTokenizer.decode(ids)),
+      [
+        toyTokenizer.decode(renderer.prompt(questions.find(({ id }) => id === x.question)!)),
+        ...x.calls.map(({ result }) => toyTokenizer.decode(renderer.toolResult({ span: 0, text: "" }, result))),
+      ],
+    );
+    t.ok(x.calls.every(({ error }) => error?.code === "ERR_TOOL_CALL"));
+  }
+  // The same, with a reader of calls that takes them: the tool gets what it read.
+  const parseCall: Renderer["parseCall"] = ({ text }) => ({ name: "n", arguments: { k: 1 }, text: `${text.length}` });
+  await make({ ...parts, renderer: { ...renderer, parseCall } }, toy).collect(questions);
+  t.ok(asked.length > 0);
+  t.ok(
+    asked.every(
+      ({ role, name, text, arguments: args }) => role === "tool" && name === "n" && +text >= 0 && args?.["k"] === 1,
+    ),
+  );
+  t.throws(() => make({ ...parts, router }, toy), { code: "ERR_INVALID_ARGUMENT", message: /renderer\.router/ });
+  toy.close();
+});
+
+t.test("a span that calls nothing says its role and goes on", async (t) => {
+  const [span] = router.spans as [RoleRouter["spans"][0]];
+  const silent = new RoleRouter({ roles, base: "reason", spans: [{ ...span, call: false }] });
+  const trajectories = await collect({ router: silent });
+  t.ok(trajectories.every(({ calls }) => calls.length === 0));
+  const closed = tokenizer.tokenId(span.close)!;
+  t.ok(
+    trajectories.some(({ ids, roles }) =>
+      ids.some((id, i) => id === closed && roles[i - 1] === 1 && i < ids.length - 1),
+    ),
+  );
+});
+
+t.test("a call that ends with a stop token is a call; outside a call the token stops", async (t) => {
+  const [end] = tokenizer.eosTokenIds as [number];
+  const spans = [{ role: "tool", open: "<search>", close: "<eos>" }];
+  const trajectories = await collect({ router: new RoleRouter({ roles, base: "reason", spans }) });
+  const calls = trajectories.flatMap(({ calls }) => calls);
+  t.ok(calls.length > 0);
+  t.equal(
+    trajectories.reduce((n, x) => n + x.ids.filter((id, i) => id === end && x.sampled[i] === 1).length, 0),
+    calls.length + trajectories.filter(({ finish }) => finish === "stop" || finish === "budget").length,
+  );
 });

@@ -43,6 +43,21 @@ t.test("within a span only its own closing tag counts", async (t) => {
   t.equal(annotate(router, "<s>", "<q>", "</q>", "</s>", "<q>", "</s>", "</q>", "x"), "11102200");
 });
 
+t.test("a longer tag takes the span of the tag that it begins with over", async (t) => {
+  const router = new RoleRouter({
+    roles: ["plan", "call", "sql"],
+    base: "plan",
+    spans: [
+      { role: "call", open: "<c>", close: "</c>" },
+      { role: "sql", open: '<c>{"sql"', close: "</c>" },
+    ],
+  });
+  t.equal(annotate(router, "<c>", "{", '"sql"', ":1}", "</c>", "x"), "112200");
+  t.equal(annotate(router, '<c>{"sql"', ":1}", "</c>"), "220", "in one token");
+  t.equal(annotate(router, "<c>", " ", '{"sql"', "</c>"), "1110", "not behind anything else");
+  t.equal(annotate(router, "<c>", "{", "=cut", '"sql"', "x"), "11000", "nor over text that was not sampled");
+});
+
 /** The rule of method.md, section 1, read literally: the state after each token from a rescan of the whole text before it. */
 function rescan(
   tokens: readonly { text: string; sampled: boolean }[],
@@ -60,8 +75,15 @@ function rescan(
       for (const character of text) {
         run += character;
         const tag = open < 0 ? undefined : spans[open]!.close;
+        const longer = open < 0 ? -1 : spans.findIndex((span) => span.open === spans[open]!.open + run);
         const found =
-          tag === undefined ? spans.findIndex((span) => run.endsWith(span.open)) : run.endsWith(tag) ? -1 : open;
+          tag === undefined
+            ? spans.findIndex((span) => run.endsWith(span.open))
+            : run.endsWith(tag)
+              ? -1
+              : longer >= 0
+                ? longer
+                : open;
         if (found === open) continue;
         open = found;
         run = "";
@@ -78,6 +100,7 @@ t.test("any cut of any text gives the roles of a scan of every prefix", async (t
     spans: [
       { role: "b", open: "xxy", close: "xyxx" },
       { role: "c", open: "yyxy", close: "x" },
+      { role: "a", open: "xxyxy", close: "yy" },
     ],
   };
   const pieces = fc.constantFrom("x", "y", "xx", "xy", "yx", "xyx", "xxy", "yyxy", "xyxyx", "");
@@ -101,6 +124,8 @@ t.test("routers and tokens that make no sense are refused by field", async (t) =
   refused(make({ spans: [{ ...search, role: "act" }] }), "ERR_NO_ROLE", /spans\[0\].role .*"act"/);
   refused(make({ spans: [search, { ...search, open: "" }] }), "ERR_INVALID_ARGUMENT", /spans\[1\]/);
   refused(make({ spans: [{ ...search, close: "" }] }), "ERR_INVALID_ARGUMENT", /spans\[0\]/);
+  const call = "no" as unknown as boolean;
+  refused(make({ spans: [{ ...search, call }] }), "ERR_INVALID_ARGUMENT", /spans\[0\]\.call .*"no"/);
   refused(make({ roles: [] }), "ERR_INVALID_ARGUMENT", /roles/);
   refused(make({ roles: ["reason", "tool", "tool"] }), "ERR_INVALID_ARGUMENT", /distinct/);
   const router = new RoleRouter(options);

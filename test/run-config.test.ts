@@ -86,6 +86,34 @@ t.test("a search server is a tool with limits, and its secrets stay out of the f
   }
 });
 
+t.test("by a chat template: tools and their roles in place of tags", async (t) => {
+  const agent = (change: object) =>
+    resolveRunConfig({ ...smallest, agent: { format: "chat", ...change } }, "run.json").agent;
+  t.match(agent({}), { spans: [], tools: [{ name: "search" }], prompt: /call a tool .*<answer> .*\{question\}/s });
+  t.notMatch(agent({}).prompt, "<search>");
+  const tools = [{ name: "sql", role: "query", text: "statement", parameters: { type: "object" } }];
+  const spans = [{ role: "plan", open: "<think>", close: "</think>" }];
+  const roles = ["plan", "act", "query"];
+  const own = agent({
+    roles,
+    base: "act",
+    tools,
+    spans,
+    system: "Be brief.",
+    templateVariables: { enable_thinking: false },
+  });
+  t.match(own, { tools, spans, system: "Be brief.", templateVariables: { enable_thinking: false } });
+  t.strictSame(resolveRunConfig({ ...smallest, agent: own }, "run.json").agent, own, "a resolved one stays as it is");
+  const refused = (change: object, message: RegExp) =>
+    t.throws(() => resolveRunConfig({ ...smallest, agent: change }, "run.json"), { code: "ERR_CONFIG", message });
+  refused({ format: "chat", tools: [{ name: "a", role: "act" }] }, /agent\.tools\[0\]\.role: .* received "act"/);
+  refused({ format: "chat", roles: ["reason"] }, /agent\.tools\[0\]\.role: .* received "tool"/);
+  refused({ format: "chat", chat: true }, /agent\.chat: Expected no agent\.chat/);
+  refused({ tools }, /agent\.tools: Expected agent\.format "chat"/);
+  refused({ system: "x" }, /agent\.system: Expected agent\.format "chat"/);
+  refused({ format: "xml" }, /agent\.format: .*"tags", "chat"/);
+});
+
 t.test("the command line has the last word", async (t) => {
   const config = resolveRunConfig({ ...smallest, steps: 5, seed: 1, output: "a" }, "/data/run.json", {
     steps: 2,

@@ -35,6 +35,9 @@ export interface ToolCall {
   role: string;
   /** The text of the span, without its tags, as the model wrote it: white space and all. */
   text: string;
+  /** With a renderer: the tool's name, and the arguments of a JSON call, of which `text` is the one that says what is asked. */
+  name?: string;
+  arguments?: Record<string, unknown>;
   question: Question;
   /** The trajectory so far. */
   trajectory: { id: string; calls: readonly CallRecord[] };

@@ -42,6 +42,7 @@ export class Tokenizer {
   readonly #files: TokenizerFiles;
   readonly #encoder: Encoder;
   #bytes: readonly Uint8Array[] | undefined;
+  #added: ReadonlyMap<string, number> | undefined;
   #template: Template | undefined;
   #bosFirst: boolean | undefined;
 
@@ -122,6 +123,11 @@ export class Tokenizer {
   /** tokenizer.json with the tokens that were added. @internal */
   get json(): object {
     return this.#files.tokenizer;
+  }
+
+  /** Text and id of the tokens beside the vocabulary: special ones, tags. Each is one token wherever a text spells it. */
+  get addedTokens(): ReadonlyMap<string, number> {
+    return (this.#added ??= new Map(this.#files.tokenizer.added_tokens.map(({ content, id }) => [content, id])));
   }
 
   /** Id of a token by its entry in the vocabulary, e.g. `<search>`; undefined where there is none. */

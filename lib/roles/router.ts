@@ -7,6 +7,8 @@ export interface RoleSpan {
   role: string;
   open: string;
   close: string;
+  /** Its closing tag calls the tool. Without: the span says a role and nothing more, e.g. `<think>`. @default true */
+  call?: boolean;
 }
 
 export interface RoleRouterOptions {
@@ -20,7 +22,8 @@ export interface RoleRouterOptions {
 /**
  * Says the role of every token by the tags in the sampled text (method.md, section 1). Matching is on bytes, so a tag spelled over several
  * tokens counts like an atomic one. Only sampled text opens or closes a span, within one unbroken run of sampled tokens; inside a span only
- * its own closing tag counts; tool output ends any open span.
+ * its own closing tag counts, unless the text goes on from its opening tag to a longer one that begins with it: that one's span takes over
+ * (`<call>` and `<call>{"name": "sql"`). Tool output ends any open span.
  *
  * @example
  * const router = new RoleRouter({
@@ -47,11 +50,13 @@ export class RoleRouter {
     if (!Array.isArray(spans)) fail("ERR_INVALID_ARGUMENT", `Expected a list of spans but received ${describe(spans)}`);
     spans.forEach((span, i) => {
       checkObject(span, `spans[${i}]`);
-      const { role, open, close } = span;
+      const { role, open, close, call } = span;
       known(role, `spans[${i}].role`);
       if (typeof open !== "string" || typeof close !== "string" || open === "" || close === "") {
         fail("ERR_INVALID_ARGUMENT", `Expected spans[${i}] to have tags that are not empty`);
       }
+      if (call !== undefined && typeof call !== "boolean")
+        fail("ERR_INVALID_ARGUMENT", `Expected true or false for spans[${i}].call but received ${describe(call)}`);
     });
     this.roles = roles;
     this.base = base;
@@ -63,7 +68,7 @@ export class RoleRouter {
     const index = (role: string): number => this.roles.indexOf(role);
     return {
       base: index(this.base),
-      spans: this.spans.map(({ role, open, close }) => ({ role: index(role), open, close })),
+      spans: this.spans.map(({ role, open, close, call = true }) => ({ role: index(role), open, close, call })),
     };
   }
 

@@ -12,6 +12,7 @@ import type { Environment, Question, ToolCall } from "../environments/types.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import type { Tokenizer } from "../model/tokenizer.js";
+import type { Renderer } from "../prompts/renderer.js";
 import type { Reward } from "../rewards/types.js";
 import type { RoleRouter } from "../roles/router.js";
 import { defaultCacheTokens } from "./cache.js";
@@ -104,6 +105,8 @@ export interface RolloutOptions {
   onToolError?: ToolErrorPolicy;
   /** Default: the model's. */
   tokenizer?: Tokenizer;
+  /** What is not sampled: the prompt and the glue behind a call. `router` is its router; `prompt`, `addBos` and `output` have no effect then. */
+  renderer?: Renderer;
 }
 
 export interface RunOptions {
@@ -118,10 +121,10 @@ export interface RunOptions {
 export type ResolvedOptions = Required<
   Omit<
     RolloutOptions,
-    "adapters" | "stopIds" | "onToken" | "checkCall" | "observationTokens" | "tokenizer" | "sampling" | "chunk"
+    "adapters" | "stopIds" | "onToken" | "checkCall" | "observationTokens" | "tokenizer" | "sampling" | "chunk" | "renderer"
   >
 > &
-  Pick<RolloutOptions, "adapters" | "stopIds" | "onToken" | "checkCall" | "observationTokens" | "chunk"> & {
+  Pick<RolloutOptions, "adapters" | "stopIds" | "onToken" | "checkCall" | "observationTokens" | "chunk" | "renderer"> & {
     sampling: Required<Sampling>;
   };
 
@@ -136,6 +139,11 @@ export function checkOptions(options: RolloutOptions): void {
   }
   if (adapters !== undefined) checkAdapters(adapters, "adapters");
   checkInstance(router, ["annotate"], "a RoleRouter", "router");
+  if (options.renderer !== undefined) {
+    checkInstance(options.renderer, ["toolResult"], "a Renderer", "renderer");
+    const same = JSON.stringify(options.renderer.router.native) === JSON.stringify(router.native);
+    if (!same) fail("ERR_INVALID_ARGUMENT", "Expected options.router to be options.renderer.router");
+  }
   checkObject(sampling, "sampling");
   checkInteger(group, "group", 1, 1 << 20);
   const { cacheTokens, chunk, finalAnswer = "", observationTokens } = options;

@@ -17,6 +17,8 @@ import type { Finish, Trajectory } from "./trajectory.js";
 /** Decoding steps of one job: others that wait for the engine (a trainer's step, another rollout) come between two. */
 const STEPS = 64;
 
+type CallEvent = Extract<NativeGeneratorEvent, { kind: "call" }>;
+
 interface Live {
   trajectory: Pick<Trajectory, "id" | "group" | "rngKey"> & { calls: CallRecord[] };
   question: Question;
@@ -155,7 +157,7 @@ export class Session {
   #heard(event: NativeGeneratorEvent): void {
     const item = this.#live.get(event.id);
     if (item === undefined) return;
-    const { options, tokenizer } = this.#context;
+    const { options } = this.#context;
     if (event.kind === "token") {
       const { id } = item.trajectory;
       options.onToken?.({
@@ -178,7 +180,7 @@ export class Session {
       );
     } else if (options.finalAnswer !== false && !item.last) {
       item.last = true;
-      this.#generator.append(event.id, observe(tokenizer, options, options.finalAnswer).ids);
+      this.#generator.append(event.id, this.#observe(event, options.finalAnswer).ids);
     } else {
       this.#finish(event.id, item, "budget");
     }
@@ -188,8 +190,9 @@ export class Session {
     const { options, tokenizer } = this.#context;
     const { temperature, topP, topK, maxNewTokens } = options.sampling;
     const { purpose = "rollout", variant = "", step = 0 } = this.#run;
-    const text = options.prompt(question);
-    const ids = Int32Array.from(options.addBos ? tokenizer.encodePrompt(text) : tokenizer.encode(text));
+    const { renderer } = options;
+    const encode = (text: string): number[] => (options.addBos ? tokenizer.encodePrompt(text) : tokenizer.encode(text));
+    const ids = renderer?.prompt(question) ?? Int32Array.from(encode(options.prompt(question)));
     const rngKey = JSON.stringify([options.seed, purpose, variant, step, question.id, sample]);
     let id: number;
     try {
@@ -200,7 +203,7 @@ export class Session {
         seed: BigInt(options.seed),
         stream: streamOf(rngKey),
         maxNewTokens,
-        stopIds: Int32Array.from(options.stopIds ?? tokenizer.eosTokenIds),
+        stopIds: Int32Array.from(options.stopIds ?? renderer?.stopIds ?? tokenizer.eosTokenIds),
       });
     } catch (error) {
       const { code, message } = error as { code?: string; message: string };
@@ -216,26 +219,34 @@ export class Session {
   }
 
   /** The tokens of the tool's answer, or undefined where its failure ends the trajectory. */
-  async #call(event: Extract<NativeGeneratorEvent, { kind: "call" }>, item: Live): Promise<Int32Array | undefined> {
-    const { options, tokenizer } = this.#context;
-    const { router, environment, toolTimeout, onToolError: policy } = options;
-    const call: ToolCall = {
-      role: router.spans[event.span]?.role ?? router.base,
-      text: new TextDecoder().decode(event.text),
-      question: item.question,
-      trajectory: item.trajectory,
-    };
-    const correction = options.checkCall?.(call);
+  async #call(event: CallEvent, item: Live): Promise<Int32Array | undefined> {
+    const { router, environment, renderer, toolTimeout, onToolError: policy, checkCall } = this.#context.options;
+    const written = new TextDecoder().decode(event.text);
+    const parsed = renderer?.parseCall({ span: event.span, text: written });
+    const asked = parsed === undefined || "error" in parsed ? { text: written } : parsed;
+    const role = router.spans[event.span]?.role ?? router.base;
+    const call: ToolCall = { role, ...asked, question: item.question, trajectory: item.trajectory };
+    const malformed = parsed !== undefined && "error" in parsed ? parsed.error : undefined;
+    const correction = malformed ?? checkCall?.(call);
     const record =
       correction === undefined
         ? await callTool(environment, call, { signal: this.#stop.signal, timeout: toolTimeout })
-        : refusedCall(call, correction);
-    const { ids, shown } = observe(tokenizer, options, record.result);
+        : refusedCall(call, correction, malformed === undefined ? "ERR_INVALID_CALL" : "ERR_TOOL_CALL");
+    const { ids, shown } = this.#observe(event, record.result);
     item.trajectory.calls.push(shown === record.result ? record : { ...record, result: shown, cut: true });
-    if (record.error !== undefined && correction === undefined && policy === "throw")
-      fail(record.error.code, record.error.message);
-    if (record.error !== undefined && correction === undefined && policy === "finish") return undefined;
-    return ids;
+    if (record.error === undefined || correction !== undefined || policy === "observe") return ids;
+    if (policy === "throw") fail(record.error.code, record.error.message);
+    return undefined;
+  }
+
+  /** What is read after a call. */
+  #observe({ span, text }: CallEvent, result: string): { ids: Int32Array; shown: string } {
+    const { options, tokenizer } = this.#context;
+    const { renderer, output, observationTokens } = options;
+    const call = { span, text: new TextDecoder().decode(text) };
+    const render = (shown: string): Int32Array =>
+      renderer?.toolResult(call, shown) ?? Int32Array.from(tokenizer.encode(`${output.open}${shown}${output.close}`));
+    return observe(tokenizer, render, result, observationTokens);
   }
 
   #finish(id: number, item: Live, finish: Finish): void {

@@ -45,8 +45,8 @@ export async function callTool(
 }
 
 /** The record of a call that did not reach its tool. */
-export function refusedCall({ role, text }: ToolCall, correction: string): CallRecord {
-  const error = { code: "ERR_INVALID_CALL", message: correction };
+export function refusedCall({ role, text }: ToolCall, correction: string, code: string): CallRecord {
+  const error = { code, message: correction };
   return { role, query: text, result: correction, latencyMs: 0, error };
 }
 

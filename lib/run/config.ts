@@ -4,7 +4,9 @@ import path from "node:path";
 import type { z } from "zod";
 import { describe } from "../arguments.js";
 import { fail, RolegradError } from "../errors.js";
-import { resolveRewards } from "./reward.js";
+import type { ChatTool } from "../prompts/calls.js";
+import { tagInstruction } from "../prompts/tags.js";
+import { judgedBySql, resolveRewards } from "./reward.js";
 import { runJsonSchema, runSchema, type RunConfig } from "./schema.js";
 import { planVariant } from "./variants.js";
 
@@ -58,9 +60,18 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     }
   };
   known(agent.base, "agent.base");
-  agent.spans.forEach(({ role }, i) => known(role, `agent.spans[${i}].role`));
   const sqlite = c.environment.kind === "sqlite";
-  const prompt = agent.prompt ?? (sqlite ? defaultSqlPrompt(agent) : defaultPrompt(agent));
+  const chat = agent.format === "chat";
+  const spans = agent.spans ?? (chat ? [] : [{ role: "tool", open: "<search>", close: "</search>" }]);
+  spans.forEach(({ role }, i) => known(role, `agent.spans[${i}].role`));
+  if (chat && agent.chat)
+    wrong("agent.chat", 'Expected no agent.chat with the format "chat", which is by the template');
+  for (const field of ["system", "tools"] as const)
+    if (!chat && agent[field] !== undefined) wrong(`agent.${field}`, 'Expected agent.format "chat" with it');
+  const tools: ChatTool[] | undefined = chat ? (agent.tools ?? [SEARCH_TOOL]) : undefined;
+  tools?.forEach(({ role = "tool" }, i) => known(role, `agent.tools[${i}].role`));
+  const instruction = sqlite ? defaultSqlPrompt : chat ? chatInstruction : tagInstruction;
+  const prompt = agent.prompt ?? instruction({ ...agent, spans });
   if (!prompt.includes("{question}")) wrong("agent.prompt", "Expected a text with {question} in it");
   if (judgedBySql(c) && !sqlite)
     wrong("reward", `Expected environment.kind "sqlite" for the reward "sql" but received ${describe(c.environment.kind)}`);
@@ -82,7 +93,7 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
       ...(c.data.evalQuestions === undefined ? {} : { evalQuestions: resolve(c.data.evalQuestions) }),
     },
     environment: resolveEnvironment(c.environment, resolve),
-    agent: { ...agent, prompt },
+    agent: { ...agent, spans, prompt, ...(tools && { tools }) },
     ...reward,
     rank,
     alpha: c.alpha ?? 2 * rank,
@@ -121,21 +132,19 @@ function plan(variant: string, roles: string[], wrong: (field: string, expected:
   }
 }
 
-type Tags = { open: string; close: string };
+/** What "chat" has for a tool where none is named. */
+const SEARCH_TOOL: ChatTool = {
+  name: "search",
+  description: "Searches an encyclopedia and returns the passages that fit best.",
+  parameters: { type: "object", properties: { query: { type: "string" } }, required: ["query"] },
+};
 
-/** The instruction that stands before a question, with the tags of the configuration. */
-export function defaultPrompt(agent: { spans: Tags[]; output: Tags; answer: Tags }): string {
-  const { spans, output, answer } = agent;
-  const calls = spans.map(({ open, close }) => `${open} your query ${close}`).join(" or ");
-  const search =
-    spans.length === 0
-      ? ""
-      : `If you are missing a fact, write ${calls} and stop: what the tool finds is put between ${output.open} and ` +
-        `${output.close}. Think again after each result, and call the tool again if you still lack something. `;
+/** The user's message under "chat", which leaves the form of calls to the template. */
+function chatInstruction({ answer }: { answer: { open: string; close: string } }): string {
   return (
-    "Answer the question at the end. Begin by thinking, between <think> and </think>, about what you know and what you need. " +
-    `${search}Once you are sure, give the answer alone, in as few words as possible, between ${answer.open} and ` +
-    `${answer.close}, for example ${answer.open} Paris ${answer.close}.\n\nQuestion: {question}\n`
+    "Answer the question at the end. Think first about what you know and what you need, and call a tool for a fact that you are missing. " +
+    `Once you are sure, give the answer alone, in as few words as possible, between ${answer.open} and ${answer.close}, for ` +
+    `example ${answer.open} Paris ${answer.close}.\n\nQuestion: {question}\n`
   );
 }
 

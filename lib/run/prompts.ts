@@ -21,12 +21,22 @@ export function checkPrompts(model: Model, rollout: RolloutParts, questions: rea
   }
   const tokenizer = rollout.tokenizer ?? model.tokenizer;
   if (tokenizer === undefined) return;
+  const { renderer } = rollout;
+  const [first] = questions;
+  const around =
+    renderer === undefined || first === undefined
+      ? 0
+      : Buffer.byteLength(tokenizer.decode(renderer.prompt({ ...first, question: "" })));
+  // A token but the first (BOS) is a byte at least: most prompts need not be encoded to know that they fit. What a renderer puts around a
+  // question is much the same for all; a template may show it more than once, and escape it.
+  const bytes = (question: Question): number =>
+    renderer === undefined ? Buffer.byteLength(prompt(question)) : around + 8 * Buffer.byteLength(question.question);
   const prompt = rollout.prompt ?? ((question: Question) => question.question);
   for (const question of questions) {
-    const text = prompt(question);
-    // A token but the first (BOS) is a byte at least: most prompts need not be encoded to know that they fit.
-    if (Buffer.byteLength(text) + 1 < maxLength) continue;
-    const { length } = rollout.addBos === false ? tokenizer.encode(text) : tokenizer.encodePrompt(text);
+    const encode = (text: string): ArrayLike<number> =>
+      rollout.addBos === false ? tokenizer.encode(text) : tokenizer.encodePrompt(text);
+    if (bytes(question) + 1 < maxLength) continue;
+    const { length } = renderer?.prompt(question) ?? encode(prompt(question));
     if (length < maxLength) continue;
     fail(
       "ERR_PROMPT_TOO_LONG",

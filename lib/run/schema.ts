@@ -1,6 +1,8 @@
 import { z } from "zod";
 import { IDS, ON_BAD_ROW } from "../data/rows.js";
 import { DATA_FORMATS } from "../data/source.js";
+import type { ChatTool } from "../prompts/calls.js";
+import type { TagSpan } from "../prompts/tags.js";
 import { PRECISIONS } from "../model/precision.js";
 import { FINAL_ANSWER } from "../rollout/options.js";
 
@@ -166,6 +168,22 @@ const sampling = z.strictObject({
   maxNewTokens: count.default(512).describe("Tokens that the model writes in one answer at most."),
 });
 
+const tagPair = z.strictObject({ open: text, close: text });
+
+const tool = z.strictObject({
+  name: text,
+  description: z.exactOptional(text).describe("What it does, for the model."),
+  parameters: z
+    .exactOptional(z.record(z.string(), z.unknown()))
+    .describe("JSON schema of its arguments. Without it: none."),
+  role: z.exactOptional(text).describe('The role of its calls. Without it: "tool".'),
+  text: z
+    .exactOptional(text)
+    .describe(
+      "The argument that the environment gets as the call's text. Without it: the only one, or the only one required.",
+    ),
+});
+
 const agent = z.strictObject({
   roles: z
     .array(text)
@@ -174,10 +192,38 @@ const agent = z.strictObject({
     .default(["reason", "tool"])
     .describe("Names of the roles. Each token of an answer has one."),
   base: text.default("reason").describe("The role of all text outside every span."),
+  format: z
+    .enum(["tags", "chat"])
+    .default("tags")
+    .describe(
+      'How the model and its tools talk: "tags" (one text, calls and tool output between tags), or "chat" (the checkpoint\'s chat template, ' +
+        "with `tools`: calls are JSON, tool output is a message).",
+    ),
   spans: z
-    .array(z.strictObject({ role: text, open: text, close: text }))
-    .default([{ role: "tool", open: "<search>", close: "</search>" }])
-    .describe("Text of another role, by its tags. At the closing tag the tool is called with the text between."),
+    .exactOptional(
+      z.array(
+        z.strictObject({
+          role: text,
+          open: text,
+          close: text,
+          call: z.exactOptional(z.boolean()).describe("Whether the closing tag calls the tool. Without it: true."),
+          output: z.exactOptional(tagPair).describe("Tags around what this tool returns. Without it: agent.output."),
+          content: z.exactOptional(text).describe("What stands between the tags, for the instruction."),
+        }),
+      ),
+    )
+    .describe(
+      "Text of another role, by its tags. At the closing tag the tool is called with the text between; under `chat` none calls anything. " +
+        "Without it: <search> of the role tool; under `chat` none.",
+    ),
+  system: z.exactOptional(text).describe("The system message, under `format` chat."),
+  tools: z
+    .exactOptional(z.array(tool).min(1))
+    .describe("What the model may call, under `format` chat. Without it: search, with a query."),
+  templateVariables: z
+    .record(z.string(), z.unknown())
+    .default({})
+    .describe('More variables for the chat template, under `format` chat, e.g. {"enable_thinking": false}.'),
   output: tags("<information>", "</information>").describe("Tags that are put around what the tool returns."),
   answer: tags("<answer>", "</answer>").describe("Tags of the final answer."),
   prompt: z
@@ -334,7 +380,11 @@ type Parsed = z.output<typeof runSchema>;
 
 /** A run.json with every default filled in and every path absolute. */
 export interface RunConfig extends Omit<Parsed, "$schema" | "agent" | "rank" | "alpha" | "output"> {
-  agent: Omit<Parsed["agent"], "prompt"> & { prompt: string };
+  agent: Omit<Parsed["agent"], "prompt" | "spans" | "tools"> & {
+    prompt: string;
+    spans: TagSpan[];
+    tools?: ChatTool[];
+  };
   rank: number;
   alpha: number;
   output: string;

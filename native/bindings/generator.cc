@@ -96,7 +96,8 @@ RouterConfig router_config(const Napi::Value& value) {
   for (uint32_t i = 0; i < spans.Length(); i++) {
     auto span = object_argument(spans.Get(i), "spans");
     config.spans.push_back({string_argument(span.Get("open"), "open"), string_argument(span.Get("close"), "close"),
-                            int8_t(integer_argument(span.Get("role"), "role", 0, 127))});
+                            int8_t(integer_argument(span.Get("role"), "role", 0, 127)),
+                            span.Get("call").IsUndefined() || boolean_argument(span.Get("call"), "call")});
     if (config.spans.back().open.empty() || config.spans.back().close.empty())
       throw Error("ERR_INVALID_ARGUMENT", "Expected tags that are not empty");
   }

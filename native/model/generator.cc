@@ -156,12 +156,13 @@ void Generator::sampled(Sequence& s, int32_t token, float logprob, std::vector<E
   s.record.logprobs.push_back(logprob);
   s.sampled++;
   const auto& stops = s.request.stop_ids;
-  if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
-    end(s, EventKind::stop, events);
-  } else if (!calls.empty()) {
-    // A token that completes several calls: the last one stands (one tool call a turn).
+  if (!calls.empty()) {
+    // A token that completes several calls: the last one stands (one tool call a turn). Where it is a stop id too, it
+    // ends the turn that makes the call, as Llama's <|eot_id|> does.
     events.push_back({.id = s.id, .kind = EventKind::call, .span = calls.back().span, .text = calls.back().text});
     s.state = State::waiting;
+  } else if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+    end(s, EventKind::stop, events);
   } else if (s.sampled >= s.request.max_new_tokens || s.length() >= options_.max_length) {
     end(s, EventKind::length, events);
   }

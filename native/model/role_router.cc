@@ -46,13 +46,27 @@ int8_t RoleRouter::sampled(std::span<const uint8_t> bytes, std::vector<Call>* ca
       text_.push_back(char(byte));
       if (closing_[size_t(open_)].feed(byte)) {
         text_.resize(text_.size() - closing_[size_t(open_)].pattern.size());
-        if (calls) calls->push_back({open_, text_});
+        if (calls && config_->spans[size_t(open_)].call) calls->push_back({open_, text_});
         open_ = -1;
         restart();
+      } else {
+        take_over();
       }
     }
   }
   return role();
+}
+
+void RoleRouter::take_over() {
+  const std::string& now = config_->spans[size_t(open_)].open;
+  for (size_t i = 0; i < config_->spans.size(); i++) {
+    const std::string& longer = config_->spans[i].open;
+    if (longer.size() != now.size() + text_.size() || !longer.starts_with(now) || !longer.ends_with(text_)) continue;
+    open_ = int(i);
+    text_.clear();
+    restart();
+    return;
+  }
 }
 
 int8_t RoleRouter::given() {

@@ -10,6 +10,7 @@ namespace rolegrad {
 struct RoleSpan {
   std::string open, close;  // bytes, not empty
   int8_t role = 0;
+  bool call = true;  // its closing tag calls a tool
 };
 
 /// The router's tables (method.md, section 1): shared by all sequences.
@@ -19,8 +20,9 @@ struct RouterConfig {
 };
 
 /// One sequence's router: follows the bytes of sampled tokens, so that a tag counts alike whether it is one token or
-/// several. A tag lies within one unbroken run of sampled tokens; within a span only its own closing tag counts; text
-/// that was not sampled ends any open span.
+/// several. A tag lies within one unbroken run of sampled tokens; within a span only its own closing tag counts, unless
+/// the text goes on from its opening tag to a longer one that begins with it, whose span takes over; text that was not
+/// sampled ends any open span.
 class RoleRouter {
  public:
   explicit RoleRouter(const RouterConfig& config);
@@ -48,6 +50,7 @@ class RoleRouter {
   };
   static Matcher matcher(const std::string& pattern);
   void restart();
+  void take_over();
 
   const RouterConfig* config_;
   std::vector<Matcher> opening_, closing_;
