@@ -21,7 +21,16 @@ import type { Trajectory } from "../rollout/trajectory.js";
 import { nativeBatch, type ResolvedObjective } from "./batch.js";
 import { checkAtLeastZero, checkObjective, checkOptimizer } from "./objective.js";
 import { leakMatrix } from "./leak.js";
-import { packTrajectories, type TrajectoryBatch } from "./packing.js";
+import {
+  cutByGroup,
+  orderTrajectories,
+  packTrajectories,
+  type GroupAdvantages,
+  type PackedTrajectories,
+  type PackingOptions,
+  type TrajectoryBatch,
+} from "./packing.js";
+import { scoreTrajectories } from "./scoring.js";
 import { readState, writeState } from "./state.js";
 import type {
   AccumulateOptions,
@@ -61,6 +70,17 @@ export interface StepOptions {
   allowTruncated?: boolean;
   /** Train on trajectories that a model of another precision sampled (ERR_PRECISION) all the same. @default false */
   allowOtherPrecision?: boolean;
+  /**
+   * Advantages of one's own instead of the group's: called with each group, its members in the order of their ids; returns an advantage for each, or
+   * an array of one for each of its tokens (those of tokens that were not sampled are not read).
+   */
+  advantages?: GroupAdvantages;
+  /**
+   * Times that the trajectories are gone through, with an optimizer update each, clipped against the log-probabilities of before. @default 1
+   */
+  epochs?: number;
+  /** Updates of one epoch: whole groups, in the order of their ids, in so many parts of their own N. At most one a group. @default 1 */
+  minibatches?: number;
 }
 
 /**
@@ -85,6 +105,8 @@ export class Trainer {
   /** Something was accumulated since the last step. */
   #pending = false;
   #busy = false;
+  /** Of the step that runs: how many updates it has taken. */
+  #update = 0;
 
   constructor(model: Model, options: TrainerOptions) {
     checkModel(model, "model");
@@ -116,6 +138,11 @@ export class Trainer {
       klCoefficient: 0,
       aggregation: "token-mean",
       standardize: true,
+      ratio: "token",
+      klEstimator: "k3",
+      klPlacement: "loss",
+      advantageEstimator: "grpo",
+      filterGroups: false,
       ...objective,
       clipLow,
       clipHigh: objective.clipHigh ?? clipLow,
@@ -209,7 +236,11 @@ export class Trainer {
    */
   async apply(options: { learningRate?: number } = {}): Promise<Record<string, number>> {
     checkObject(options, "options");
-    return this.#exclusive("write", () => this.#apply(options.learningRate ?? this.learningRate));
+    return this.#exclusive("write", async () => {
+      const norms = await this.#apply(options.learningRate ?? this.learningRate);
+      this.#steps++;
+      return norms;
+    });
   }
 
   /**
@@ -362,9 +393,12 @@ export class Trainer {
     return {
       loss,
       // Without a sampled token N is 0, and so are the sums.
-      kl: sums.k3 / (n || 1),
+      kl: sums.kl / (n || 1),
       clipHigh: sums.clipHigh / (n || 1),
       clipLow: sums.clipLow / (n || 1),
+      dualClip: sums.dualClip / (n || 1),
+      importance: sums.importance / (n || 1),
+      importanceBounded: sums.importanceBounded / (n || 1),
       tokens,
       normalizer: n,
       logprobs,
@@ -380,9 +414,8 @@ export class Trainer {
     if (keys !== undefined && keys.length !== sequences)
       fail("ERR_SHAPE", `Expected keys of length ${sequences} (one a sequence) but received ${keys.length}`);
     const { seed = 0 } = this.options;
-    return BigUint64Array.from({ length: sequences }, (_, s) =>
-      streamOf(`dropout/${seed}/${this.#steps}/${keys?.[s] ?? s}`),
-    );
+    const step = this.#update === 0 ? `${this.#steps}` : `${this.#steps}.${this.#update}`;
+    return BigUint64Array.from({ length: sequences }, (_, s) => streamOf(`dropout/${seed}/${step}/${keys?.[s] ?? s}`));
   }
 
   async #apply(learningRate: number): Promise<Record<string, number>> {
@@ -392,7 +425,6 @@ export class Trainer {
     const norms = await this.native.apply({ ...step, decayVectors: false }).promise;
     this.native.zero();
     this.#pending = false;
-    this.#steps++;
     const names = this.adapters?.groups ?? ["full"];
     return Object.fromEntries(names.map((name, i) => [name, norms[i] ?? 0]));
   }
@@ -406,15 +438,13 @@ export class Trainer {
     checkChoice(crossRole, CROSS_ROLES, "crossRole");
     let batches: [TrainingBatch, AccumulateOptions][];
     if (Array.isArray(batch)) {
-      const { microBatchTokens = 8192 } = this.options;
-      const packed = packTrajectories(batch as readonly Trajectory[], this.#objective, {
-        microBatchTokens,
+      const { make } = await this.#prepare(batch as readonly Trajectory[], {
         allowTruncated,
-        ...(allowOtherPrecision ? {} : { precision: this.model.precision }),
-        roles: this.roles,
+        allowOtherPrecision,
+        ...(options.signal && { signal: options.signal }),
       });
-      const sampled = this.#objective.aggregation === "token-mean" ? packed.sampledTokens : packed.sampledSequences;
-      const own = { normalizer: sampled, temperature: packed.temperature, ...options };
+      const packed = make();
+      const own = { normalizer: this.#normalizer(packed), temperature: packed.temperature, ...options };
       batches = packed.batches.map((part) => [part, own]);
     } else {
       batches = [[batch as TrainingBatch, options]];
@@ -424,52 +454,100 @@ export class Trainer {
     return leakMatrix(values, this.roles, adapters.names, crossRole);
   }
 
-  async #step(
+  #normalizer({ sampledTokens, sampledSequences }: PackedTrajectories): number {
+    return this.#objective.aggregation === "token-mean" ? sampledTokens : sampledSequences;
+  }
+
+  /** Checks trajectories and computes what the objective needs of them beforehand; `make` packs them all, or some of them. */
+  async #prepare(
     trajectories: readonly Trajectory[],
-    { signal, allowTruncated = false, allowOtherPrecision = false }: StepOptions,
-  ): Promise<StepMetrics> {
-    checkSignal(signal);
-    this.#checkNonePending("step");
-    const { microBatchTokens = 8192 } = this.options;
-    const packed = packTrajectories(trajectories, this.#objective, {
+    { signal, allowTruncated = false, allowOtherPrecision = false, advantages }: StepOptions,
+  ): Promise<{ ordered: Trajectory[]; make: (part?: readonly Trajectory[]) => PackedTrajectories }> {
+    const { microBatchTokens = 8192, reference } = this.options;
+    const { importance, klCoefficient, klPlacement } = this.#objective;
+    const { model, adapters } = this;
+    const options: PackingOptions = {
       microBatchTokens,
       allowTruncated,
-      ...(allowOtherPrecision ? {} : { precision: this.model.precision }),
+      // With importance weights the ratios are to log-probabilities of this model's own.
+      ...(allowOtherPrecision || importance !== undefined ? {} : { precision: model.precision }),
       roles: this.roles,
-    });
-    const normalizer = this.#objective.aggregation === "token-mean" ? packed.sampledTokens : packed.sampledSequences;
+    };
+    const ordered = orderTrajectories(trajectories, options);
+    const scoring = { microBatchTokens, ...(signal && { signal }) };
+    const old = importance && (await scoreTrajectories(ordered, { ...scoring, model, adapters }));
+    const penalty = klPlacement === "reward" && klCoefficient > 0;
+    if (penalty && adapters === undefined && reference === undefined)
+      fail("ERR_REFERENCE", "Expected a reference model for klCoefficient > 0 in full training but received none");
+    const ref =
+      penalty && (await scoreTrajectories(ordered, { ...scoring, model: reference ?? model, adapters: undefined }));
+    const prepared = {
+      ...options,
+      ...(old && { old }),
+      ...(ref && { reference: ref }),
+      ...(advantages && { advantages }),
+    };
+    return { ordered, make: (part = ordered) => packTrajectories(part, this.#objective, prepared) };
+  }
+
+  async #step(trajectories: readonly Trajectory[], options: StepOptions): Promise<StepMetrics> {
+    const { signal, epochs = 1, minibatches = 1, advantages } = options;
+    checkSignal(signal);
+    checkInteger(epochs, "epochs", 1);
+    checkInteger(minibatches, "minibatches", 1);
+    if (advantages !== undefined && typeof advantages !== "function")
+      fail("ERR_INVALID_ARGUMENT", `Expected a function for advantages but received ${describe(advantages)}`);
+    this.#checkNonePending("step");
+    const { ordered, make } = await this.#prepare(trajectories, options);
+    const whole = make();
+    const parts = minibatches === 1 ? [whole] : cutByGroup(ordered, minibatches).map((part) => make(part));
+    const updates = epochs * parts.length;
     const learningRate = this.learningRate;
-    const sums = { loss: 0, kl: 0, clipHigh: 0, clipLow: 0, maxRatioDeviation: 0 };
+    const sums = { loss: 0, kl: 0, clipHigh: 0, clipLow: 0, dualClip: 0, importance: 0, importanceBounded: 0 };
+    const gradNorms: Record<string, number> = {};
+    let maxRatioDeviation = 0;
     try {
-      for (const batch of packed.batches) {
-        const part = await this.#accumulate(
-          batch,
-          { normalizer, temperature: packed.temperature, ...(signal && { signal }) },
-          true,
-        );
-        checkSignal(signal);
-        sums.loss += part.loss;
-        sums.kl += part.kl;
-        sums.clipHigh += part.clipHigh;
-        sums.clipLow += part.clipLow;
-        sums.maxRatioDeviation = Math.max(sums.maxRatioDeviation, ratioDeviation(batch, part));
+      for (this.#update = 0; this.#update < updates; this.#update++) {
+        const packed = parts[this.#update % parts.length] as PackedTrajectories;
+        const own = { normalizer: this.#normalizer(packed), temperature: packed.temperature };
+        for (const batch of packed.batches) {
+          // Once an update is taken the step is taken whole.
+          const part = await this.#accumulate(batch, { ...own, ...(signal && this.#update === 0 && { signal }) }, true);
+          if (this.#update === 0) checkSignal(signal);
+          for (const name of Object.keys(sums) as (keyof typeof sums)[]) sums[name] += part[name] / updates;
+          maxRatioDeviation = Math.max(maxRatioDeviation, ratioDeviation(batch, part));
+        }
+        const norms = await this.#apply(learningRate);
+        for (const [name, norm] of Object.entries(norms)) gradNorms[name] = (gradNorms[name] ?? 0) + norm / updates;
       }
     } catch (error) {
       this.native.zero();
       this.#pending = false;
+      if (this.#update > 0) this.#steps++; // its first updates are taken
       throw error;
+    } finally {
+      this.#update = 0;
     }
-    const gradNorms = await this.#apply(learningRate);
+    this.#steps++;
+    const { loss, kl, clipHigh, clipLow, dualClip, importance, importanceBounded } = sums;
     return {
       step: this.#steps,
-      ...sums,
+      loss,
+      kl,
+      clipHigh,
+      clipLow,
+      ...(this.#objective.dualClip !== undefined && { dualClip }),
+      ...(this.#objective.importance && { importance, importanceBounded }),
+      ...(this.#objective.filterGroups && { filteredGroups: whole.filteredGroups }),
+      ...(updates > 1 && { updates }),
+      maxRatioDeviation,
       learningRate,
       gradNorms,
-      reward: packed.reward,
-      mixedGroups: packed.mixedGroups,
+      reward: whole.reward,
+      mixedGroups: whole.mixedGroups,
       trajectories: trajectories.length,
-      tokens: packed.tokens,
-      sampledTokens: packed.sampledByRole,
+      tokens: whole.tokens,
+      sampledTokens: whole.sampledByRole,
     };
   }
 }

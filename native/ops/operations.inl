@@ -139,7 +139,8 @@ ROLEGRAD_OPERATION(void scatter_rows(const Tensor& dst, const Tensor& src, std::
 
 // ---- training
 /// coefficient[r] = -d loss / d logprob for each row of weight != 0, else 0; per_token[r] = the bracket of eq. 9
-/// (unweighted), 0 where masked.
+/// (unweighted), 0 where masked. With `sequence_ratio` each row has its sequence's ratio, whose derivative by every
+/// log-probability of the sequence is ratio / rows.
 ROLEGRAD_OPERATION(PolicyLossOutput policy_loss(std::span<float> coefficient, std::span<float> per_token,
                                                 const Tensor& logprob, const PolicyLossInput& input));
 /// *sum += the sum of squares of g; `sum` is a scalar in backend memory.

@@ -247,14 +247,17 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
   Tensor hidden = decoder.forward(arena_, packed.batch, adapters, kv, &saved, plan.get());
   const size_t n = targets.ids.size();
   // Only adapters are trained: one pass over the vocabulary serves loss and gradient. A target without advantage and KL
-  // has no gradient, whatever its ratio. Token rows need the gradient of their own logits, so a second pass.
+  // has no gradient, whatever its ratio, unless it shares that with its sequence. Token rows need the gradient of their
+  // own logits, so a second pass.
   std::vector<uint8_t> taught(full_ || tokens_ ? 0 : n);
   for (size_t r = 0; r < taught.size(); r++)
-    taught[r] = o.kind == ObjectiveKind::sft || o.beta != 0 || in.advantage[size_t(targets.positions[r]) + 1] != 0;
+    taught[r] = o.kind == ObjectiveKind::sft || o.beta != 0 || o.terms.sequence_ratio ||
+                in.advantage[size_t(targets.positions[r]) + 1] != 0;
   HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, taught, adapters.tokens.get());
   auto logprob = read_column(b, head.logprob);
 
-  std::vector<float> coefficient(n), per_token(n), old(n), ref(reference.empty() ? 0 : n);
+  std::vector<float> coefficient(n), per_token(n), old(n), ref(reference.empty() ? 0 : n),
+      behaviour(in.behaviour_logprob.empty() ? 0 : n);
   std::vector<double> advantage(n), weight(n);
   for (size_t r = 0; r < n; r++) {
     size_t t = size_t(targets.positions[r]) + 1;
@@ -263,12 +266,14 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
       old[r] = in.old_logprob[t];
       advantage[r] = in.advantage[t];
       if (!reference.empty()) ref[r] = reference[t];
+      if (!behaviour.empty()) behaviour[r] = in.behaviour_logprob[t];
     }
     result.logprob[t] = logprob[r];
   }
   if (o.kind == ObjectiveKind::policy) {
-    result.sums = b.policy_loss(coefficient, per_token, head.logprob,
-                                {old, ref, advantage, weight, o.clip_low, o.clip_high, o.beta});
+    result.sums = b.policy_loss(
+        coefficient, per_token, head.logprob,
+        {old, ref, advantage, weight, o.clip_low, o.clip_high, o.beta, o.terms, behaviour, targets.group.cuts});
   } else {
     for (size_t r = 0; r < n; r++) {
       coefficient[r] = float(weight[r]);

@@ -39,8 +39,9 @@ struct LossBatch {
   std::span<const double> weight;            // m_t / N; 0: masked
   std::span<const double> advantage;
   std::span<const float> old_logprob;
-  std::span<const float> reference_logprob;  // empty: none, or computed where beta asks for it
-  std::span<const uint64_t> dropout_key;     // [B]: of each sequence in this step; needed where adapters have dropout
+  std::span<const float> reference_logprob;    // empty: none, or computed where beta asks for it
+  std::span<const uint64_t> dropout_key;       // [B]: of each sequence in this step; needed where adapters have dropout
+  std::span<const float> behaviour_logprob{};  // empty: the old policy is the one that sampled
 };
 
 struct LossOptions {
@@ -49,6 +50,7 @@ struct LossOptions {
   float temperature = 1;
   CrossRole cross_role = CrossRole::flow;
   bool discard = false;  // where it fails: the buffers are zeroed, not put back to what they were
+  PolicyLossTerms terms{};
 };
 
 struct LossResult {

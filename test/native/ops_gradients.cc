@@ -289,16 +289,30 @@ TEST("policy_loss's coefficient is minus the derivative of its loss") {
     advantage.push_back(r % 2 ? 1.5 : -0.75);
     weight.push_back(0.1 + numbers.uniform());
   }
-  const PolicyLossInput input{old, reference, advantage, weight, 0.2, 0.3, 0.04};
-  std::vector<float> coefficient(8), per_token(8);
-  auto loss = [&] {
-    Place place(ref());
-    return ref().policy_loss(coefficient, per_token, place.put(logprob), input).loss;
-  };
-  loss();
-  std::vector<double> gradient;
-  for (float value : coefficient) gradient.push_back(-double(value));
-  check_gradient("coefficient", logprob, gradient, loss, 1e-6);
+  std::vector<float> behaviour;
+  for (int64_t r = 0; r < 8; r++) behaviour.push_back(old[size_t(r)] + numbers.number(0.7));
+  // Sequence ratios: sqrt(.5 * .5), (.9 * .9 * 1.1) ^ (1/3), 1.1, sqrt(1.7 * 1.7).
+  const std::vector<int32_t> cuts{0, 2, 5, 6, 8};
+  for (const PolicyLossTerms& terms :
+       {PolicyLossTerms{}, PolicyLossTerms{.kl = KlEstimator::k1}, PolicyLossTerms{.kl = KlEstimator::k2},
+        PolicyLossTerms{.dual_clip = 1.5}, PolicyLossTerms{.importance_cap = 1.2},
+        PolicyLossTerms{.importance_cap = 1.2, .importance_mask = true}, PolicyLossTerms{.sequence_ratio = true},
+        PolicyLossTerms{.sequence_ratio = true, .dual_clip = 1.5, .importance_cap = 1.2}}) {
+    const PolicyLossInput input{
+        old,    reference, advantage,
+        weight, 0.2,       0.3,
+        0.04,   terms,     terms.importance_cap == 0 ? std::span<const float>{} : std::span<const float>(behaviour),
+        cuts};
+    std::vector<float> coefficient(8), per_token(8);
+    auto loss = [&] {
+      Place place(ref());
+      return ref().policy_loss(coefficient, per_token, place.put(logprob), input).loss;
+    };
+    loss();
+    std::vector<double> gradient;
+    for (float value : coefficient) gradient.push_back(-double(value));
+    check_gradient("coefficient", logprob, gradient, loss, 1e-6);
+  }
 }
 
 }  // namespace
