@@ -1,5 +1,5 @@
 // The policy objective's options, each against its equation written out slowly from forward passes.
-import t from "tap";
+import t, { type Test } from "tap";
 import { groupAdvantages, penalizedReward, Random, Trainer } from "rolegrad";
 import type { Objective, StepOptions, TrainerOptions, TrainingBatch, Trajectory } from "rolegrad";
 import { adapterBits, bits, checkpoints, gradients, pack, randomAdapters, trainingBatch } from "./helpers/engine.js";
@@ -165,7 +165,7 @@ t.test("leave-one-out advantages are the reward less the mean of the others", as
 
 /** The gradient that step() would take, from accumulate() with advantages made by hand. */
 async function sameStep(
-  t: Parameters<Parameters<typeof t.test>[1]>[0],
+  t: Test,
   objective: Objective,
   list: Trajectory[],
   advantages: Float64Array,
@@ -255,7 +255,7 @@ t.test("with importance weights a step computes the old log-probabilities itself
   const own = trainingBatch(grouped);
   const { logprobs: old } = await model.forward(pack(grouped), { adapters: slow.adapters! });
   const advantages = Float64Array.from([...groupAdvantages([1, 0]), 0, 0]);
-  await slow.accumulate({ ...own, advantages, oldLogprobs: old, behaviourLogprobs: own.oldLogprobs as Float32Array });
+  await slow.accumulate({ ...own, advantages, oldLogprobs: old, behaviourLogprobs: own.oldLogprobs });
   await slow.apply();
   t.equal(adapterBits(trainer.adapters!), adapterBits(slow.adapters!));
 });

@@ -63,6 +63,9 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
   if (c.objective.aggregation === "seq-mean-token-sum-norm" && c.objective.normLength === undefined) {
     wrong("objective.normLength", 'Expected the tokens that "seq-mean-token-sum-norm" divides by but it is missing');
   }
+  const { clipLow, clipHigh = clipLow, dualClip } = c.objective;
+  if (dualClip !== undefined && dualClip <= 1 + clipHigh)
+    wrong("objective.dualClip", `Expected more than 1 + clipHigh (${1 + clipHigh}) but received ${dualClip}`);
   const { routes } = plan(c.variant, agent.roles, wrong);
 
   const resolve = (name: string): string => path.resolve(path.dirname(file), name);

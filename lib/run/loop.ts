@@ -29,6 +29,9 @@ export interface RunSetup {
   questionsPerStep: number;
   /** Answers a question. */
   group: number;
+  /** Times that a step goes through its answers, and optimizer updates of each: as in Trainer.step. Default 1. */
+  epochs?: number;
+  minibatches?: number;
   seed: number;
   /** Evaluation before, every so many steps (0, the default: not in between) and after. */
   evaluation?: {
@@ -177,7 +180,7 @@ class Run {
   }
 
   async #step(): Promise<void> {
-    const { group } = this.#setup;
+    const { group, epochs = 1, minibatches = 1 } = this.#setup;
     const { signal, onProgress, onStep } = this.#hooks;
     const begin = performance.now();
     const step = this.#trainer.steps + 1;
@@ -188,7 +191,7 @@ class Run {
     );
     const rolloutSeconds = (performance.now() - begin) / 1000;
     onProgress?.({ phase: "update", step, done: trajectories.length, total: trajectories.length });
-    const metrics = await this.#trainer.step(trajectories, { ...(signal && { signal }) });
+    const metrics = await this.#trainer.step(trajectories, { epochs, minibatches, ...(signal && { signal }) });
     const record: StepRecord = {
       ...metrics,
       ...behaviour(trajectories),

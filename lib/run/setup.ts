@@ -70,6 +70,8 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
       steps: config.steps,
       questionsPerStep: config.questionsPerStep,
       group: config.group,
+      ...(config.epochs !== undefined && { epochs: config.epochs }),
+      ...(config.minibatches !== undefined && { minibatches: config.minibatches }),
       seed: config.seed,
       evaluation: { ...evaluation, questions: evalQuestions, split: data.evalSplit ?? "eval" },
       checkpoint: config.checkpoint,

@@ -57,6 +57,7 @@ export function checkOptimizer(optimizer: Optimizer): void {
   ) {
     fail("ERR_INVALID_ARGUMENT", `Expected two optimizer.betas from 0 to below 1 but received ${describe(betas)}`);
   }
+  checkChoice(given.decay ?? "linear", ["linear", "cosine"], "optimizer.decay");
   checkInteger(warmupSteps, "optimizer.warmupSteps", 0);
   checkInteger(totalSteps, "optimizer.totalSteps", 1);
 }

@@ -212,10 +212,11 @@ export class Trainer {
 
   /** The rate of the next step. */
   get learningRate(): number {
-    const { learningRate, warmupSteps = 0, totalSteps, finalRatio = 0 } = this.options.optimizer;
+    const { learningRate, warmupSteps = 0, totalSteps, finalRatio = 0, decay: shape } = this.options.optimizer;
     const step = this.#steps;
     const warm = warmupSteps > 0 ? Math.min(1, (step + 1) / warmupSteps) : 1;
-    const decay = totalSteps === undefined ? 1 : 1 - (1 - finalRatio) * Math.min(1, step / totalSteps);
+    const share = totalSteps === undefined ? 0 : Math.min(1, step / totalSteps);
+    const decay = 1 - (1 - finalRatio) * (shape === "cosine" ? (1 - Math.cos(Math.PI * share)) / 2 : share);
     return learningRate * warm * decay;
   }
 

@@ -67,8 +67,10 @@ export interface Optimizer {
   maxGradNorm?: number;
   /** Steps over which the rate rises linearly to learningRate. @default 0 */
   warmupSteps?: number;
-  /** Steps over which it then falls linearly to learningRate * finalRatio; absent: constant. */
+  /** Steps over which it then falls to learningRate * finalRatio; absent: constant. */
   totalSteps?: number;
+  /** "linear" (default), or half a cosine: learningRate * (finalRatio + (1 - finalRatio) (1 + cos(pi step / totalSteps)) / 2). */
+  decay?: "linear" | "cosine";
   /** @default 0 */
   finalRatio?: number;
 }
