@@ -168,6 +168,7 @@ export interface NativeBatch {
   behaviourLogprobs: Float32Array | null;
   importanceCap: number;
   importanceMask: boolean;
+  entropyCoefficient: number;
   temperature: number;
   crossRole: "flow" | "stop" | "exact";
   /** Of each sequence in this step [B]; null where no adapter has dropout. */
@@ -183,6 +184,8 @@ export interface NativeLoss {
   dualClip: number;
   importanceBounded: number;
   importance: number;
+  /** Empty where none was made. */
+  entropies: Float32Array;
   logprobs: Float32Array;
   perTokenLoss: Float32Array;
 }

@@ -1,6 +1,6 @@
 // The policy objective's options, each against its equation written out slowly from forward passes.
 import t, { type Test } from "tap";
-import { groupAdvantages, penalizedReward, Random, Trainer } from "rolegrad";
+import { groupAdvantages, loadModel, penalizedReward, Random, Trainer } from "rolegrad";
 import type { Objective, StepOptions, TrainerOptions, TrainingBatch, Trajectory } from "rolegrad";
 import { adapterBits, bits, checkpoints, gradients, pack, randomAdapters, trainingBatch } from "./helpers/engine.js";
 import { trajectoriesOf } from "./helpers/properties.js";
@@ -24,7 +24,12 @@ function make(objective: Objective = {}, options: Partial<TrainerOptions> = {}):
 }
 
 /** The loss of a batch as its definition has it, from log-probabilities: one number after another. */
-function slowLoss(own: TrainingBatch, logprob: ArrayLike<number>, objective: Objective): number {
+function slowLoss(
+  own: TrainingBatch,
+  logprob: ArrayLike<number>,
+  objective: Objective,
+  entropies?: ArrayLike<number>,
+): number {
   const { clipLow = 0.2, clipHigh = clipLow, dualClip, klCoefficient = 0, klEstimator = "k3" } = objective;
   const { ratio = "token", importance, aggregation = "token-mean" } = objective;
   const { cuSeqlens, lossMask, oldLogprobs = [], advantages = [] } = own;
@@ -48,7 +53,8 @@ function slowLoss(own: TrainingBatch, logprob: ArrayLike<number>, objective: Obj
       }
       const d = own.refLogprobs![i]! - logprob[i]!;
       const kl = { k1: -d, k2: (d * d) / 2, k3: Math.exp(d) - d - 1 }[klEstimator];
-      return loss + (objective.klPlacement === "reward" ? 0 : klCoefficient * kl);
+      const bonus = (objective.entropyCoefficient ?? 0) * (entropies?.[i] ?? 0);
+      return loss - bonus + (objective.klPlacement === "reward" ? 0 : klCoefficient * kl);
     });
   });
   const sum = (list: number[]): number => list.reduce((total, x) => total + x, 0);
@@ -56,6 +62,18 @@ function slowLoss(own: TrainingBatch, logprob: ArrayLike<number>, objective: Obj
   const divisor = (list: number[]): number =>
     aggregation === "seq-mean-token-mean" ? list.length : objective.normLength!;
   return sum(losses.map((list) => sum(list) / divisor(list))) / losses.length;
+}
+
+/** By target, from all logits: -sum p log p. */
+function slowEntropies(logits: Float32Array, temperature = 1): Float64Array {
+  const vocabulary = model.config.vocabSize;
+  return Float64Array.from({ length: logits.length / vocabulary }, (_, i) => {
+    if (i === 0) return NaN;
+    const z = Array.from(logits.subarray((i - 1) * vocabulary, i * vocabulary), (x) => x / temperature);
+    const top = Math.max(...z);
+    const sum = z.reduce((total, x) => total + Math.exp(x - top), 0);
+    return -z.reduce((total, x) => total + (Math.exp(x - top) / sum) * (x - top - Math.log(sum)), 0);
+  });
 }
 
 const tokenAdvantages = Float64Array.from(batch.inputIds, () => 4 * random.next() - 2);
@@ -77,6 +95,7 @@ const cases: [string, Objective, Partial<TrainingBatch>?][] = [
   ["k2", { klCoefficient: 0.3, klEstimator: "k2" }],
   ["k3", { klCoefficient: 0.3 }],
   ["a KL that is in the reward", { klCoefficient: 0.3, klPlacement: "reward" }],
+  ["an entropy bonus", { entropyCoefficient: 0.5 }],
   ["truncated weights", { importance: { cap: 1.3 } }, { behaviourLogprobs }],
   ["masked weights", { importance: { cap: 1.5, mode: "mask" } }, { behaviourLogprobs }],
   [
@@ -91,7 +110,8 @@ for (const [name, objective, change] of cases) {
     const own = { ...batch, ...change };
     const trainer = make(objective);
     const result = await trainer.accumulate(own);
-    const want = slowLoss(own, logprobs, objective);
+    const { logits } = await model.forward(pack(trajectories), { adapters: trainer.adapters!, logits: true });
+    const want = slowLoss(own, logprobs, objective, slowEntropies(logits!));
     t.ok(Math.abs(result.loss - want) < 2e-6 * (1 + Math.abs(want)), `${result.loss}, ${want}`);
     // The derivative along the gradient, from two losses at shifted adapters.
     const adapters = trainer.adapters!;
@@ -105,8 +125,8 @@ for (const [name, objective, change] of cases) {
           const { b: g } = trainer.gradients.get(adapter, module);
           shifted.set(adapter, module, { a: adapters.get(adapter, module).a, b: b.map((x, i) => x + shift * g[i]!) });
         }
-      const moved = await model.forward(pack(trajectories), { adapters: shifted });
-      return slowLoss(own, moved.logprobs, objective);
+      const moved = await model.forward(pack(trajectories), { adapters: shifted, logits: true });
+      return slowLoss(own, moved.logprobs, objective, slowEntropies(moved.logits!));
     };
     let squares = 0;
     for (const adapter of names)
@@ -151,6 +171,52 @@ t.test("micro-batches change no bit of a gradient, whatever the options", async 
   }
 });
 
+// ---- entropy
+
+t.test("entropies are those of the distributions that tokens are drawn from, and are logged by role", async (t) => {
+  for (const temperature of [1, 0.7]) {
+    const trainer = make();
+    const { entropies } = await trainer.accumulate(batch, { temperature });
+    const { logits } = await model.forward(pack(trajectories), { adapters: trainer.adapters!, logits: true });
+    const want = slowEntropies(logits!, temperature);
+    let tokens = 0;
+    entropies.forEach((entropy, i) => {
+      if (batch.lossMask[i] === 1 && !batch.cuSeqlens.includes(i)) tokens++;
+      else return void (Number.isNaN(entropy) || t.fail(`an entropy of target ${i}, which is not trained`));
+      if (!(Math.abs(entropy - want[i]!) < 1e-4)) t.fail(`${i}: ${entropy}, ${want[i]}`);
+    });
+    t.ok(tokens > 40);
+    if (temperature !== 1) continue;
+    const { entropy } = await make().step(differing);
+    for (const [index, role] of roles.entries()) {
+      const own = [...entropies].filter((x, i) => !Number.isNaN(x) && batch.roles[i - 1] === index);
+      const mean = own.reduce((sum, x) => sum + x, 0) / own.length;
+      t.ok(Math.abs(entropy![role]! - mean) < 1e-6, `${role}: ${mean}`);
+    }
+  }
+});
+
+t.test("a bonus makes every token teach, and full training has it too", async (t) => {
+  const flat = trajectories.map((x) => ({ ...x, reward: 1 }));
+  const before = await make().step(flat);
+  t.strictSame([before.entropy, before.loss], [undefined, 0], "nothing teaches, nothing is computed");
+  const own = await make({ entropyCoefficient: 0.1 }).step(flat);
+  t.ok(own.loss < 0 && own.gradNorms["reason"]! > 0 && own.gradNorms["tool"]! > 0);
+  const whole = await loadModel(checkpoints.untied, { dtype: "float32" });
+  const optimizer = { learningRate: 0.003 };
+  const trainer = new Trainer(whole, { full: true, roles, objective: { entropyCoefficient: 1 }, optimizer });
+  const entropies: number[] = [];
+  for (let step = 0; step < 4; step++) {
+    const { entropy } = await trainer.step(flat);
+    entropies.push(entropy!["reason"]! + entropy!["tool"]!);
+  }
+  t.ok(
+    entropies.every((x, i) => i === 0 || x > entropies[i - 1]!),
+    `it rises: ${entropies.join(" ")}`,
+  );
+  whole.close();
+});
+
 // ---- advantages
 
 t.test("leave-one-out advantages are the reward less the mean of the others", async (t) => {
@@ -179,6 +245,7 @@ async function sameStep(
   t.equal(adapterBits(stepped.adapters!), adapterBits(slow.adapters!));
 }
 
+const differing = trajectories.map((x, i) => ({ ...x, reward: i }));
 const grouped = trajectories.map((x, i) => ({
   ...x,
   id: `t${i}`,
@@ -294,6 +361,8 @@ t.test(
 t.test("what makes no sense is refused by field", async (t) => {
   const cases: [string, object][] = [
     ["objective.ratio", { ratio: "group" }],
+    ["objective.entropyCoefficient", { entropyCoefficient: -1 }],
+    ["objective.importance", { kind: "sft", importance: { cap: 2 } }],
     ["objective.klEstimator", { klEstimator: "k4" }],
     ["objective.klPlacement", { klPlacement: "value" }],
     ["objective.advantageEstimator", { advantageEstimator: "gae" }],

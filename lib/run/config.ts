@@ -66,6 +66,13 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
   const { clipLow, clipHigh = clipLow, dualClip } = c.objective;
   if (dualClip !== undefined && dualClip <= 1 + clipHigh)
     wrong("objective.dualClip", `Expected more than 1 + clipHigh (${1 + clipHigh}) but received ${dualClip}`);
+  const supervised = c.objective.kind === "sft";
+  if (supervised && c.data.demonstrations === undefined)
+    wrong("data.demonstrations", 'Expected a file for objective.kind "sft" but it is missing');
+  if (!supervised && c.data.demonstrations !== undefined)
+    wrong("data.demonstrations", 'Expected it with objective.kind "sft" alone');
+  if ((c.objective.entropyCoefficient ?? 0) > 0 && (c.addTokens?.length ?? 0) > 0)
+    wrong("objective.entropyCoefficient", "Expected none with addTokens");
   const { routes } = plan(c.variant, agent.roles, wrong);
 
   const resolve = (name: string): string => path.resolve(path.dirname(file), name);
@@ -77,6 +84,7 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     data: {
       ...c.data,
       questions: resolve(c.data.questions),
+      ...(c.data.demonstrations === undefined ? {} : { demonstrations: resolve(c.data.demonstrations) }),
       ...(c.data.evalQuestions === undefined ? {} : { evalQuestions: resolve(c.data.evalQuestions) }),
     },
     environment: { ...c.environment, passages: resolve(c.environment.passages) },

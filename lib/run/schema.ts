@@ -11,6 +11,11 @@ const data = z.strictObject({
   ),
   split: z.exactOptional(text).describe("Train on the rows whose split is this. Without it: on all rows."),
   limit: z.exactOptional(count).describe("Train on the first so many of them."),
+  demonstrations: z
+    .exactOptional(text)
+    .describe(
+      'JSON Lines file for objective.kind "sft": prompt and completion, text, messages, segments, or trajectories of a run directory.',
+    ),
   evalQuestions: z
     .exactOptional(text)
     .describe("JSON Lines file of the questions to evaluate on. Without it: the same file, by evalSplit."),
@@ -93,6 +98,9 @@ const optimizer = z.strictObject({
 });
 
 const objective = z.strictObject({
+  kind: z
+    .exactOptional(z.enum(["policy", "sft"]))
+    .describe('Reinforcement, or supervised training on data.demonstrations ("sft"). Without it: policy.'),
   clipLow: z.number().min(0).default(0.2).describe("Probability ratios are bounded below by 1 - clipLow."),
   clipHigh: z.exactOptional(z.number().min(0)).describe("... and above by 1 + clipHigh. Without it: clipLow."),
   dualClip: z
@@ -121,6 +129,9 @@ const objective = z.strictObject({
       }),
     )
     .describe("Correct for log-probabilities that another engine recorded. Without it: they are taken as they are."),
+  entropyCoefficient: z
+    .exactOptional(z.number().min(0))
+    .describe("Times each token's entropy, taken off its loss. Without it: 0."),
   advantageEstimator: z
     .exactOptional(z.enum(["grpo", "rloo"]))
     .describe('The reward less the group\'s mean, or less the mean of the others ("rloo"). Without it: grpo.'),

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream/promises";
+import { readDemonstrations } from "../data/demonstrations.js";
 import { readPassages } from "../data/passages.js";
 import { readQuestions } from "../data/questions.js";
 import { numberedPassages, SearchEnvironment } from "../environments/search.js";
@@ -46,10 +47,16 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
     if (tokenizer === undefined)
       fail("ERR_TOKENIZER_NOT_FOUND", `Expected tokenizer.json in ${model.directory}; download it with the checkpoint`);
     const maxLength = agent.maxLength ?? defaultMaxLength(model);
+    const rollout = rolloutParts({ ...agent, maxLength }, environment, tokenizer);
+    const { router } = rollout;
+    const demonstrations =
+      data.demonstrations === undefined
+        ? undefined
+        : await readDemonstrations(data.demonstrations, { tokenizer, router, maxLength });
     return {
       model,
       environment,
-      rollout: rolloutParts({ ...agent, maxLength }, environment, tokenizer),
+      rollout,
       adapters: {
         routes,
         rank,
@@ -67,6 +74,7 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         gradientCheckpointing: config.gradientCheckpointing,
       },
       questions,
+      ...(demonstrations && { demonstrations }),
       steps: config.steps,
       questionsPerStep: config.questionsPerStep,
       group: config.group,
@@ -164,6 +172,7 @@ async function hashes({ data, environment }: RunConfig): Promise<Record<string, 
   const files = {
     questions: data.questions,
     ...(data.evalQuestions === undefined ? {} : { evalQuestions: data.evalQuestions }),
+    ...(data.demonstrations === undefined ? {} : { demonstrations: data.demonstrations }),
     passages: environment.passages,
   };
   const out: Record<string, string> = {};

@@ -49,6 +49,7 @@ export function nativeBatch(
     dualClip: objective.dualClip ?? 0,
     behaviourLogprobs: batch.behaviourLogprobs === undefined ? null : Float32Array.from(batch.behaviourLogprobs),
     importanceCap: objective.importance?.cap ?? 0,
+    entropyCoefficient: objective.entropyCoefficient,
     importanceMask: objective.importance?.mode === "mask",
     temperature,
     crossRole,

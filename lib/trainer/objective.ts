@@ -25,6 +25,7 @@ export function checkObjective(objective: Objective): void {
   checkAtLeastZero(clipHigh ?? 0, "objective.clipHigh");
   checkAtLeastZero(klCoefficient ?? 0, "objective.klCoefficient");
   const { dualClip, ratio, klEstimator, klPlacement, importance, advantageEstimator, filterGroups } = objective;
+  checkAtLeastZero(objective.entropyCoefficient ?? 0, "objective.entropyCoefficient");
   checkChoice(ratio ?? "token", ["token", "sequence"], "objective.ratio");
   checkChoice(klEstimator ?? "k3", ["k1", "k2", "k3"], "objective.klEstimator");
   checkChoice(klPlacement ?? "loss", ["loss", "reward"], "objective.klPlacement");
@@ -33,6 +34,8 @@ export function checkObjective(objective: Objective): void {
     if (value !== undefined && typeof value !== "boolean")
       fail("ERR_INVALID_ARGUMENT", `Expected a boolean objective.${name} but received ${describe(value)}`);
   if (dualClip !== undefined) checkAbove(dualClip, 1 + (clipHigh ?? clipLow ?? 0.2), "objective.dualClip");
+  if (importance !== undefined && kind === "sft")
+    fail("ERR_INVALID_ARGUMENT", 'Expected no objective.importance with kind "sft", which reads no log-probabilities');
   if (importance !== undefined) {
     checkObject(importance, "objective.importance");
     checkAbove(importance.cap, 1, "objective.importance.cap");

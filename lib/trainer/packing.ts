@@ -75,7 +75,7 @@ export function packTrajectories(
   for (const [group, members] of groups) {
     const differ = rewardsDiffer(members.map(({ reward }) => reward));
     if (differ) mixed++;
-    else if (filterGroups) filtered.add(group);
+    else if (filterGroups && objective.kind !== "sft") filtered.add(group);
     const advantages = options.advantages
       ? given(options.advantages, members)
       : groupAdvantages(
@@ -105,7 +105,10 @@ export function packTrajectories(
   // Advantage 0 and no KL: the gradient is exactly zero, and the tokens are counted above.
   const teaches = (advantage: Advantage): boolean =>
     typeof advantage === "number" ? advantage !== 0 : advantage.some((a) => a !== 0);
-  const inLoss = klCoefficient !== 0 && klPlacement === "loss";
+  const inLoss =
+    objective.kind === "sft" ||
+    (klCoefficient !== 0 && klPlacement === "loss") ||
+    (objective.entropyCoefficient ?? 0) !== 0;
   const taught = kept.filter(({ id }) => inLoss || teaches(advantageOf.get(id) as Advantage));
   return {
     batches: split(taught, options.microBatchTokens).map((part) => pack(part, advantageOf, options)),

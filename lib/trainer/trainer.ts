@@ -30,6 +30,7 @@ import {
   type PackingOptions,
   type TrajectoryBatch,
 } from "./packing.js";
+import { MeanByRole } from "./entropy.js";
 import { scoreTrajectories } from "./scoring.js";
 import { readState, writeState } from "./state.js";
 import type {
@@ -143,10 +144,13 @@ export class Trainer {
       klPlacement: "loss",
       advantageEstimator: "grpo",
       filterGroups: false,
+      entropyCoefficient: 0,
       ...objective,
       clipLow,
       clipHigh: objective.clipHigh ?? clipLow,
     };
+    if (this.#objective.entropyCoefficient > 0 && (adapters?.trainableTokens.length ?? 0) > 0)
+      fail("ERR_INVALID_ARGUMENT", "Expected no objective.entropyCoefficient where rows of tokens are trained");
     this.roles = adapters?.roles ?? checkRoles(roles ?? []);
     if (lossRoles !== "all") {
       checkStrings(lossRoles, "lossRoles");
@@ -260,7 +264,7 @@ export class Trainer {
   }
 
   /**
-   * One optimizer step on trajectories: advantages by group, accumulation in micro-batches in the order of their ids, then apply().
+   * One optimizer step on trajectories (with kind "sft": on what they sampled, as it stands): advantages by group, accumulation in micro-batches in the order of their ids, then apply().
    * An abort (and an error) discards the accumulation whole: adapters and moments are as if the step had not begun, and the buffers are zero.
    * Once apply() has begun an abort comes too late, and the step is taken. Gradients that accumulate() has left would be lost or mixed in:
    * ERR_GRADIENTS_PENDING until apply() takes them or gradients.zero() drops them. In full training no rollout on the model may be under way, nor
@@ -390,7 +394,7 @@ export class Trainer {
     const sums = await abortable(this.native.accumulate({ ...input, discard }), signal, { counts: true });
     const tokens = input.weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0);
     if (tokens > 0) this.#pending = true;
-    const { loss, logprobs, perTokenLoss } = sums;
+    const { loss, logprobs, perTokenLoss, entropies } = sums;
     return {
       loss,
       // Without a sampled token N is 0, and so are the sums.
@@ -404,6 +408,7 @@ export class Trainer {
       normalizer: n,
       logprobs,
       perTokenLoss,
+      entropies,
     };
   }
 
@@ -465,19 +470,20 @@ export class Trainer {
     { signal, allowTruncated = false, allowOtherPrecision = false, advantages }: StepOptions,
   ): Promise<{ ordered: Trajectory[]; make: (part?: readonly Trajectory[]) => PackedTrajectories }> {
     const { microBatchTokens = 8192, reference } = this.options;
-    const { importance, klCoefficient, klPlacement } = this.#objective;
+    const { kind, importance, klCoefficient, klPlacement } = this.#objective;
     const { model, adapters } = this;
     const options: PackingOptions = {
       microBatchTokens,
-      allowTruncated,
+      // Supervised, no log-probability is read.
+      allowTruncated: allowTruncated || kind === "sft",
       // With importance weights the ratios are to log-probabilities of this model's own.
-      ...(allowOtherPrecision || importance !== undefined ? {} : { precision: model.precision }),
+      ...(allowOtherPrecision || importance !== undefined || kind === "sft" ? {} : { precision: model.precision }),
       roles: this.roles,
     };
     const ordered = orderTrajectories(trajectories, options);
     const scoring = { microBatchTokens, ...(signal && { signal }) };
     const old = importance && (await scoreTrajectories(ordered, { ...scoring, model, adapters }));
-    const penalty = klPlacement === "reward" && klCoefficient > 0;
+    const penalty = kind === "policy" && klPlacement === "reward" && klCoefficient > 0;
     if (penalty && adapters === undefined && reference === undefined)
       fail("ERR_REFERENCE", "Expected a reference model for klCoefficient > 0 in full training but received none");
     const ref =
@@ -507,6 +513,7 @@ export class Trainer {
     const sums = { loss: 0, kl: 0, clipHigh: 0, clipLow: 0, dualClip: 0, importance: 0, importanceBounded: 0 };
     const gradNorms: Record<string, number> = {};
     let maxRatioDeviation = 0;
+    const entropy = new MeanByRole(this.roles);
     try {
       for (this.#update = 0; this.#update < updates; this.#update++) {
         const packed = parts[this.#update % parts.length] as PackedTrajectories;
@@ -516,7 +523,9 @@ export class Trainer {
           const part = await this.#accumulate(batch, { ...own, ...(signal && this.#update === 0 && { signal }) }, true);
           if (this.#update === 0) checkSignal(signal);
           for (const name of Object.keys(sums) as (keyof typeof sums)[]) sums[name] += part[name] / updates;
-          maxRatioDeviation = Math.max(maxRatioDeviation, ratioDeviation(batch, part));
+          entropy.add(batch.roles, part.entropies);
+          if (this.#objective.kind === "policy")
+            maxRatioDeviation = Math.max(maxRatioDeviation, ratioDeviation(batch, part));
         }
         const norms = await this.#apply(learningRate);
         for (const [name, norm] of Object.entries(norms)) gradNorms[name] = (gradNorms[name] ?? 0) + norm / updates;
@@ -537,6 +546,7 @@ export class Trainer {
       kl,
       clipHigh,
       clipLow,
+      ...(entropy.any && { entropy: entropy.means }),
       ...(this.#objective.dualClip !== undefined && { dualClip }),
       ...(this.#objective.importance && { importance, importanceBounded }),
       ...(this.#objective.filterGroups && { filteredGroups: whole.filteredGroups }),

@@ -43,6 +43,11 @@ export interface Objective {
    * for p_behaviour and computes p_old itself before its first update (one forward pass); accumulate() needs `behaviourLogprobs`.
    */
   importance?: { cap: number; mode?: "truncate" | "mask" };
+  /**
+   * Times the entropy of each trained token's distribution (at the temperature of its sampling), taken off its loss: one more pass over the
+   * vocabulary. Not with `trainableTokens`. @default 0
+   */
+  entropyCoefficient?: number;
   /** Of step(): "grpo" (default), or "rloo", the reward less the mean of the others in the group (see {@link groupAdvantages}). */
   advantageEstimator?: AdvantageEstimator;
   /** Of step(): groups whose rewards are all equal leave the batch, N included (DAPO). @default false: they teach nothing but count in N */
@@ -185,6 +190,11 @@ export interface AccumulateResult {
   logprobs: Float32Array;
   /** [total] the bracket of eq. 9 (or -log p); 0 where not trained. */
   perTokenLoss: Float32Array;
+  /**
+   * [total] entropy, in nats, of the distribution that each trained token was drawn from; NaN where not trained, and where a token's gradient is
+   * known to be 0 beforehand. Empty with `trainableTokens`, and in full training without `entropyCoefficient`.
+   */
+  entropies: Float32Array;
 }
 
 export interface LeakOptions extends AccumulateOptions {
@@ -213,6 +223,8 @@ export interface StepMetrics {
   kl: number;
   clipHigh: number;
   clipLow: number;
+  /** Mean entropy by role over the tokens that have one in AccumulateResult.entropies; null: none. Absent where it is not made. */
+  entropy?: Record<string, number | null>;
   /** Where the objective has these options: as AccumulateResult has them. */
   dualClip?: number;
   importance?: number;

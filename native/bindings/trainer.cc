@@ -95,7 +95,7 @@ void TrainerObject::idle() const {
 }
 
 /// accumulate(batch) -> { loss, kl, clipHigh, clipLow, dualClip, importanceBounded, importance, logprobs,
-/// perTokenLoss }
+/// perTokenLoss, entropies }
 Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -127,6 +127,7 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
           out.Set("importanceBounded", r.sums.importance_bounded);
           out.Set("importance", r.sums.importance);
           out.Set("logprobs", to_typed_array<float>(env, r.logprob));
+          out.Set("entropies", to_typed_array<float>(env, r.entropy));
           out.Set("perTokenLoss", to_typed_array<float>(env, r.per_token));
           return out;
         },

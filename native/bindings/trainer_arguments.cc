@@ -35,6 +35,7 @@ LossOptions loss_argument(const Napi::Object& o) {
   const std::string cross = string_argument(o.Get("crossRole"), "crossRole");
   l.cross_role = cross == "stop" ? CrossRole::stop : cross == "exact" ? CrossRole::exact : CrossRole::flow;
   const std::string kl = string_argument(o.Get("klEstimator"), "klEstimator");
+  l.entropy = number_argument(o.Get("entropyCoefficient"), "entropyCoefficient");
   l.terms.kl = kl == "k1" ? KlEstimator::k1 : kl == "k2" ? KlEstimator::k2 : KlEstimator::k3;
   l.terms.sequence_ratio = boolean_argument(o.Get("sequenceRatio"), "sequenceRatio");
   l.terms.dual_clip = number_argument(o.Get("dualClip"), "dualClip");

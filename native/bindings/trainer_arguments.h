@@ -30,7 +30,7 @@ struct BatchArguments {
 BatchArguments batch_argument(const Model& model, const Napi::Object& o);
 
 /// { kind, clipLow, clipHigh, beta, temperature, crossRole, klEstimator, sequenceRatio, dualClip, importanceCap,
-/// importanceMask }
+/// importanceMask, entropyCoefficient }
 LossOptions loss_argument(const Napi::Object& o);
 
 }  // namespace rolegrad::bindings

@@ -51,12 +51,14 @@ struct LossOptions {
   CrossRole cross_role = CrossRole::flow;
   bool discard = false;  // where it fails: the buffers are zeroed, not put back to what they were
   PolicyLossTerms terms{};
+  double entropy = 0;  // weight of the entropy that is taken off each token's loss; trained token rows have none
 };
 
 struct LossResult {
   PolicyLossOutput sums;
   std::vector<float> logprob, per_token;  // [T] by target; 0 where masked
   std::vector<float> reference;           // [T] where it was computed or given
+  std::vector<float> entropy;             // [T] by target, NaN where it was not made; empty: nowhere
 };
 
 /// Log-probabilities of ids [T] by target (0 at a sequence's first token), and logits [T, V] where asked for.

@@ -315,4 +315,33 @@ TEST("policy_loss's coefficient is minus the derivative of its loss") {
   }
 }
 
+TEST("head_entropy_backward is the derivative of the entropy") {
+  HeadData data({"3 rows of 9 words", {0, 2, 3}, 4, 9, DType::f32, 0.7f});
+  data.coefficient = {0.5f, -2, 0};
+  data.h = grid(data.h), data.w = grid(data.w);
+  auto w = pack(ref(), data);
+  auto entropies = [&](Place& place) {
+    Tensor h = place.put(data.h), logprob = place.poison(3, 1), lse = place.poison(3, 1), mean = place.poison(3, 4),
+           entropy = place.poison(3, 1);
+    ref().head_logprobs_mean(logprob, lse, mean, h, *w, data.targets, 0.7f, std::vector<uint8_t>(3, 1));
+    ref().head_entropy(entropy, h, mean, lse, 0.7f);
+    return std::pair(lse, entropy);
+  };
+  auto loss = [&] {
+    Place place(ref());
+    w = pack(ref(), data);
+    const Mat entropy = place.read(entropies(place).second);
+    double sum = 0;
+    for (int64_t r = 0; r < 3; r++) sum += double(data.coefficient[size_t(r)]) * double(entropy(r, 0));
+    return sum;
+  };
+  Place place(ref());
+  const auto [lse, entropy] = entropies(place);
+  Tensor dh = place.put(Mat(3, 4));
+  GradTensor dw = place.put(GradMat(9, 4));
+  ref().head_entropy_backward(dh, &dw, place.put(data.h), lse, entropy, *w, data.coefficient, 0.7f, data.rows.all());
+  check_gradient("dh", data.h, place.read(dh).v, loss, 1e-3);
+  check_gradient("dw", data.w, place.read(dw).v, loss, 1e-3);
+}
+
 }  // namespace
