@@ -214,6 +214,8 @@ EntropyGradient run_entropy(Backend& backend, const HeadData& data) {
 
 std::vector<Case> head_entropy_cases() {
   return for_heads([](Backend& backend, const HeadData& data) {
+    // Of one word the entropy is 0, and what is left of it rounding alone.
+    if (data.shape.vocabulary == 1) return Outputs{};
     const EntropyGradient result = run_entropy(backend, data);
     // As of the mean, times h: a logit is off by `bounds`, its probability by that share, and terms are p (log p + H).
     const auto bounds = logit_bounds(data);
