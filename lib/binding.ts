@@ -161,6 +161,14 @@ export interface NativeBatch {
   clipLow: number;
   clipHigh: number;
   beta: number;
+  klEstimator: "k1" | "k2" | "k3";
+  sequenceRatio: boolean;
+  /** 0: none. */
+  dualClip: number;
+  behaviourLogprobs: Float32Array | null;
+  importanceCap: number;
+  importanceMask: boolean;
+  entropyCoefficient: number;
   temperature: number;
   crossRole: "flow" | "stop" | "exact";
   /** Of each sequence in this step [B]; null where no adapter has dropout. */
@@ -170,9 +178,14 @@ export interface NativeBatch {
 /** Sums over the batch's tokens of weight != 0. */
 export interface NativeLoss {
   loss: number;
-  k3: number;
+  kl: number;
   clipHigh: number;
   clipLow: number;
+  dualClip: number;
+  importanceBounded: number;
+  importance: number;
+  /** Empty where none was made. */
+  entropies: Float32Array;
   logprobs: Float32Array;
   perTokenLoss: Float32Array;
 }

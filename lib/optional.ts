@@ -32,5 +32,9 @@ export function resolveOptional(name: string, what: string, version?: string): s
 
 function missing(spec: string, what: string, cause: unknown): never {
   const name = spec.replace(/(?<=.)@.*$/, "");
-  fail("ERR_OPTIONAL_MISSING", `Expected the package ${name} for ${what} but it is not installed: npm i ${spec}`, cause);
+  fail(
+    "ERR_OPTIONAL_MISSING",
+    `Expected the package ${name} for ${what} but it is not installed: npm i ${spec}`,
+    cause,
+  );
 }

@@ -185,6 +185,11 @@ t.test("each thing that is wrong in a run.json is an ERR_CONFIG that names file 
       /agent\.sampling\.temperature: Expected a number above 0 but received 0/,
     ],
     [{ variant: "lora" }, /variant: Expected one of dart, dart-reason, dart-tool, shared, .* but received lora/],
+    [{ objective: { clipHigh: 0.5, dualClip: 1.4 } }, /objective\.dualClip: Expected more than 1 \+ clipHigh \(1\.5\)/],
+    [{ objective: { importance: { cap: 1 } } }, /objective\.importance\.cap: Expected a number above 1 but received 1/],
+    [{ objective: { ratio: "group" } }, /objective\.ratio: Expected one of "token", "sequence"/],
+    [{ objective: { kind: "sft" } }, /data\.demonstrations: Expected a file/],
+    [{ epochs: 0 }, /epochs: Expected at least 1 but received 0/],
     [{ objective: { aggregation: "seq-mean-token-sum-norm" } }, /objective\.normLength: Expected .* but it is missing/],
   ] as const) {
     const error = { code: "ERR_CONFIG", message: said };

@@ -14,6 +14,7 @@ import {
   wilson,
   WORLD_CHECKPOINT,
   type Model,
+  type RunSetup,
   type StepRecord,
   type Trajectory,
 } from "rolegrad";
@@ -71,6 +72,31 @@ t.test("a run that stops after a step and goes on ends with the same bits as one
     t.match(rest, { status: "finished", step: 3, stepsTaken: 1 });
     sameRun(t, stopped, straight);
   }
+});
+
+t.test("a run of several updates a step, with options of the objective, goes on to the same bits", async (t) => {
+  const trainer: RunSetup["trainer"] = {
+    optimizer: { learningRate: 3e-3 },
+    objective: {
+      advantageEstimator: "rloo",
+      filterGroups: true,
+      ratio: "sequence",
+      klCoefficient: 0.01,
+      klPlacement: "reward",
+    },
+  };
+  const straight = temporary();
+  const own = { trainer, epochs: 2, minibatches: 2 };
+  const { metrics } = await trainRun(worldSetup(model, straight, own));
+  t.match(metrics, [
+    { step: 1, updates: 4 },
+    { step: 2, updates: 4 },
+  ]);
+  t.ok(metrics.every(({ filteredGroups, mixedGroups }) => filteredGroups === 4 - 4 * mixedGroups));
+  const stopped = temporary();
+  await trainRun(worldSetup(model, stopped, { ...own, steps: 1 }));
+  await trainRun(worldSetup(model, stopped, own));
+  sameRun(t, stopped, straight);
 });
 
 t.test("an abort in the middle of a step leaves a directory that goes on, to the same bits", async (t) => {

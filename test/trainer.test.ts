@@ -141,6 +141,17 @@ t.test("the learning rate rises over warmupSteps and falls to finalRatio at tota
     rates.join(" "),
   );
   t.ok(Math.abs(rates[11]! - 0.02) < 1e-15);
+  const cosine = make({ optimizer: { learningRate: 0.1, totalSteps: 4, finalRatio: 0.2, decay: "cosine" } });
+  const falling: number[] = [];
+  for (let step = 0; step < 6; step++) {
+    falling.push(cosine.learningRate);
+    await cosine.apply();
+  }
+  const fall = [1, 0.2 + 0.4 * (1 + Math.SQRT1_2), 0.6, 0.2 + 0.4 * (1 - Math.SQRT1_2), 0.2, 0.2];
+  t.ok(
+    falling.every((rate, s) => Math.abs(rate - 0.1 * fall[s]!) < 1e-15),
+    falling.join(" "),
+  );
 });
 
 // ---- full training

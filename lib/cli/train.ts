@@ -66,13 +66,16 @@ export function register(program: Command): void {
 
 /** What the data holds, or what is wrong with it. */
 async function checkData(config: RunConfig, json: boolean): Promise<void> {
-  const { loadData } = await import("../run/setup.js");
+  const { loadData } = await import("../run/data.js");
   const { skippedText } = await import("../data/rows.js");
+  const { toolText } = await import("../run/tools.js");
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
+  await environment.close?.();
   const counts = { questions: questions.length, evalQuestions: evalQuestions.length, passages: environment.size };
   if (json) return printJson({ event: "check", ...counts, skipped });
+  const tool = environment.size === undefined ? toolText(config.environment) : `${grouped(environment.size)} passages`;
   console.log(
-    `${grouped(counts.questions)} questions to train on, ${grouped(counts.evalQuestions)} to evaluate on, ${grouped(counts.passages)} passages`,
+    `${grouped(counts.questions)} questions to train on, ${grouped(counts.evalQuestions)} to evaluate on, ${tool}`,
   );
   for (const report of skipped) console.log(skippedText(report));
 }

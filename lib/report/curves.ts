@@ -110,7 +110,7 @@ export function curves({ metrics, evaluations, config }: RunFiles): Html[] {
     }),
     (some((row) => row.kl) || coefficient(config) > 0) &&
       lineChart({
-        title: "KL to the reference (k3 estimate)",
+        title: "KL to the reference (estimate)",
         xLabel: step,
         yLabel: "nats a token",
         series: [line("KL", "main", (row) => row.kl)],

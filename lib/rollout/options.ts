@@ -121,10 +121,21 @@ export interface RunOptions {
 export type ResolvedOptions = Required<
   Omit<
     RolloutOptions,
-    "adapters" | "stopIds" | "onToken" | "checkCall" | "observationTokens" | "tokenizer" | "sampling" | "chunk" | "renderer"
+    | "adapters"
+    | "stopIds"
+    | "onToken"
+    | "checkCall"
+    | "observationTokens"
+    | "tokenizer"
+    | "sampling"
+    | "chunk"
+    | "renderer"
   >
 > &
-  Pick<RolloutOptions, "adapters" | "stopIds" | "onToken" | "checkCall" | "observationTokens" | "chunk" | "renderer"> & {
+  Pick<
+    RolloutOptions,
+    "adapters" | "stopIds" | "onToken" | "checkCall" | "observationTokens" | "chunk" | "renderer"
+  > & {
     sampling: Required<Sampling>;
   };
 

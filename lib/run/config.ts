@@ -74,12 +74,25 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
   const prompt = agent.prompt ?? instruction({ ...agent, spans });
   if (!prompt.includes("{question}")) wrong("agent.prompt", "Expected a text with {question} in it");
   if (judgedBySql(c) && !sqlite)
-    wrong("reward", `Expected environment.kind "sqlite" for the reward "sql" but received ${describe(c.environment.kind)}`);
+    wrong(
+      "reward",
+      `Expected environment.kind "sqlite" for the reward "sql" but received ${describe(c.environment.kind)}`,
+    );
   if (c.objective.aggregation === "seq-mean-token-sum-norm" && c.objective.normLength === undefined) {
     wrong("objective.normLength", 'Expected the tokens that "seq-mean-token-sum-norm" divides by but it is missing');
   }
   const resolve = (name: string): string => path.resolve(path.dirname(file), name);
   const reward = c.reward === undefined ? {} : { reward: resolveRewards(c.reward, resolve, wrong) };
+  const { clipLow, clipHigh = clipLow, dualClip } = c.objective;
+  if (dualClip !== undefined && dualClip <= 1 + clipHigh)
+    wrong("objective.dualClip", `Expected more than 1 + clipHigh (${1 + clipHigh}) but received ${dualClip}`);
+  const supervised = c.objective.kind === "sft";
+  if (supervised && c.data.demonstrations === undefined)
+    wrong("data.demonstrations", 'Expected a file for objective.kind "sft" but it is missing');
+  if (!supervised && c.data.demonstrations !== undefined)
+    wrong("data.demonstrations", 'Expected it with objective.kind "sft" alone');
+  if ((c.objective.entropyCoefficient ?? 0) > 0 && (c.addTokens?.length ?? 0) > 0)
+    wrong("objective.entropyCoefficient", "Expected none with addTokens");
   const { routes } = plan(c.variant, agent.roles, wrong);
 
   const served = Object.values(routes).filter((name) => name === "shared").length || 1;
@@ -90,6 +103,7 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     data: {
       ...c.data,
       questions: resolve(c.data.questions),
+      ...(c.data.demonstrations === undefined ? {} : { demonstrations: resolve(c.data.demonstrations) }),
       ...(c.data.evalQuestions === undefined ? {} : { evalQuestions: resolve(c.data.evalQuestions) }),
     },
     environment: resolveEnvironment(c.environment, resolve),
@@ -147,6 +161,8 @@ function chatInstruction({ answer }: { answer: { open: string; close: string } }
     `example ${answer.open} Paris ${answer.close}.\n\nQuestion: {question}\n`
   );
 }
+
+type Tags = { open: string; close: string };
 
 /** The same for a database: the answer is a query, and the prompt holds the schema. */
 export function defaultSqlPrompt(agent: { spans: Tags[]; output: Tags; answer: Tags }): string {

@@ -26,10 +26,18 @@ export interface RunSetup {
   /** Optimizer, objective, loss roles: how adapters are trained. */
   trainer: Omit<TrainerOptions, "adapters" | "full" | "reference">;
   questions: readonly Question[];
+  /**
+   * Supervised training (objective.kind "sft") on these, questionsPerStep x group of them a step in a seeded shuffle, instead of answers that are
+   * written: see readDemonstrations.
+   */
+  demonstrations?: readonly Trajectory[];
   steps: number;
   questionsPerStep: number;
   /** Answers a question. */
   group: number;
+  /** Times that a step goes through its answers, and optimizer updates of each: as in Trainer.step. Default 1. */
+  epochs?: number;
+  minibatches?: number;
   seed: number;
   /** Evaluation before, every so many steps (0, the default: not in between) and after. */
   evaluation?: {
@@ -103,7 +111,13 @@ export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<R
   checkInteger(questionsPerStep, "questionsPerStep", 1);
   checkInteger(group, "group", 1);
   checkInteger(seed, "seed", 0);
-  const order = new QuestionOrder(questions, questionsPerStep, seed);
+  const { demonstrations } = setup;
+  if ((demonstrations !== undefined) !== (setup.trainer.objective?.kind === "sft"))
+    fail("ERR_INVALID_ARGUMENT", 'Expected demonstrations with objective.kind "sft", and neither without the other');
+  const sources: Sources =
+    demonstrations === undefined
+      ? { questions: new QuestionOrder(questions, questionsPerStep, seed) }
+      : { demonstrations: demonstrationOrder(demonstrations, questionsPerStep * group, seed) };
   checkPrompts(model, rollout, questions);
   checkPrompts(model, rollout, evaluation?.questions ?? []);
   hooks.signal?.throwIfAborted();
@@ -116,7 +130,7 @@ export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<R
   await directory.begin(description, setup.command ?? null);
   const trainer = await startTrainer(setup, directory);
   await directory.rewind(trainer.steps);
-  return new Run(setup, hooks, directory, order, trainer).toEnd();
+  return new Run(setup, hooks, directory, sources, trainer).toEnd();
 }
 
 /** The trainer of the newest checkpoint, or a new one. */
@@ -128,22 +142,30 @@ async function startTrainer(setup: RunSetup, directory: RunDirectory): Promise<T
   return new Trainer(model, { seed, ...setup.trainer, adapters: made });
 }
 
+/** What a step trains on: answers to questions, or demonstrations. */
+type Sources = { questions: QuestionOrder<Question> } | { demonstrations: QuestionOrder<Trajectory> };
+
+function demonstrationOrder(list: readonly Trajectory[], count: number, seed: number): QuestionOrder<Trajectory> {
+  if (list.length === 0) fail("ERR_DATA_EMPTY", "Expected at least one demonstration but received none");
+  return new QuestionOrder(list, Math.min(count, list.length), seed);
+}
+
 class Run {
   readonly #setup: RunSetup;
   readonly #hooks: RunHooks;
   readonly #directory: RunDirectory;
-  readonly #order: QuestionOrder;
+  readonly #sources: Sources;
   readonly #trainer: Trainer;
   readonly #adapters: Adapters;
   readonly #rollout: Rollout;
   #trajectories: Trajectory[] = [];
   #taken = 0;
 
-  constructor(setup: RunSetup, hooks: RunHooks, directory: RunDirectory, order: QuestionOrder, trainer: Trainer) {
+  constructor(setup: RunSetup, hooks: RunHooks, directory: RunDirectory, sources: Sources, trainer: Trainer) {
     this.#setup = setup;
     this.#hooks = hooks;
     this.#directory = directory;
-    this.#order = order;
+    this.#sources = sources;
     this.#trainer = trainer;
     this.#adapters = trainer.adapters as Adapters;
     const { model, rollout, group, seed } = setup;
@@ -178,18 +200,22 @@ class Run {
   }
 
   async #step(): Promise<void> {
-    const { group } = this.#setup;
+    const { group, epochs = 1, minibatches = 1 } = this.#setup;
     const { signal, onProgress, onStep } = this.#hooks;
     const begin = performance.now();
     const step = this.#trainer.steps + 1;
     this.#rollout.policyVersion = this.#trainer.steps;
     const run = { purpose: "rollout", step, ...(signal && { signal }) };
-    const trajectories = await collect(this.#rollout, this.#order.at(step), group, run, (done, total) =>
-      onProgress?.({ phase: "rollout", step, done, total }),
-    );
+    const sources = this.#sources;
+    const written = "questions" in sources;
+    const trajectories = written
+      ? await collect(this.#rollout, sources.questions.at(step), group, run, (done, total) =>
+          onProgress?.({ phase: "rollout", step, done, total }),
+        )
+      : sources.demonstrations.at(step);
     const rolloutSeconds = (performance.now() - begin) / 1000;
     onProgress?.({ phase: "update", step, done: trajectories.length, total: trajectories.length });
-    const metrics = await this.#trainer.step(trajectories, { ...(signal && { signal }) });
+    const metrics = await this.#trainer.step(trajectories, { epochs, minibatches, ...(signal && { signal }) });
     const record: StepRecord = {
       ...metrics,
       ...meanParts(trajectories),
@@ -198,9 +224,10 @@ class Run {
       rolloutSeconds,
     };
     const every = this.#setup.trajectories?.every ?? 1;
-    if (every > 0 && step % every === 0) await this.#directory.writeTrajectories(stepName(step), trajectories);
+    if (written && every > 0 && step % every === 0)
+      await this.#directory.writeTrajectories(stepName(step), trajectories);
     await this.#directory.appendMetrics(record);
-    this.#trajectories = trajectories;
+    this.#trajectories = written ? trajectories : [];
     this.#taken++;
     await onStep?.(record, trajectories);
   }

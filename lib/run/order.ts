@@ -1,4 +1,3 @@
-import type { Question } from "../environments/types.js";
 import { fail } from "../errors.js";
 import { Random } from "../random.js";
 
@@ -6,16 +5,16 @@ import { Random } from "../random.js";
  * Which questions each step asks: a pure function of (seed, step). An epoch is one shuffle of all questions; what is left of it at its end
  * and would not fill a step is left out of that epoch, so that no step asks a question twice.
  */
-export class QuestionOrder {
+export class QuestionOrder<T> {
   readonly stepsPerEpoch: number;
-  readonly #questions: readonly Question[];
+  readonly #questions: readonly T[];
   readonly #count: number;
   readonly #seed: number;
   #epoch = -1;
-  #shuffled: Question[] = [];
+  #shuffled: T[] = [];
 
   /** Fewer questions than a step asks -> ERR_RUN_QUESTIONS. */
-  constructor(questions: readonly Question[], count: number, seed: number) {
+  constructor(questions: readonly T[], count: number, seed: number) {
     if (questions.length < count) {
       fail(
         "ERR_RUN_QUESTIONS",
@@ -29,7 +28,7 @@ export class QuestionOrder {
   }
 
   /** The questions of a step; steps count from 1. */
-  at(step: number): Question[] {
+  at(step: number): T[] {
     const epoch = Math.floor((step - 1) / this.stepsPerEpoch);
     if (epoch !== this.#epoch) {
       this.#shuffled = new Random(this.#seed, `run/questions/${epoch}`).shuffle([...this.#questions]);

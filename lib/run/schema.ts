@@ -57,6 +57,11 @@ const data = z.strictObject({
     ),
   split: z.exactOptional(text).describe("Train on the rows whose split is this. Without it: on all rows."),
   limit: z.exactOptional(count).describe("Train on the first so many of them."),
+  demonstrations: z
+    .exactOptional(text)
+    .describe(
+      'JSON Lines file for objective.kind "sft": prompt and completion, text, messages, segments, or trajectories of a run directory.',
+    ),
   evalQuestions: z
     .exactOptional(text)
     .describe("File of the questions to evaluate on. Without it: the same file, by evalSplit."),
@@ -106,7 +111,9 @@ const auth = z
 
 const search = z.strictObject({
   kind: z.literal("search").describe("The tool: BM25 search over passages."),
-  passages: text.describe("File of passages (JSON Lines, JSON, CSV, TSV, Parquet): id, title (may be absent), text; or id, contents. Or a directory that `rolegrad index` made."),
+  passages: text.describe(
+    "File of passages (JSON Lines, JSON, CSV, TSV, Parquet): id, title (may be absent), text; or id, contents. Or a directory that `rolegrad index` made.",
+  ),
   topK: shown.topK,
   titleWeight: z.int().min(0).default(1).describe("How often a title counts beside the text."),
   k1: z.number().min(0).default(1.2).describe("BM25's saturation of repeated words."),
@@ -284,18 +291,58 @@ const optimizer = z.strictObject({
     .exactOptional(count)
     .describe("Steps over which the rate then falls to learningRate * finalRatio. Without it: constant."),
   finalRatio: z.number().min(0).max(1).default(0),
+  decay: z
+    .exactOptional(z.enum(["linear", "cosine"]))
+    .describe("How the rate falls over totalSteps. Without it: linear."),
 });
 
 const objective = z.strictObject({
+  kind: z
+    .exactOptional(z.enum(["policy", "sft"]))
+    .describe('Reinforcement, or supervised training on data.demonstrations ("sft"). Without it: policy.'),
   clipLow: z.number().min(0).default(0.2).describe("Probability ratios are bounded below by 1 - clipLow."),
   clipHigh: z.exactOptional(z.number().min(0)).describe("... and above by 1 + clipHigh. Without it: clipLow."),
+  dualClip: z
+    .exactOptional(z.number().gt(1))
+    .describe("Where an advantage is negative, a token's loss is at most -dualClip times it. Without it: no bound."),
+  ratio: z
+    .exactOptional(z.enum(["token", "sequence"]))
+    .describe(
+      'Probability ratios of tokens, or of whole answers ("sequence": GSPO; its clip bounds are usually near 3e-4). Without it: token.',
+    ),
   klCoefficient: z.number().min(0).default(0.001).describe("Weight of the divergence from the model without adapters."),
+  klEstimator: z
+    .exactOptional(z.enum(["k1", "k2", "k3"]))
+    .describe("Of that divergence, from one sample: -d, d^2 / 2, exp(d) - d - 1, d = ref - logp. Without it: k3."),
+  klPlacement: z
+    .exactOptional(z.enum(["loss", "reward"]))
+    .describe("Added to each token's loss, or taken off the answer's reward. Without it: loss."),
+  importance: z
+    .exactOptional(
+      z.strictObject({
+        cap: z.number().gt(1).describe("C of the weights p_old / p_behaviour."),
+        mode: z
+          .enum(["truncate", "mask"])
+          .default("truncate")
+          .describe("Weights above C are C, or tokens of weights outside [1 / C, C] are left out."),
+      }),
+    )
+    .describe("Correct for log-probabilities that another engine recorded. Without it: they are taken as they are."),
+  entropyCoefficient: z
+    .exactOptional(z.number().min(0))
+    .describe("Times each token's entropy, taken off its loss. Without it: 0."),
+  advantageEstimator: z
+    .exactOptional(z.enum(["grpo", "rloo"]))
+    .describe('The reward less the group\'s mean, or less the mean of the others ("rloo"). Without it: grpo.'),
+  filterGroups: z
+    .exactOptional(z.boolean())
+    .describe("Groups of equal rewards leave the batch (DAPO). Without it they teach nothing but count in the mean."),
   aggregation: z
     .enum(["token-mean", "seq-mean-token-mean", "seq-mean-token-sum-norm"])
     .default("token-mean")
     .describe("What the sum of token losses is divided by."),
   normLength: z.exactOptional(count).describe('Divisor of "seq-mean-token-sum-norm", in tokens.'),
-  standardize: z.boolean().default(true).describe("Divide advantages by their group's standard deviation."),
+  standardize: z.boolean().default(true).describe("Divide the advantages of grpo by their group's standard deviation."),
 });
 
 const evaluation = z.strictObject({
@@ -362,8 +409,14 @@ export const runSchema = z.strictObject({
     .describe(
       "Keep each layer's input alone and make the rest again in the backward pass: less memory, more time; changes no result.",
     ),
-  steps: count.default(100).describe("Optimizer steps."),
+  steps: count.default(100).describe("Training steps: answers to questionsPerStep questions, and an update on them."),
   questionsPerStep: count.default(32).describe("Questions of one step."),
+  epochs: z
+    .exactOptional(count)
+    .describe("Times that a step goes through its answers, an optimizer update each. Without it: 1."),
+  minibatches: z
+    .exactOptional(count)
+    .describe("Optimizer updates of one epoch, each on a part of the questions. Without it: 1."),
   group: z.int().min(2).default(8).describe("Answers a question, which are compared with each other."),
   seed: z.int().min(0).default(1).describe("Of everything random."),
   evaluation: evaluation.prefault({}),

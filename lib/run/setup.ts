@@ -1,35 +1,36 @@
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { pipeline } from "node:stream/promises";
-import { readPassages, type ReadPassagesOptions } from "../data/passages.js";
-import { readQuestions, type ReadQuestionsOptions } from "../data/questions.js";
+import { readDemonstrations } from "../data/demonstrations.js";
 import type { SkippedRows } from "../data/rows.js";
-import { numberedPassages, SearchEnvironment } from "../environments/search.js";
-import type { Passage, Question } from "../environments/types.js";
+import { SqlEnvironment } from "../environments/sql/environment.js";
+import { sqlPrompt } from "../environments/sql/prompt.js";
+import type { Question } from "../environments/types.js";
 import { fail } from "../errors.js";
 import { readCheckpoint } from "../model/checkpoint.js";
 import { loadModel } from "../model/model.js";
 import type { Tokenizer } from "../model/tokenizer.js";
-import type { Reward } from "../rewards/types.js";
-import { RoleRouter } from "../roles/router.js";
+import { chatRenderer } from "../prompts/chat.js";
+import type { Renderer } from "../prompts/renderer.js";
+import { tagRenderer } from "../prompts/tags.js";
+import { hashes, loadData } from "./data.js";
 import type { RolloutParts } from "./evaluate.js";
 import type { RunSetup } from "./loop.js";
 import { defaultMaxLength } from "./prompts.js";
-import { loadReward, rewardModules } from "./reward.js";
+import { judgedBySql, loadReward } from "./reward.js";
 import type { RunConfig } from "./schema.js";
+import { fill, type RunEnvironment } from "./tools.js";
 import { planVariant } from "./variants.js";
 
 /** A {@link RunSetup} whose model is its own: `close()` gives it back. */
 export interface LoadedRun extends RunSetup {
-  environment: SearchEnvironment;
+  environment: RunEnvironment;
   /** Bad rows that data.onBadRow left out, a report a file. */
   skipped: SkippedRows[];
   close(): void;
 }
 
 /**
- * Loads what a configuration names: model, questions, passages (indexed), rewards. Errors are those of loadModel, readQuestions, readPassages;
- * a module that is no reward -> ERR_REWARD_MODULE.
+ * Loads what a configuration names: questions, passages (indexed, or an index) or databases, rewards, model. Errors are those of readQuestions,
+ * readPassages, {@link SearchIndex.open}, {@link SqlEnvironment.open} and loadModel; ERR_INDEX_SETTINGS where an index was built with other settings
+ * of BM25; a module that is no reward -> ERR_REWARD_MODULE.
  *
  * @example
  * const setup = await loadRun(await readRunConfig("run.json"));
@@ -42,20 +43,39 @@ export interface LoadedRun extends RunSetup {
 export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { data, agent, evaluation, variant, rank, alpha } = config;
   const { routes, routing, lossRoles } = planVariant(variant, agent.roles);
-  const reward = await loadReward(config.reward, agent);
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
-  const { addTokens, precision } = config;
-  const model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) });
+  let model: Awaited<ReturnType<typeof loadModel>> | undefined;
+  const close = (): void => {
+    model?.close();
+    // Only ends what is still out: there is nothing to wait for.
+    void Promise.resolve(environment.close?.()).catch(() => undefined);
+  };
   try {
-    const tokenizer = model.tokenizer;
+    const sql = sqlOf(config, environment);
+    const reward = await loadReward(config.reward, { ...agent, ...(sql && { sql }) });
+    const { addTokens, precision } = config;
+    model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) });
+    const { tokenizer } = model;
     if (tokenizer === undefined)
       fail("ERR_TOKENIZER_NOT_FOUND", `Expected tokenizer.json in ${model.directory}; download it with the checkpoint`);
     const maxLength = agent.maxLength ?? defaultMaxLength(model);
+    const content = await contentOf(config, environment, [...questions, ...evalQuestions]);
+    const renderer = rendererOf(agent, content, tokenizer);
+    const demonstrations =
+      data.demonstrations === undefined
+        ? undefined
+        : await readDemonstrations(data.demonstrations, { tokenizer, router: renderer.router, maxLength });
     return {
       model,
       environment,
       skipped,
-      rollout: rolloutParts({ ...agent, maxLength }, environment, reward, tokenizer),
+      rollout: {
+        ...rolloutParts({ ...agent, maxLength }, config, renderer),
+        environment,
+        reward,
+        tokenizer,
+        ...(judgedBySql(config) && { evaluateBy: "reward" }),
+      },
       adapters: {
         routes,
         rank,
@@ -73,9 +93,12 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         gradientCheckpointing: config.gradientCheckpointing,
       },
       questions,
+      ...(demonstrations && { demonstrations }),
       steps: config.steps,
       questionsPerStep: config.questionsPerStep,
       group: config.group,
+      ...(config.epochs !== undefined && { epochs: config.epochs }),
+      ...(config.minibatches !== undefined && { minibatches: config.minibatches }),
       seed: config.seed,
       evaluation: { ...evaluation, questions: evalQuestions, split: data.evalSplit ?? "eval" },
       checkpoint: config.checkpoint,
@@ -87,114 +110,54 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         hashes: await hashes(config),
         modelParameters: countParameters(model.directory),
       },
-      close: () => model.close(),
+      close,
     };
   } catch (error) {
-    model.close();
+    close();
     throw error;
   }
 }
 
-/** What of a run can be read without its model. */
-export interface RunData {
-  questions: Question[];
-  evalQuestions: Question[];
-  environment: SearchEnvironment;
-  /** Bad rows that data.onBadRow left out, a report a file. */
-  skipped: SkippedRows[];
+function sqlOf({ environment: named }: RunConfig, environment: RunEnvironment) {
+  if (!(environment instanceof SqlEnvironment) || named.kind !== "sqlite") return undefined;
+  return { environment, gold: named.gold };
 }
 
-/** Reads the data of a run and indexes its passages: everything that may be wrong with them is found here, before a model is loaded. */
-export async function loadData(config: RunConfig): Promise<RunData> {
-  const files = new Map<string, SkippedRows>();
-  const onSkipped = (report: SkippedRows): void => {
-    // A file that is read twice, to train and to evaluate, is reported once: by the reading that saw more of it.
-    if (report.rows > (files.get(report.file)?.rows ?? 0)) files.set(report.file, report);
-  };
-  const { questions, evalQuestions } = await readData(config, onSkipped);
-  const environment = await loadEnvironment(config, onSkipped);
-  return { questions, evalQuestions, environment, skipped: [...files.values()] };
+/** The text of a question's prompt; of a database, with its schema. */
+async function contentOf(
+  { agent, environment: named }: RunConfig,
+  environment: RunEnvironment,
+  questions: readonly Question[],
+): Promise<(question: Question) => string> {
+  if (environment instanceof SqlEnvironment && named.kind === "sqlite")
+    return sqlPrompt(environment, questions, { template: agent.prompt, sampleRows: named.sampleRows });
+  return ({ question }) => fill(agent.prompt, { question });
 }
 
-type OnSkipped = (report: SkippedRows) => void;
-
-async function readData(
-  config: RunConfig,
-  onSkipped: OnSkipped,
-): Promise<{ questions: Question[]; evalQuestions: Question[] }> {
-  const { questions: file, split, limit, evalQuestions: evalFile, evalSplit } = config.data;
-  const options = questionOptions(config.data, onSkipped);
-  const questions = await readQuestions(file, {
-    ...options,
-    ...(split === undefined ? {} : { split }),
-    ...(limit === undefined ? {} : { limit }),
-  });
-  if (evalFile === undefined && evalSplit === undefined) return { questions, evalQuestions: [] };
-  const evalQuestions = await readQuestions(evalFile ?? file, {
-    ...options,
-    limit: config.evaluation.questions,
-    ...(evalSplit === undefined ? {} : { split: evalSplit }),
-  });
-  return { questions, evalQuestions };
-}
-
-function questionOptions(data: RunConfig["data"], onSkipped: OnSkipped): ReadQuestionsOptions {
-  const { format, fields, separator, ids, onBadRow, shuffle } = data;
-  return {
-    onSkipped,
-    ...(format && { format }),
-    ...(fields && { fields }),
-    ...(separator && { separator }),
-    ...(ids && { ids }),
-    ...(onBadRow && { onBadRow }),
-    ...(shuffle !== undefined && { shuffle }),
-  };
-}
-
-function passageOptions(data: RunConfig["data"], onSkipped: OnSkipped): ReadPassagesOptions {
-  const { passageFormat: format, passageFields: fields, onBadRow } = data;
-  return { onSkipped, ...(format && { format }), ...(fields && { fields }), ...(onBadRow && { onBadRow }) };
-}
-
-async function loadEnvironment({ environment, data }: RunConfig, onSkipped: OnSkipped): Promise<SearchEnvironment> {
-  const { passages, topK, titleWeight, k1, b, passage, separator } = environment;
-  const show = (template: string) => (found: Passage[]) =>
-    found.map(({ title = "", text }, i) => fill(template, { n: String(i + 1), title, text })).join(separator);
-  return SearchEnvironment.fromPassages(await readPassages(passages, passageOptions(data, onSkipped)), {
-    topK,
-    titleWeight,
-    k1,
-    b,
-    format: passage === undefined ? numberedPassages : show(passage),
+function rendererOf(agent: RunConfig["agent"], prompt: (question: Question) => string, tokenizer: Tokenizer): Renderer {
+  const { roles, base, spans, output, answer, chat, system, tools = [], templateVariables: variables } = agent;
+  if (agent.format === "tags") return tagRenderer(tokenizer, { roles, base, spans, output, answer, prompt, chat });
+  return chatRenderer(tokenizer, {
+    roles,
+    base,
+    spans,
+    prompt,
+    tools,
+    variables,
+    ...(system !== undefined && { system }),
   });
 }
 
 function rolloutParts(
   agent: RunConfig["agent"] & { maxLength: number },
-  environment: SearchEnvironment,
-  reward: Reward,
-  tokenizer: Tokenizer,
-): RolloutParts {
-  const { roles, base, spans, output, answer, sampling, concurrency } = agent;
-  const {
-    actionBudget,
-    finalAnswer,
-    observationTokens,
-    maxLength,
-    cacheTokens,
-    toolTimeout,
-    onToolError,
-    prompt: template,
-  } = agent;
-  const prompt = ({ question }: Question): string => {
-    const content = fill(template, { question });
-    if (!agent.chat) return content;
-    return tokenizer.applyChatTemplate([{ role: "user", content }], { addGenerationPrompt: true });
-  };
+  { environment }: RunConfig,
+  renderer: Renderer,
+): Omit<RolloutParts, "environment" | "reward" | "tokenizer"> {
+  const { answer, sampling, concurrency, actionBudget, finalAnswer, observationTokens } = agent;
+  const { maxLength, cacheTokens, toolTimeout, onToolError } = agent;
   return {
-    router: new RoleRouter({ roles, base, spans }),
-    environment,
-    reward,
+    renderer,
+    router: renderer.router,
     sampling,
     concurrency,
     ...(cacheTokens !== undefined && { cacheTokens }),
@@ -202,39 +165,14 @@ function rolloutParts(
     finalAnswer,
     ...(observationTokens !== undefined && { observationTokens }),
     maxLength,
-    prompt,
-    addBos: !agent.chat, // a chat template says itself how a text begins
-    output,
     answer,
-    toolTimeout,
+    // A tool with limits counts the time of each attempt itself; waiting for a turn or a retry is no failure.
+    toolTimeout: "tools" in environment ? 2 ** 31 - 1 : toolTimeout,
     onToolError,
-    tokenizer,
   };
-}
-
-/** Puts values where the template names them; braces around anything else stay. */
-function fill(template: string, values: Record<string, string>): string {
-  return template.replace(/\{(\w+)\}/g, (whole, name: string) => (Object.hasOwn(values, name) ? values[name]! : whole));
 }
 
 function countParameters(directory: string): number {
   const sizes = readCheckpoint(directory).tensors.map(({ shape }) => shape.reduce((product, n) => product * n, 1));
   return sizes.reduce((sum, size) => sum + size, 0);
-}
-
-/** SHA-256 of the data and of reward modules: a run goes on only with what it began with. */
-async function hashes({ data, environment, reward }: RunConfig): Promise<Record<string, string>> {
-  const files = {
-    questions: data.questions,
-    ...(data.evalQuestions === undefined ? {} : { evalQuestions: data.evalQuestions }),
-    passages: environment.passages,
-    ...Object.fromEntries(rewardModules(reward).map(({ name, file }) => [`reward ${name}`, file])),
-  };
-  const out: Record<string, string> = {};
-  for (const [name, file] of Object.entries(files)) {
-    const hash = createHash("sha256");
-    await pipeline(createReadStream(file), hash);
-    out[name] = hash.digest("hex");
-  }
-  return out;
 }

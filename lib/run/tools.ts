@@ -1,28 +1,63 @@
-import { readPassages } from "../data/passages.js";
+import { readPassages, type ReadPassagesOptions } from "../data/passages.js";
 import type { HttpAuth } from "../environments/http.js";
 import { managedTool } from "../environments/managed.js";
 import { OpenSearchClient } from "../environments/opensearch.js";
 import { RetrieverClient } from "../environments/retriever.js";
 import { numberedPassages, SearchEnvironment } from "../environments/search.js";
+import { SqlEnvironment } from "../environments/sql/environment.js";
 import type { Environment, Passage } from "../environments/types.js";
 import { fail } from "../errors.js";
+import type { IndexHeader } from "../search/format.js";
+import { isSearchIndex, readIndexHeader, SearchIndex } from "../search/search-index.js";
+import type { OnSkipped } from "./data.js";
 import type { RunConfig } from "./schema.js";
 
 type Named = RunConfig["environment"];
-type Remote = Exclude<Named, { kind: "search" }>;
+type Search = Extract<Named, { kind: "search" }>;
+type Remote = Extract<Named, { tools: unknown }>;
 
-/** The tool that a configuration names: search in memory as it is, a server with its limits. */
-export async function loadEnvironment(config: RunConfig): Promise<Environment> {
-  const { environment } = config;
+/** A tool, with its number of passages where it has them here. */
+export type RunEnvironment = Environment & { readonly size?: number };
+
+/** The tool that a configuration names: search and databases as they are, a server with its limits. */
+export async function loadEnvironment(config: RunConfig, onSkipped: OnSkipped): Promise<RunEnvironment> {
+  const { environment, data } = config;
+  if (environment.kind === "sqlite") {
+    const { kind: _kind, gold: _gold, sampleRows: _sampleRows, workers, ...options } = environment;
+    return SqlEnvironment.open({ ...options, ...(workers !== undefined && { workers }) });
+  }
   if (environment.kind !== "search") return limited(remote(environment), environment, config);
   const { passages, topK, titleWeight, k1, b } = environment;
-  const options = { topK, titleWeight, k1, b, format: formatOf(environment) };
-  return SearchEnvironment.fromPassages(await readPassages(passages), options);
+  const format = formatOf(environment);
+  if (isSearchIndex(passages)) {
+    checkScoring(await readIndexHeader(passages), environment);
+    return SearchIndex.open(passages, { topK, format });
+  }
+  const found = await readPassages(passages, passageOptions(data, onSkipped));
+  return SearchEnvironment.fromPassages(found, { topK, titleWeight, k1, b, format });
+}
+
+function passageOptions(data: RunConfig["data"], onSkipped: OnSkipped): ReadPassagesOptions {
+  const { passageFormat: format, passageFields: fields, onBadRow } = data;
+  return { onSkipped, ...(format && { format }), ...(fields && { fields }), ...(onBadRow && { onBadRow }) };
+}
+
+/** An index has its scoring from when it was built; another one in the run.json would be without effect. */
+function checkScoring(header: IndexHeader, config: Search): void {
+  for (const name of ["titleWeight", "k1", "b"] as const) {
+    if (config[name] === header[name]) continue;
+    fail(
+      "ERR_INDEX_SETTINGS",
+      `Expected environment.${name} ${header[name]}, with which the index in ${config.passages} was built, but received ` +
+        `${config[name]}: change it, or build the index again`,
+    );
+  }
 }
 
 /** What the tool is, in words. */
 export function toolText(environment: Named): string {
   if (environment.kind === "search") return "search in memory";
+  if (environment.kind === "sqlite") return "queries on SQLite databases";
   const of = environment.kind === "opensearch" ? `, index ${environment.index}` : "";
   return `${environment.kind} at ${environment.url}${of}`;
 }
@@ -61,7 +96,7 @@ function readAuth({ username, passwordFrom, apiKeyFrom, bearerFrom }: NonNullabl
   return apiKeyFrom === undefined ? { bearer: secret } : { apiKey: secret };
 }
 
-function formatOf({ passage, separator }: Named): (found: Passage[]) => string {
+function formatOf({ passage, separator }: Search | Remote): (found: Passage[]) => string {
   if (passage === undefined) return numberedPassages;
   return (found) =>
     found.map(({ title = "", text }, i) => fill(passage, { n: String(i + 1), title, text })).join(separator);

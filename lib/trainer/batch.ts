@@ -4,7 +4,8 @@ import { batchNormalizer, checkBatch, tokenWeights } from "./objective.js";
 import type { AccumulateOptions, CrossRole, Objective, TrainingBatch } from "./types.js";
 
 /** An objective with its defaults. */
-export type ResolvedObjective = Required<Omit<Objective, "normLength">> & Pick<Objective, "normLength">;
+export type ResolvedObjective = Required<Omit<Objective, Absent>> & Pick<Objective, Absent>;
+type Absent = "normLength" | "dualClip" | "importance";
 
 /** A batch as the engine takes it, checked, and the N that it is divided by. */
 export function nativeBatch(
@@ -20,7 +21,7 @@ export function nativeBatch(
 ): { input: NativeBatch; normalizer: number } {
   checkObject(options, "options");
   const { normalizer, temperature = 1, signal } = options;
-  checkBatch(batch, objective.kind);
+  checkBatch(batch, objective);
   checkSignal(signal);
   const { adapterOfRole, crossRole, trained, dropoutKeys } = routing;
   const total = batch.inputIds.length;
@@ -41,7 +42,15 @@ export function nativeBatch(
     kind: objective.kind,
     clipLow: objective.clipLow,
     clipHigh: objective.clipHigh,
-    beta: objective.klCoefficient,
+    // In the reward the advantages have it.
+    beta: objective.klPlacement === "reward" ? 0 : objective.klCoefficient,
+    klEstimator: objective.klEstimator,
+    sequenceRatio: objective.ratio === "sequence",
+    dualClip: objective.dualClip ?? 0,
+    behaviourLogprobs: batch.behaviourLogprobs === undefined ? null : Float32Array.from(batch.behaviourLogprobs),
+    importanceCap: objective.importance?.cap ?? 0,
+    entropyCoefficient: objective.entropyCoefficient,
+    importanceMask: objective.importance?.mode === "mask",
     temperature,
     crossRole,
     dropoutKeys: dropoutKeys(),

@@ -1,11 +1,13 @@
-export { groupAdvantages } from "./advantages.js";
+export { groupAdvantages, penalizedReward } from "./advantages.js";
 export { AdamW } from "./optimizer.js";
 export { Trainer, type Gradients, type StepOptions } from "./trainer.js";
 export type {
   AccumulateOptions,
   AccumulateResult,
+  AdvantageEstimator,
   Aggregation,
   CrossRole,
+  KlEstimator,
   LeakMatrix,
   LeakOptions,
   Objective,

@@ -9,6 +9,11 @@ export function checkAtLeastZero(value: unknown, name: string): void {
   }
 }
 
+function checkAbove(value: unknown, bound: number, name: string): void {
+  if (typeof value !== "number" || !(value > bound && value < Infinity))
+    fail("ERR_INVALID_ARGUMENT", `Expected a finite ${name} above ${bound} but received ${describe(value)}`);
+}
+
 /** ERR_INVALID_ARGUMENT, naming the field, where a loss would silently be another one or NaN. */
 export function checkObjective(objective: Objective): void {
   checkObject(objective, "objective");
@@ -19,6 +24,23 @@ export function checkObjective(objective: Objective): void {
   checkAtLeastZero(clipLow ?? 0, "objective.clipLow");
   checkAtLeastZero(clipHigh ?? 0, "objective.clipHigh");
   checkAtLeastZero(klCoefficient ?? 0, "objective.klCoefficient");
+  const { dualClip, ratio, klEstimator, klPlacement, importance, advantageEstimator, filterGroups } = objective;
+  checkAtLeastZero(objective.entropyCoefficient ?? 0, "objective.entropyCoefficient");
+  checkChoice(ratio ?? "token", ["token", "sequence"], "objective.ratio");
+  checkChoice(klEstimator ?? "k3", ["k1", "k2", "k3"], "objective.klEstimator");
+  checkChoice(klPlacement ?? "loss", ["loss", "reward"], "objective.klPlacement");
+  checkChoice(advantageEstimator ?? "grpo", ["grpo", "rloo"], "objective.advantageEstimator");
+  for (const [name, value] of Object.entries({ standardize: objective.standardize, filterGroups }))
+    if (value !== undefined && typeof value !== "boolean")
+      fail("ERR_INVALID_ARGUMENT", `Expected a boolean objective.${name} but received ${describe(value)}`);
+  if (dualClip !== undefined) checkAbove(dualClip, 1 + (clipHigh ?? clipLow ?? 0.2), "objective.dualClip");
+  if (importance !== undefined && kind === "sft")
+    fail("ERR_INVALID_ARGUMENT", 'Expected no objective.importance with kind "sft", which reads no log-probabilities');
+  if (importance !== undefined) {
+    checkObject(importance, "objective.importance");
+    checkAbove(importance.cap, 1, "objective.importance.cap");
+    checkChoice(importance.mode ?? "truncate", ["truncate", "mask"], "objective.importance.mode");
+  }
   if (aggregation === "seq-mean-token-sum-norm") checkInteger(normLength, "objective.normLength", 1);
 }
 
@@ -38,14 +60,16 @@ export function checkOptimizer(optimizer: Optimizer): void {
   ) {
     fail("ERR_INVALID_ARGUMENT", `Expected two optimizer.betas from 0 to below 1 but received ${describe(betas)}`);
   }
+  checkChoice(given.decay ?? "linear", ["linear", "cosine"], "optimizer.decay");
   checkInteger(warmupSteps, "optimizer.warmupSteps", 0);
   checkInteger(totalSteps, "optimizer.totalSteps", 1);
 }
 
 /** Lengths and values of a batch that the engine relies on. */
-export function checkBatch(batch: TrainingBatch, kind: "policy" | "sft"): void {
+export function checkBatch(batch: TrainingBatch, { kind, importance }: Pick<Objective, "kind" | "importance">): void {
   checkObject(batch, "batch");
   const { inputIds, cuSeqlens, roles, lossMask, lossWeights, advantages, oldLogprobs, refLogprobs } = batch;
+  const { behaviourLogprobs } = batch;
   checkArray(inputIds, Int32Array, "inputIds");
   checkArray(cuSeqlens, Int32Array, "cuSeqlens");
   checkArray(lossMask, Uint8Array, "lossMask");
@@ -69,6 +93,13 @@ export function checkBatch(batch: TrainingBatch, kind: "policy" | "sft"): void {
     checkArray(refLogprobs, [Float32Array, Float64Array], "refLogprobs");
     checkLength(refLogprobs, total, "refLogprobs");
   }
+  if ((behaviourLogprobs === undefined) !== (importance === undefined)) {
+    fail("ERR_INVALID_ARGUMENT", "Expected behaviourLogprobs with objective.importance, and neither without the other");
+  }
+  if (behaviourLogprobs !== undefined) {
+    checkArray(behaviourLogprobs, [Float32Array, Float64Array], "behaviourLogprobs");
+    checkLength(behaviourLogprobs, total, "behaviourLogprobs");
+  }
   if (kind === "sft") return;
   if (advantages === undefined || oldLogprobs === undefined) {
     fail("ERR_INVALID_ARGUMENT", 'Expected advantages and oldLogprobs for the objective "policy"');
@@ -90,6 +121,7 @@ export function checkBatch(batch: TrainingBatch, kind: "policy" | "sft"): void {
   for (const [name, values] of [
     ["oldLogprobs", oldLogprobs],
     ["refLogprobs", refLogprobs],
+    ["behaviourLogprobs", behaviourLogprobs],
   ] as const) {
     const at = values?.findIndex((x, t) => lossMask[t] !== 0 && !Number.isFinite(x) && !cuSeqlens.includes(t)) ?? -1;
     if (at >= 0)

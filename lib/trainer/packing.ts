@@ -2,7 +2,7 @@ import { checkArray, checkObject, describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import { PRECISIONS, type Precision } from "../model/precision.js";
 import type { Trajectory } from "../rollout/trajectory.js";
-import { groupAdvantages } from "./advantages.js";
+import { groupAdvantages, penalizedReward, rewardsDiffer } from "./advantages.js";
 import type { Objective, TrainingBatch } from "./types.js";
 
 /** A micro-batch made of trajectories. */
@@ -22,6 +22,7 @@ export interface PackedTrajectories {
   tokens: number;
   reward: number;
   mixedGroups: number;
+  filteredGroups: number;
 }
 
 export interface PackingOptions {
@@ -32,12 +33,22 @@ export interface PackingOptions {
   roles: readonly string[] | undefined;
 }
 
-/** Advantages by group, then micro-batches in the order of the trajectories' ids: batch order and split change no bit of a gradient. */
-export function packTrajectories(
-  trajectories: readonly Trajectory[],
-  objective: Objective,
-  options: PackingOptions,
-): PackedTrajectories {
+/** Advantages of a group's members, in the order given: one each, or one a token. */
+export type GroupAdvantages = (group: readonly Trajectory[]) => ArrayLike<number | ArrayLike<number>>;
+
+/** Log-probabilities by trajectory's id, [T] each. */
+export type Logprobs = ReadonlyMap<string, Float32Array>;
+
+/** What was computed of trajectories before they are packed. */
+export interface Prepared {
+  /** Under the policy as it is before the step, where `importance` asks for it. */
+  old?: Logprobs;
+  /** Under the reference, where the KL is in the reward. */
+  reference?: Logprobs;
+}
+
+/** Trajectories that fit each other, in the order of their ids: batch order and split change no bit of a gradient. */
+export function orderTrajectories(trajectories: readonly Trajectory[], options: PackingOptions): Trajectory[] {
   const list: unknown = trajectories;
   if (!Array.isArray(list))
     return fail("ERR_INVALID_ARGUMENT", `Expected a list of trajectories but received ${describe(list)}`);
@@ -45,25 +56,41 @@ export function packTrajectories(
   if (trajectories.length === 0) fail("ERR_EMPTY_BATCH", "Expected at least one trajectory but received none");
   const ordered = [...trajectories].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
   ordered.forEach((trajectory, i) => check(trajectory, ordered[i - 1], ordered[0] as Trajectory, options));
+  return ordered;
+}
+
+/** Advantages by group, then micro-batches, of trajectories that {@link orderTrajectories} gave. */
+export function packTrajectories(
+  ordered: readonly Trajectory[],
+  objective: Objective,
+  options: PackingOptions & Prepared & { advantages?: GroupAdvantages },
+): PackedTrajectories {
   const temperature = (ordered[0] as Trajectory).temperature || 1;
+  const { klCoefficient = 0, klPlacement = "loss", filterGroups = false } = objective;
 
   const groups = groupBy(ordered);
-  const advantageOf = new Map<string, number>();
+  const advantageOf = new Map<string, Advantage>();
+  const filtered = new Set<string>();
   let mixed = 0;
-  for (const members of groups.values()) {
-    const advantages = groupAdvantages(
-      members.map(({ reward }) => reward),
-      { standardize: objective.standardize ?? true },
-    );
-    members.forEach(({ id }, i) => advantageOf.set(id, advantages[i] as number));
-    if (advantages.some((a) => a !== 0)) mixed++;
+  for (const [group, members] of groups) {
+    const differ = rewardsDiffer(members.map(({ reward }) => reward));
+    if (differ) mixed++;
+    else if (filterGroups && objective.kind !== "sft") filtered.add(group);
+    const advantages = options.advantages
+      ? given(options.advantages, members)
+      : groupAdvantages(
+          members.map((trajectory) => penalized(trajectory, objective, options)),
+          { standardize: objective.standardize ?? true, estimator: objective.advantageEstimator ?? "grpo" },
+        );
+    members.forEach(({ id }, i) => advantageOf.set(id, advantages[i] as Advantage));
   }
+  const kept = ordered.filter(({ group }) => !filtered.has(group));
 
   const roleNames = options.roles ?? [];
   const sampledByRole: Record<string, number> = Object.fromEntries(roleNames.map((role) => [role, 0]));
   let sampledTokens = 0;
   let sampledSequences = 0;
-  for (const { sampled, roles } of ordered) {
+  for (const { sampled, roles, group } of ordered) {
     let own = 0;
     for (let t = 1; t < sampled.length; t++) {
       if (sampled[t] === 0) continue;
@@ -71,13 +98,20 @@ export function packTrajectories(
       const role = roleNames[roles[t - 1] as number];
       if (role !== undefined) sampledByRole[role] = (sampledByRole[role] ?? 0) + 1;
     }
+    if (filtered.has(group)) continue;
     sampledTokens += own;
     if (own > 0) sampledSequences++;
   }
   // Advantage 0 and no KL: the gradient is exactly zero, and the tokens are counted above.
-  const taught = ordered.filter(({ id }) => advantageOf.get(id) !== 0 || (objective.klCoefficient ?? 0) !== 0);
+  const teaches = (advantage: Advantage): boolean =>
+    typeof advantage === "number" ? advantage !== 0 : advantage.some((a) => a !== 0);
+  const inLoss =
+    objective.kind === "sft" ||
+    (klCoefficient !== 0 && klPlacement === "loss") ||
+    (objective.entropyCoefficient ?? 0) !== 0;
+  const taught = kept.filter(({ id }) => inLoss || teaches(advantageOf.get(id) as Advantage));
   return {
-    batches: split(taught, options.microBatchTokens).map((part) => pack(part, advantageOf)),
+    batches: split(taught, options.microBatchTokens).map((part) => pack(part, advantageOf, options)),
     temperature,
     sampledTokens,
     sampledSequences,
@@ -85,7 +119,58 @@ export function packTrajectories(
     tokens: ordered.reduce((sum, { ids }) => sum + ids.length, 0),
     reward: ordered.reduce((sum, { reward }) => sum + reward, 0) / ordered.length,
     mixedGroups: mixed / groups.size,
+    filteredGroups: filtered.size,
   };
+}
+
+/** Of a sequence, or of each of its tokens. */
+type Advantage = number | Float64Array;
+
+/** What the caller's own function says of a group, checked. */
+function given(advantages: GroupAdvantages, members: readonly Trajectory[]): Advantage[] {
+  const group = (members[0] as Trajectory).group;
+  const list: unknown = advantages(members);
+  if (!(Array.isArray(list) || ArrayBuffer.isView(list)) || (list as unknown as unknown[]).length !== members.length) {
+    fail(
+      "ERR_INVALID_ARGUMENT",
+      `Expected ${members.length} advantages of group ${group} but received ${describe(list)}`,
+    );
+  }
+  return members.map(({ id, ids, sampled }, i) => {
+    const own = (list as unknown as ArrayLike<number | ArrayLike<number>>)[i] as number | ArrayLike<number>;
+    if (typeof own === "number") {
+      if (!Number.isFinite(own))
+        fail("ERR_NOT_FINITE", `Expected a finite advantage of trajectory ${id} but it is ${own}`);
+      return own;
+    }
+    if (own?.length !== ids.length)
+      fail(
+        "ERR_SHAPE",
+        `Expected one advantage or ${ids.length} (one a token) of trajectory ${id} but received ${describe(own)}`,
+      );
+    // Only those of sampled tokens are read.
+    const values = Float64Array.from(own, (a, t) => (sampled[t] === 1 ? a : 0));
+    const wrong = values.findIndex((a) => !Number.isFinite(a));
+    if (wrong >= 0)
+      fail(
+        "ERR_NOT_FINITE",
+        `Expected finite advantages of trajectory ${id} but that of token ${wrong} is ${values[wrong]}`,
+      );
+    return values;
+  });
+}
+
+function penalized(trajectory: Trajectory, objective: Objective, { old, reference }: Prepared): number {
+  const refLogprobs = reference?.get(trajectory.id);
+  if (refLogprobs === undefined) return trajectory.reward;
+  const { id, reward, sampled, logprobs } = trajectory;
+  return penalizedReward(reward, {
+    sampled,
+    logprobs: old?.get(id) ?? logprobs,
+    refLogprobs,
+    coefficient: objective.klCoefficient ?? 0,
+    estimator: objective.klEstimator ?? "k3",
+  });
 }
 
 function check(
@@ -153,7 +238,7 @@ function groupBy(trajectories: readonly Trajectory[]): Map<string, Trajectory[]>
   return groups;
 }
 
-function split(trajectories: readonly Trajectory[], limit: number): Trajectory[][] {
+export function split(trajectories: readonly Trajectory[], limit: number): Trajectory[][] {
   const parts: Trajectory[][] = [];
   let room = 0;
   for (const trajectory of trajectories) {
@@ -167,25 +252,51 @@ function split(trajectories: readonly Trajectory[], limit: number): Trajectory[]
   return parts;
 }
 
-function pack(trajectories: readonly Trajectory[], advantageOf: ReadonlyMap<string, number>): TrajectoryBatch {
+function pack(
+  trajectories: readonly Trajectory[],
+  advantageOf: ReadonlyMap<string, Advantage>,
+  { old, reference }: Prepared,
+): TrajectoryBatch {
   const total = trajectories.reduce((sum, { ids }) => sum + ids.length, 0);
-  const batch = {
+  const perToken = trajectories.some(({ id }) => typeof advantageOf.get(id) !== "number");
+  const batch: TrajectoryBatch & { refLogprobs?: Float32Array; behaviourLogprobs?: Float32Array } = {
     inputIds: new Int32Array(total),
     cuSeqlens: new Int32Array(trajectories.length + 1),
     roles: new Int8Array(total),
     lossMask: new Uint8Array(total),
     keys: trajectories.map(({ id }) => id),
-    advantages: Float64Array.from(trajectories, ({ id }) => advantageOf.get(id) as number),
+    advantages: perToken
+      ? new Float64Array(total)
+      : Float64Array.from(trajectories, ({ id }) => advantageOf.get(id) as number),
     oldLogprobs: new Float32Array(total),
+    ...(reference && { refLogprobs: new Float32Array(total) }),
+    ...(old && { behaviourLogprobs: new Float32Array(total) }),
   };
   let at = 0;
-  trajectories.forEach(({ ids, roles, sampled, logprobs }, s) => {
+  trajectories.forEach(({ id, ids, roles, sampled, logprobs }, s) => {
     batch.inputIds.set(ids, at);
     batch.roles.set(roles, at);
     batch.lossMask.set(sampled, at);
-    batch.oldLogprobs.set(logprobs, at);
+    batch.oldLogprobs.set(old?.get(id) ?? logprobs, at);
+    batch.behaviourLogprobs?.set(logprobs, at);
+    batch.refLogprobs?.set(reference?.get(id) as Float32Array, at);
+    const advantage = advantageOf.get(id) as Advantage;
+    if (perToken && typeof advantage === "number") batch.advantages.fill(advantage, at, at + ids.length);
+    else if (typeof advantage !== "number") batch.advantages.set(advantage, at);
     at += ids.length;
     batch.cuSeqlens[s + 1] = at;
   });
   return batch;
+}
+
+/** Whole groups, in the order of their first member's id, in `parts` parts that are as even as groups allow. */
+export function cutByGroup(ordered: readonly Trajectory[], parts: number): Trajectory[][] {
+  const groups = [...groupBy(ordered).values()];
+  const count = Math.min(parts, groups.length);
+  return Array.from({ length: count }, (_, i) =>
+    groups
+      .slice(Math.floor((groups.length * i) / count), Math.floor((groups.length * (i + 1)) / count))
+      .flat()
+      .sort((a, b) => (a.id < b.id ? -1 : 1)),
+  );
 }

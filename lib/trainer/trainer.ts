@@ -21,7 +21,17 @@ import type { Trajectory } from "../rollout/trajectory.js";
 import { nativeBatch, type ResolvedObjective } from "./batch.js";
 import { checkAtLeastZero, checkObjective, checkOptimizer } from "./objective.js";
 import { leakMatrix } from "./leak.js";
-import { packTrajectories, type TrajectoryBatch } from "./packing.js";
+import {
+  cutByGroup,
+  orderTrajectories,
+  packTrajectories,
+  type GroupAdvantages,
+  type PackedTrajectories,
+  type PackingOptions,
+  type TrajectoryBatch,
+} from "./packing.js";
+import { MeanByRole } from "./entropy.js";
+import { scoreTrajectories } from "./scoring.js";
 import { readState, writeState } from "./state.js";
 import type {
   AccumulateOptions,
@@ -61,6 +71,17 @@ export interface StepOptions {
   allowTruncated?: boolean;
   /** Train on trajectories that a model of another precision sampled (ERR_PRECISION) all the same. @default false */
   allowOtherPrecision?: boolean;
+  /**
+   * Advantages of one's own instead of the group's: called with each group, its members in the order of their ids; returns an advantage for each, or
+   * an array of one for each of its tokens (those of tokens that were not sampled are not read).
+   */
+  advantages?: GroupAdvantages;
+  /**
+   * Times that the trajectories are gone through, with an optimizer update each, clipped against the log-probabilities of before. @default 1
+   */
+  epochs?: number;
+  /** Updates of one epoch: whole groups, in the order of their ids, in so many parts of their own N. At most one a group. @default 1 */
+  minibatches?: number;
 }
 
 /**
@@ -85,6 +106,8 @@ export class Trainer {
   /** Something was accumulated since the last step. */
   #pending = false;
   #busy = false;
+  /** Of the step that runs: how many updates it has taken. */
+  #update = 0;
 
   constructor(model: Model, options: TrainerOptions) {
     checkModel(model, "model");
@@ -116,10 +139,18 @@ export class Trainer {
       klCoefficient: 0,
       aggregation: "token-mean",
       standardize: true,
+      ratio: "token",
+      klEstimator: "k3",
+      klPlacement: "loss",
+      advantageEstimator: "grpo",
+      filterGroups: false,
+      entropyCoefficient: 0,
       ...objective,
       clipLow,
       clipHigh: objective.clipHigh ?? clipLow,
     };
+    if (this.#objective.entropyCoefficient > 0 && (adapters?.trainableTokens.length ?? 0) > 0)
+      fail("ERR_INVALID_ARGUMENT", "Expected no objective.entropyCoefficient where rows of tokens are trained");
     this.roles = adapters?.roles ?? checkRoles(roles ?? []);
     if (lossRoles !== "all") {
       checkStrings(lossRoles, "lossRoles");
@@ -185,10 +216,11 @@ export class Trainer {
 
   /** The rate of the next step. */
   get learningRate(): number {
-    const { learningRate, warmupSteps = 0, totalSteps, finalRatio = 0 } = this.options.optimizer;
+    const { learningRate, warmupSteps = 0, totalSteps, finalRatio = 0, decay: shape } = this.options.optimizer;
     const step = this.#steps;
     const warm = warmupSteps > 0 ? Math.min(1, (step + 1) / warmupSteps) : 1;
-    const decay = totalSteps === undefined ? 1 : 1 - (1 - finalRatio) * Math.min(1, step / totalSteps);
+    const share = totalSteps === undefined ? 0 : Math.min(1, step / totalSteps);
+    const decay = 1 - (1 - finalRatio) * (shape === "cosine" ? (1 - Math.cos(Math.PI * share)) / 2 : share);
     return learningRate * warm * decay;
   }
 
@@ -209,7 +241,11 @@ export class Trainer {
    */
   async apply(options: { learningRate?: number } = {}): Promise<Record<string, number>> {
     checkObject(options, "options");
-    return this.#exclusive("write", () => this.#apply(options.learningRate ?? this.learningRate));
+    return this.#exclusive("write", async () => {
+      const norms = await this.#apply(options.learningRate ?? this.learningRate);
+      this.#steps++;
+      return norms;
+    });
   }
 
   /**
@@ -228,7 +264,7 @@ export class Trainer {
   }
 
   /**
-   * One optimizer step on trajectories: advantages by group, accumulation in micro-batches in the order of their ids, then apply().
+   * One optimizer step on trajectories (with kind "sft": on what they sampled, as it stands): advantages by group, accumulation in micro-batches in the order of their ids, then apply().
    * An abort (and an error) discards the accumulation whole: adapters and moments are as if the step had not begun, and the buffers are zero.
    * Once apply() has begun an abort comes too late, and the step is taken. Gradients that accumulate() has left would be lost or mixed in:
    * ERR_GRADIENTS_PENDING until apply() takes them or gradients.zero() drops them. In full training no rollout on the model may be under way, nor
@@ -358,17 +394,21 @@ export class Trainer {
     const sums = await abortable(this.native.accumulate({ ...input, discard }), signal, { counts: true });
     const tokens = input.weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0);
     if (tokens > 0) this.#pending = true;
-    const { loss, logprobs, perTokenLoss } = sums;
+    const { loss, logprobs, perTokenLoss, entropies } = sums;
     return {
       loss,
       // Without a sampled token N is 0, and so are the sums.
-      kl: sums.k3 / (n || 1),
+      kl: sums.kl / (n || 1),
       clipHigh: sums.clipHigh / (n || 1),
       clipLow: sums.clipLow / (n || 1),
+      dualClip: sums.dualClip / (n || 1),
+      importance: sums.importance / (n || 1),
+      importanceBounded: sums.importanceBounded / (n || 1),
       tokens,
       normalizer: n,
       logprobs,
       perTokenLoss,
+      entropies,
     };
   }
 
@@ -380,9 +420,8 @@ export class Trainer {
     if (keys !== undefined && keys.length !== sequences)
       fail("ERR_SHAPE", `Expected keys of length ${sequences} (one a sequence) but received ${keys.length}`);
     const { seed = 0 } = this.options;
-    return BigUint64Array.from({ length: sequences }, (_, s) =>
-      streamOf(`dropout/${seed}/${this.#steps}/${keys?.[s] ?? s}`),
-    );
+    const step = this.#update === 0 ? `${this.#steps}` : `${this.#steps}.${this.#update}`;
+    return BigUint64Array.from({ length: sequences }, (_, s) => streamOf(`dropout/${seed}/${step}/${keys?.[s] ?? s}`));
   }
 
   async #apply(learningRate: number): Promise<Record<string, number>> {
@@ -392,7 +431,6 @@ export class Trainer {
     const norms = await this.native.apply({ ...step, decayVectors: false }).promise;
     this.native.zero();
     this.#pending = false;
-    this.#steps++;
     const names = this.adapters?.groups ?? ["full"];
     return Object.fromEntries(names.map((name, i) => [name, norms[i] ?? 0]));
   }
@@ -406,15 +444,13 @@ export class Trainer {
     checkChoice(crossRole, CROSS_ROLES, "crossRole");
     let batches: [TrainingBatch, AccumulateOptions][];
     if (Array.isArray(batch)) {
-      const { microBatchTokens = 8192 } = this.options;
-      const packed = packTrajectories(batch as readonly Trajectory[], this.#objective, {
-        microBatchTokens,
+      const { make } = await this.#prepare(batch as readonly Trajectory[], {
         allowTruncated,
-        ...(allowOtherPrecision ? {} : { precision: this.model.precision }),
-        roles: this.roles,
+        allowOtherPrecision,
+        ...(options.signal && { signal: options.signal }),
       });
-      const sampled = this.#objective.aggregation === "token-mean" ? packed.sampledTokens : packed.sampledSequences;
-      const own = { normalizer: sampled, temperature: packed.temperature, ...options };
+      const packed = make();
+      const own = { normalizer: this.#normalizer(packed), temperature: packed.temperature, ...options };
       batches = packed.batches.map((part) => [part, own]);
     } else {
       batches = [[batch as TrainingBatch, options]];
@@ -424,52 +460,105 @@ export class Trainer {
     return leakMatrix(values, this.roles, adapters.names, crossRole);
   }
 
-  async #step(
+  #normalizer({ sampledTokens, sampledSequences }: PackedTrajectories): number {
+    return this.#objective.aggregation === "token-mean" ? sampledTokens : sampledSequences;
+  }
+
+  /** Checks trajectories and computes what the objective needs of them beforehand; `make` packs them all, or some of them. */
+  async #prepare(
     trajectories: readonly Trajectory[],
-    { signal, allowTruncated = false, allowOtherPrecision = false }: StepOptions,
-  ): Promise<StepMetrics> {
-    checkSignal(signal);
-    this.#checkNonePending("step");
-    const { microBatchTokens = 8192 } = this.options;
-    const packed = packTrajectories(trajectories, this.#objective, {
+    { signal, allowTruncated = false, allowOtherPrecision = false, advantages }: StepOptions,
+  ): Promise<{ ordered: Trajectory[]; make: (part?: readonly Trajectory[]) => PackedTrajectories }> {
+    const { microBatchTokens = 8192, reference } = this.options;
+    const { kind, importance, klCoefficient, klPlacement } = this.#objective;
+    const { model, adapters } = this;
+    const options: PackingOptions = {
       microBatchTokens,
-      allowTruncated,
-      ...(allowOtherPrecision ? {} : { precision: this.model.precision }),
+      // Supervised, no log-probability is read.
+      allowTruncated: allowTruncated || kind === "sft",
+      // With importance weights the ratios are to log-probabilities of this model's own.
+      ...(allowOtherPrecision || importance !== undefined || kind === "sft" ? {} : { precision: model.precision }),
       roles: this.roles,
-    });
-    const normalizer = this.#objective.aggregation === "token-mean" ? packed.sampledTokens : packed.sampledSequences;
+    };
+    const ordered = orderTrajectories(trajectories, options);
+    const scoring = { microBatchTokens, ...(signal && { signal }) };
+    const old = importance && (await scoreTrajectories(ordered, { ...scoring, model, adapters }));
+    const penalty = kind === "policy" && klPlacement === "reward" && klCoefficient > 0;
+    if (penalty && adapters === undefined && reference === undefined)
+      fail("ERR_REFERENCE", "Expected a reference model for klCoefficient > 0 in full training but received none");
+    const ref =
+      penalty && (await scoreTrajectories(ordered, { ...scoring, model: reference ?? model, adapters: undefined }));
+    const prepared = {
+      ...options,
+      ...(old && { old }),
+      ...(ref && { reference: ref }),
+      ...(advantages && { advantages }),
+    };
+    return { ordered, make: (part = ordered) => packTrajectories(part, this.#objective, prepared) };
+  }
+
+  async #step(trajectories: readonly Trajectory[], options: StepOptions): Promise<StepMetrics> {
+    const { signal, epochs = 1, minibatches = 1, advantages } = options;
+    checkSignal(signal);
+    checkInteger(epochs, "epochs", 1);
+    checkInteger(minibatches, "minibatches", 1);
+    if (advantages !== undefined && typeof advantages !== "function")
+      fail("ERR_INVALID_ARGUMENT", `Expected a function for advantages but received ${describe(advantages)}`);
+    this.#checkNonePending("step");
+    const { ordered, make } = await this.#prepare(trajectories, options);
+    const whole = make();
+    const parts = minibatches === 1 ? [whole] : cutByGroup(ordered, minibatches).map((part) => make(part));
+    const updates = epochs * parts.length;
     const learningRate = this.learningRate;
-    const sums = { loss: 0, kl: 0, clipHigh: 0, clipLow: 0, maxRatioDeviation: 0 };
+    const sums = { loss: 0, kl: 0, clipHigh: 0, clipLow: 0, dualClip: 0, importance: 0, importanceBounded: 0 };
+    const gradNorms: Record<string, number> = {};
+    let maxRatioDeviation = 0;
+    const entropy = new MeanByRole(this.roles);
     try {
-      for (const batch of packed.batches) {
-        const part = await this.#accumulate(
-          batch,
-          { normalizer, temperature: packed.temperature, ...(signal && { signal }) },
-          true,
-        );
-        checkSignal(signal);
-        sums.loss += part.loss;
-        sums.kl += part.kl;
-        sums.clipHigh += part.clipHigh;
-        sums.clipLow += part.clipLow;
-        sums.maxRatioDeviation = Math.max(sums.maxRatioDeviation, ratioDeviation(batch, part));
+      for (this.#update = 0; this.#update < updates; this.#update++) {
+        const packed = parts[this.#update % parts.length] as PackedTrajectories;
+        const own = { normalizer: this.#normalizer(packed), temperature: packed.temperature };
+        for (const batch of packed.batches) {
+          // Once an update is taken the step is taken whole.
+          const part = await this.#accumulate(batch, { ...own, ...(signal && this.#update === 0 && { signal }) }, true);
+          if (this.#update === 0) checkSignal(signal);
+          for (const name of Object.keys(sums) as (keyof typeof sums)[]) sums[name] += part[name] / updates;
+          entropy.add(batch.roles, part.entropies);
+          if (this.#objective.kind === "policy")
+            maxRatioDeviation = Math.max(maxRatioDeviation, ratioDeviation(batch, part));
+        }
+        const norms = await this.#apply(learningRate);
+        for (const [name, norm] of Object.entries(norms)) gradNorms[name] = (gradNorms[name] ?? 0) + norm / updates;
       }
     } catch (error) {
       this.native.zero();
       this.#pending = false;
+      if (this.#update > 0) this.#steps++; // its first updates are taken
       throw error;
+    } finally {
+      this.#update = 0;
     }
-    const gradNorms = await this.#apply(learningRate);
+    this.#steps++;
+    const { loss, kl, clipHigh, clipLow, dualClip, importance, importanceBounded } = sums;
     return {
       step: this.#steps,
-      ...sums,
+      loss,
+      kl,
+      clipHigh,
+      clipLow,
+      ...(entropy.any && { entropy: entropy.means }),
+      ...(this.#objective.dualClip !== undefined && { dualClip }),
+      ...(this.#objective.importance && { importance, importanceBounded }),
+      ...(this.#objective.filterGroups && { filteredGroups: whole.filteredGroups }),
+      ...(updates > 1 && { updates }),
+      maxRatioDeviation,
       learningRate,
       gradNorms,
-      reward: packed.reward,
-      mixedGroups: packed.mixedGroups,
+      reward: whole.reward,
+      mixedGroups: whole.mixedGroups,
       trajectories: trajectories.length,
-      tokens: packed.tokens,
-      sampledTokens: packed.sampledByRole,
+      tokens: whole.tokens,
+      sampledTokens: whole.sampledByRole,
     };
   }
 }

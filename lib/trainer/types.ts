@@ -5,6 +5,11 @@ export type CrossRole = "flow" | "stop" | "exact";
 
 export type Aggregation = "token-mean" | "seq-mean-token-mean" | "seq-mean-token-sum-norm";
 
+export type AdvantageEstimator = "grpo" | "rloo";
+
+/** With d = ref - logp: -d, d^2 / 2, exp(d) - d - 1. */
+export type KlEstimator = "k1" | "k2" | "k3";
+
 export interface Objective {
   /** "policy" (default): GRPO's clipped surrogate with KL (method.md, eq. 9). "sft": weighted mean of -log p. */
   kind?: "policy" | "sft";
@@ -12,13 +17,46 @@ export interface Objective {
   clipLow?: number;
   /** rho is bounded above by 1 + clipHigh. @default clipLow */
   clipHigh?: number;
-  /** beta of the k3 estimate of the KL to the reference: the backbone with adapters off, or `reference`. @default 0 */
+  /** Where A < 0 a token's loss is at most -dualClip A, and is without gradient there: more than 1 + clipHigh, 3 is usual. Without it: no such bound. */
+  dualClip?: number;
+  /**
+   * "token" (default): rho = p / p_old of each token. "sequence": GSPO, one rho a sequence, the geometric mean over its trained tokens; clipping
+   * is of whole sequences (its bounds are usually 3e-4 or so), and the gradient is that of this mean.
+   */
+  ratio?: "token" | "sequence";
+  /** beta of the estimate of the KL to the reference: the backbone with adapters off, or `reference`. @default 0 */
   klCoefficient?: number;
+  /**
+   * Which estimate. In the loss each has its own derivative: on policy that of k2 is the KL's in the mean, that of k1 is 0 in the mean (it is
+   * meant for the reward). @default "k3"
+   */
+  klEstimator?: KlEstimator;
+  /**
+   * "loss" (default): beta times the estimate is added to each token's loss. "reward": beta times its sum over the answer's sampled tokens, under the
+   * policy that was sampled from, is taken off the reward before the advantages of a group (step() and leakMatrix(); a batch's advantages are its
+   * own).
+   */
+  klPlacement?: "loss" | "reward";
+  /**
+   * For log-probabilities that another engine or an older policy recorded: each token's surrogate is multiplied by w = p_old / p_behaviour, where
+   * "truncate" (default) bounds w by `cap` and "mask" leaves out tokens with w outside [1 / cap, cap]. step() takes the trajectories' log-probabilities
+   * for p_behaviour and computes p_old itself before its first update (one forward pass); accumulate() needs `behaviourLogprobs`.
+   */
+  importance?: { cap: number; mode?: "truncate" | "mask" };
+  /**
+   * Times the entropy of each trained token's distribution (at the temperature of its sampling), taken off its loss: one more pass over the
+   * vocabulary. Not with `trainableTokens`. @default 0
+   */
+  entropyCoefficient?: number;
+  /** Of step(): "grpo" (default), or "rloo", the reward less the mean of the others in the group (see {@link groupAdvantages}). */
+  advantageEstimator?: AdvantageEstimator;
+  /** Of step(): groups whose rewards are all equal leave the batch, N included (DAPO). @default false: they teach nothing but count in N */
+  filterGroups?: boolean;
   /** What the sum of token losses is divided by. @default "token-mean" */
   aggregation?: Aggregation;
   /** Divisor of "seq-mean-token-sum-norm", in tokens. */
   normLength?: number;
-  /** Divide advantages by the group's standard deviation (false: Dr. GRPO). @default true */
+  /** Divide the advantages of "grpo" by the group's standard deviation (false: Dr. GRPO). @default true */
   standardize?: boolean;
 }
 
@@ -34,8 +72,10 @@ export interface Optimizer {
   maxGradNorm?: number;
   /** Steps over which the rate rises linearly to learningRate. @default 0 */
   warmupSteps?: number;
-  /** Steps over which it then falls linearly to learningRate * finalRatio; absent: constant. */
+  /** Steps over which it then falls to learningRate * finalRatio; absent: constant. */
   totalSteps?: number;
+  /** "linear" (default), or half a cosine: learningRate * (finalRatio + (1 - finalRatio) (1 + cos(pi step / totalSteps)) / 2). */
+  decay?: "linear" | "cosine";
   /** @default 0 */
   finalRatio?: number;
 }
@@ -110,6 +150,8 @@ export interface TrainingBatch {
   advantages?: Float32Array | Float64Array;
   /** [total] log-probabilities under the policy that sampled; needed for "policy". Ignored where masked. */
   oldLogprobs?: Float32Array | Float64Array;
+  /** [total] under the policy that sampled; needed with `objective.importance`, and refused without. Ignored where masked. */
+  behaviourLogprobs?: Float32Array | Float64Array;
   /**
    * [B] names of the sequences, which the masks of dropout are drawn by. step() takes the trajectories' ids. Default: their places in the
    * batch, so there the order of the batch matters.
@@ -130,11 +172,16 @@ export interface AccumulateOptions {
 export interface AccumulateResult {
   /** This part's share of the loss. */
   loss: number;
-  /** Sum of k3 over trained tokens / N, without the coefficient. */
+  /** Sum of the KL's estimate over trained tokens / N, without the coefficient. */
   kl: number;
   /** Share (of N) of trained tokens clipped from above (A > 0), and from below (A < 0). */
   clipHigh: number;
   clipLow: number;
+  /** The same of tokens (A < 0) at the bound of `dualClip`. */
+  dualClip: number;
+  /** With `importance`: the sum of the weights / N, and the share (of N) of those that were bounded or masked. */
+  importance: number;
+  importanceBounded: number;
   /** Trained tokens. */
   tokens: number;
   /** The divisor that was used. */
@@ -143,6 +190,11 @@ export interface AccumulateResult {
   logprobs: Float32Array;
   /** [total] the bracket of eq. 9 (or -log p); 0 where not trained. */
   perTokenLoss: Float32Array;
+  /**
+   * [total] entropy, in nats, of the distribution that each trained token was drawn from; NaN where not trained, and where a token's gradient is
+   * known to be 0 beforehand. Empty with `trainableTokens`, and in full training without `entropyCoefficient`.
+   */
+  entropies: Float32Array;
 }
 
 export interface LeakOptions extends AccumulateOptions {
@@ -171,6 +223,16 @@ export interface StepMetrics {
   kl: number;
   clipHigh: number;
   clipLow: number;
+  /** Mean entropy by role over the tokens that have one in AccumulateResult.entropies; null: none. Absent where it is not made. */
+  entropy?: Record<string, number | null>;
+  /** Where the objective has these options: as AccumulateResult has them. */
+  dualClip?: number;
+  importance?: number;
+  importanceBounded?: number;
+  /** With `filterGroups`: groups that left the batch. */
+  filteredGroups?: number;
+  /** Optimizer updates, where they are not one: numbers of the loss are means over them, gradNorms too. */
+  updates?: number;
   /** Largest distance of a trained token's probability ratio from 1 (0 on policy, exactly). */
   maxRatioDeviation: number;
   learningRate: number;

@@ -94,7 +94,8 @@ void TrainerObject::idle() const {
     throw Error("ERR_BUSY", "Expected no step of this trainer to be running: await it first");
 }
 
-/// accumulate(batch) -> { loss, k3, clipHigh, clipLow, logprobs, perTokenLoss }
+/// accumulate(batch) -> { loss, kl, clipHigh, clipLow, dualClip, importanceBounded, importance, logprobs,
+/// perTokenLoss, entropies }
 Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -119,10 +120,14 @@ Napi::Value TrainerObject::accumulate(const Napi::CallbackInfo& info) {
           auto out = Napi::Object::New(env);
           const auto& r = job->result;
           out.Set("loss", r.sums.loss);
-          out.Set("k3", r.sums.k3);
+          out.Set("kl", r.sums.kl);
           out.Set("clipHigh", r.sums.clip_high);
           out.Set("clipLow", r.sums.clip_low);
+          out.Set("dualClip", r.sums.dual_clip);
+          out.Set("importanceBounded", r.sums.importance_bounded);
+          out.Set("importance", r.sums.importance);
           out.Set("logprobs", to_typed_array<float>(env, r.logprob));
+          out.Set("entropies", to_typed_array<float>(env, r.entropy));
           out.Set("perTokenLoss", to_typed_array<float>(env, r.per_token));
           return out;
         },

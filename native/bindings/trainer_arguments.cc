@@ -13,6 +13,7 @@ BatchArguments batch_argument(const Model& model, const Napi::Object& o) {
   b.old = copy_argument<float>(o.Get("oldLogprobs"), "oldLogprobs");
   b.reference = optional_copy<float>(o.Get("refLogprobs"), "refLogprobs");
   b.dropout = optional_copy<uint64_t>(o.Get("dropoutKeys"), "dropoutKeys");
+  b.behaviour = optional_copy<float>(o.Get("behaviourLogprobs"), "behaviourLogprobs");
   check_batch(model, b.ids, b.cu, b.roles, b.table.size());
   size_t n = b.ids.size();
   check_length(b.roles, n, "roles");
@@ -20,6 +21,7 @@ BatchArguments batch_argument(const Model& model, const Napi::Object& o) {
   check_length(b.advantage, n, "advantages");
   check_length(b.old, n, "oldLogprobs");
   if (!b.reference.empty()) check_length(b.reference, n, "refLogprobs");
+  if (!b.behaviour.empty()) check_length(b.behaviour, n, "behaviourLogprobs");
   return b;
 }
 
@@ -32,6 +34,13 @@ LossOptions loss_argument(const Napi::Object& o) {
   l.temperature = float(number_argument(o.Get("temperature"), "temperature"));
   const std::string cross = string_argument(o.Get("crossRole"), "crossRole");
   l.cross_role = cross == "stop" ? CrossRole::stop : cross == "exact" ? CrossRole::exact : CrossRole::flow;
+  const std::string kl = string_argument(o.Get("klEstimator"), "klEstimator");
+  l.entropy = number_argument(o.Get("entropyCoefficient"), "entropyCoefficient");
+  l.terms.kl = kl == "k1" ? KlEstimator::k1 : kl == "k2" ? KlEstimator::k2 : KlEstimator::k3;
+  l.terms.sequence_ratio = boolean_argument(o.Get("sequenceRatio"), "sequenceRatio");
+  l.terms.dual_clip = number_argument(o.Get("dualClip"), "dualClip");
+  l.terms.importance_cap = number_argument(o.Get("importanceCap"), "importanceCap");
+  l.terms.importance_mask = boolean_argument(o.Get("importanceMask"), "importanceMask");
   return l;
 }
 

@@ -20,15 +20,17 @@ struct BatchArguments {
   std::vector<int32_t> ids, cu, table;
   std::vector<int8_t> roles;
   std::vector<double> weight, advantage;
-  std::vector<float> old, reference;
+  std::vector<float> old, reference, behaviour;
   std::vector<uint64_t> dropout;
-  LossBatch view() const { return {ids, cu, roles, table, weight, advantage, old, reference, dropout}; }
+  LossBatch view() const { return {ids, cu, roles, table, weight, advantage, old, reference, dropout, behaviour}; }
 };
 
-/// { inputIds, cuSeqlens, roles, adapterOfRole, weights, advantages, oldLogprobs, refLogprobs, dropoutKeys }
+/// { inputIds, cuSeqlens, roles, adapterOfRole, weights, advantages, oldLogprobs, refLogprobs, dropoutKeys,
+/// behaviourLogprobs }
 BatchArguments batch_argument(const Model& model, const Napi::Object& o);
 
-/// { kind, clipLow, clipHigh, beta, temperature, crossRole }
+/// { kind, clipLow, clipHigh, beta, temperature, crossRole, klEstimator, sequenceRatio, dualClip, importanceCap,
+/// importanceMask, entropyCoefficient }
 LossOptions loss_argument(const Napi::Object& o);
 
 }  // namespace rolegrad::bindings

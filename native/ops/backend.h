@@ -141,16 +141,33 @@ struct LogitColumns {
   Tensor logits;                 // [R, ids]
 };
 
+/// Estimates of the KL from one sample, with d = ref - logp: -d, d^2 / 2, exp(d) - d - 1.
+enum class KlEstimator : uint8_t { k1, k2, k3 };
+
+/// What the policy loss is beside its clip bounds.
+struct PolicyLossTerms {
+  KlEstimator kl = KlEstimator::k3;
+  bool sequence_ratio = false;   // GSPO: one ratio a sequence, the geometric mean of those of its unmasked rows
+  double dual_clip = 0;          // where A < 0 the term is at most -dual_clip A; 0: no such bound
+  double importance_cap = 0;     // C of the weights from behaviour_logprob
+  bool importance_mask = false;  // weights outside [1 / C, C] are 0; false: those above C are C
+};
+
 /// What the masked policy loss needs for each row of the head (method.md, section 3).
 struct PolicyLossInput {
   std::span<const float> old_logprob, reference_logprob;  // reference may be empty where beta = 0
   std::span<const double> advantage;                      // one per row
   std::span<const double> weight;                         // m_t / N (or the weight of another aggregation); 0 = masked
   double clip_low = 0.2, clip_high = 0.2, beta = 0;
+  PolicyLossTerms terms{};
+  std::span<const float> behaviour_logprob{};  // of the policy that sampled, where that is not the old one; or empty
+  std::span<const int32_t> cuts{};             // of the rows, by sequence: 0, ..., rows; needed for sequence_ratio
 };
 
+/// Sums over rows of weight != 0: of the loss (weighted), the KL's estimate, and how many rows are clipped from above,
+/// from below, by the dual bound; how many importance weights are bounded, and the sum of those weights.
 struct PolicyLossOutput {
-  double loss = 0, k3 = 0, clip_high = 0, clip_low = 0;  // sums; k3 and clips count rows of weight != 0
+  double loss = 0, kl = 0, clip_high = 0, clip_low = 0, dual_clip = 0, importance_bounded = 0, importance = 0;
 };
 
 struct AdamWStep {

@@ -131,6 +131,15 @@ ROLEGRAD_OPERATION(void head_backward(const Tensor& dh, const GradTensor* dw, co
 ROLEGRAD_OPERATION(void head_mean_backward(const Tensor& dh, const Tensor& mean, const PackedWeight& head,
                                            std::span<const int32_t> targets, std::span<const float> coefficient,
                                            float temperature));
+/// entropy [R, 1] of softmax(h w^T / temperature), from what head_logprobs_mean gave: lse - h . mean / temperature.
+ROLEGRAD_OPERATION(void head_entropy(const Tensor& entropy, const Tensor& h, const Tensor& mean, const Tensor& lse,
+                                     float temperature));
+/// dh [R, H] += coefficient[r] * d entropy / dh, with p = softmax(h w^T / temperature):
+/// d entropy / dh = -1 / temperature * sum_v p_v (log p_v + entropy) w_v; dw [V, H] += unless null, over `group`.
+ROLEGRAD_OPERATION(void head_entropy_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h,
+                                              const Tensor& lse, const Tensor& entropy, const PackedWeight& head,
+                                              std::span<const float> coefficient, float temperature,
+                                              const Rows::Group& group));
 /// dtable [V, H] += rows of dx [T, H] by ids.
 ROLEGRAD_OPERATION(void embed_gradient(const GradTensor& dtable, const Tensor& dx, std::span<const int32_t> ids,
                                        const Rows::Group& group));
@@ -139,7 +148,8 @@ ROLEGRAD_OPERATION(void scatter_rows(const Tensor& dst, const Tensor& src, std::
 
 // ---- training
 /// coefficient[r] = -d loss / d logprob for each row of weight != 0, else 0; per_token[r] = the bracket of eq. 9
-/// (unweighted), 0 where masked.
+/// (unweighted), 0 where masked. With `sequence_ratio` each row has its sequence's ratio, whose derivative by every
+/// log-probability of the sequence is ratio / rows.
 ROLEGRAD_OPERATION(PolicyLossOutput policy_loss(std::span<float> coefficient, std::span<float> per_token,
                                                 const Tensor& logprob, const PolicyLossInput& input));
 /// *sum += the sum of squares of g; `sum` is a scalar in backend memory.

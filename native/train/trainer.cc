@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 
 #include "core/abort.h"
@@ -247,14 +248,30 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
   Tensor hidden = decoder.forward(arena_, packed.batch, adapters, kv, &saved, plan.get());
   const size_t n = targets.ids.size();
   // Only adapters are trained: one pass over the vocabulary serves loss and gradient. A target without advantage and KL
-  // has no gradient, whatever its ratio. Token rows need the gradient of their own logits, so a second pass.
-  std::vector<uint8_t> taught(full_ || tokens_ ? 0 : n);
+  // has no gradient, whatever its ratio, unless it shares that with its sequence. Token rows need the gradient of their
+  // own logits, so a second pass.
+  const bool bonus = o.kind == ObjectiveKind::policy && o.entropy != 0;
+  if (bonus && tokens_)
+    throw Error("ERR_INVALID_ARGUMENT", "Expected no entropyCoefficient where rows of tokens are trained");
+  std::vector<uint8_t> taught((full_ && !bonus) || tokens_ ? 0 : n);
   for (size_t r = 0; r < taught.size(); r++)
-    taught[r] = o.kind == ObjectiveKind::sft || o.beta != 0 || in.advantage[size_t(targets.positions[r]) + 1] != 0;
+    taught[r] = o.kind == ObjectiveKind::sft || o.beta != 0 || bonus || o.terms.sequence_ratio ||
+                in.advantage[size_t(targets.positions[r]) + 1] != 0;
   HeadRows head = run_head(model_, arena_, hidden, targets, o.temperature, taught, adapters.tokens.get());
   auto logprob = read_column(b, head.logprob);
+  Tensor entropy{};
+  std::vector<float> entropies;
+  if (!taught.empty()) {
+    entropy = arena_.tensor(int64_t(n), 1);
+    b.head_entropy(entropy, head.normed, head.mean, head.lse, o.temperature);
+    entropies = read_column(b, entropy);
+    result.entropy.assign(total, std::numeric_limits<float>::quiet_NaN());
+    for (size_t r = 0; r < n; r++)
+      if (taught[r]) result.entropy[size_t(targets.positions[r]) + 1] = entropies[r];
+  }
 
-  std::vector<float> coefficient(n), per_token(n), old(n), ref(reference.empty() ? 0 : n);
+  std::vector<float> coefficient(n), per_token(n), old(n), ref(reference.empty() ? 0 : n),
+      behaviour(in.behaviour_logprob.empty() ? 0 : n);
   std::vector<double> advantage(n), weight(n);
   for (size_t r = 0; r < n; r++) {
     size_t t = size_t(targets.positions[r]) + 1;
@@ -263,18 +280,26 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
       old[r] = in.old_logprob[t];
       advantage[r] = in.advantage[t];
       if (!reference.empty()) ref[r] = reference[t];
+      if (!behaviour.empty()) behaviour[r] = in.behaviour_logprob[t];
     }
     result.logprob[t] = logprob[r];
   }
   if (o.kind == ObjectiveKind::policy) {
-    result.sums = b.policy_loss(coefficient, per_token, head.logprob,
-                                {old, ref, advantage, weight, o.clip_low, o.clip_high, o.beta});
+    result.sums = b.policy_loss(
+        coefficient, per_token, head.logprob,
+        {old, ref, advantage, weight, o.clip_low, o.clip_high, o.beta, o.terms, behaviour, targets.group.cuts});
   } else {
     for (size_t r = 0; r < n; r++) {
       coefficient[r] = float(weight[r]);
       per_token[r] = -logprob[r];
       result.sums.loss += weight[r] * -double(logprob[r]);
     }
+  }
+  std::vector<float> entropy_coefficient(bonus ? n : 0);
+  for (size_t r = 0; r < entropy_coefficient.size(); r++) {
+    entropy_coefficient[r] = float(-weight[r] * o.entropy);
+    per_token[r] = float(double(per_token[r]) - o.entropy * double(entropies[r]));
+    result.sums.loss -= weight[r] * o.entropy * double(entropies[r]);
   }
   for (size_t r = 0; r < n; r++) {
     if (!std::isfinite(coefficient[r]))
@@ -299,6 +324,9 @@ LossResult Trainer::run(const LossBatch& in, const LossOptions& o, const std::ve
   } else {
     b.head_mean_backward(dnormed, head.mean, model_.head(), targets.ids, coefficient, o.temperature);
   }
+  if (bonus)
+    b.head_entropy_backward(dnormed, full_ ? &full_->sinks().head : nullptr, head.normed, head.lse, entropy,
+                            model_.head(), entropy_coefficient, o.temperature, targets.group);
   b.rmsnorm_backward(draw, full_ ? &full_->sinks().final_norm : nullptr, dnormed, head.raw, model_.final_norm(),
                      float(model_.config().rms_norm_eps), targets.group, false);
   // Up to here a row depends on its own target alone: passes differ in the rows that they begin with. What the forward

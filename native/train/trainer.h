@@ -39,8 +39,9 @@ struct LossBatch {
   std::span<const double> weight;            // m_t / N; 0: masked
   std::span<const double> advantage;
   std::span<const float> old_logprob;
-  std::span<const float> reference_logprob;  // empty: none, or computed where beta asks for it
-  std::span<const uint64_t> dropout_key;     // [B]: of each sequence in this step; needed where adapters have dropout
+  std::span<const float> reference_logprob;    // empty: none, or computed where beta asks for it
+  std::span<const uint64_t> dropout_key;       // [B]: of each sequence in this step; needed where adapters have dropout
+  std::span<const float> behaviour_logprob{};  // empty: the old policy is the one that sampled
 };
 
 struct LossOptions {
@@ -49,12 +50,15 @@ struct LossOptions {
   float temperature = 1;
   CrossRole cross_role = CrossRole::flow;
   bool discard = false;  // where it fails: the buffers are zeroed, not put back to what they were
+  PolicyLossTerms terms{};
+  double entropy = 0;  // weight of the entropy that is taken off each token's loss; trained token rows have none
 };
 
 struct LossResult {
   PolicyLossOutput sums;
   std::vector<float> logprob, per_token;  // [T] by target; 0 where masked
   std::vector<float> reference;           // [T] where it was computed or given
+  std::vector<float> entropy;             // [T] by target, NaN where it was not made; empty: nowhere
 };
 
 /// Log-probabilities of ids [T] by target (0 at a sequence's first token), and logits [T, V] where asked for.

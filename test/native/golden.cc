@@ -127,7 +127,7 @@ void adapters_run(Bits& out, const std::string& name, std::unique_ptr<Backend> b
     LossBatch in = batch.batch();
     in.reference_logprob = {};  // the backbone's own
     const LossResult loss = trainer.accumulate(in, options);
-    losses.add(loss.sums.loss), losses.add(loss.sums.k3), losses.add(loss.logprob), losses.add(loss.reference);
+    losses.add(loss.sums.loss), losses.add(loss.sums.kl), losses.add(loss.logprob), losses.add(loss.reference);
     losses.add(loss.per_token);
     gradients.add(gradient_values(trainer, *model));
     losses.add(trainer.apply(step_of(step), false));

@@ -289,16 +289,59 @@ TEST("policy_loss's coefficient is minus the derivative of its loss") {
     advantage.push_back(r % 2 ? 1.5 : -0.75);
     weight.push_back(0.1 + numbers.uniform());
   }
-  const PolicyLossInput input{old, reference, advantage, weight, 0.2, 0.3, 0.04};
-  std::vector<float> coefficient(8), per_token(8);
+  std::vector<float> behaviour;
+  for (int64_t r = 0; r < 8; r++) behaviour.push_back(old[size_t(r)] + numbers.number(0.7));
+  // Sequence ratios: sqrt(.5 * .5), (.9 * .9 * 1.1) ^ (1/3), 1.1, sqrt(1.7 * 1.7).
+  const std::vector<int32_t> cuts{0, 2, 5, 6, 8};
+  for (const PolicyLossTerms& terms :
+       {PolicyLossTerms{}, PolicyLossTerms{.kl = KlEstimator::k1}, PolicyLossTerms{.kl = KlEstimator::k2},
+        PolicyLossTerms{.dual_clip = 1.5}, PolicyLossTerms{.importance_cap = 1.2},
+        PolicyLossTerms{.importance_cap = 1.2, .importance_mask = true}, PolicyLossTerms{.sequence_ratio = true},
+        PolicyLossTerms{.sequence_ratio = true, .dual_clip = 1.5, .importance_cap = 1.2}}) {
+    const PolicyLossInput input{
+        old,    reference, advantage,
+        weight, 0.2,       0.3,
+        0.04,   terms,     terms.importance_cap == 0 ? std::span<const float>{} : std::span<const float>(behaviour),
+        cuts};
+    std::vector<float> coefficient(8), per_token(8);
+    auto loss = [&] {
+      Place place(ref());
+      return ref().policy_loss(coefficient, per_token, place.put(logprob), input).loss;
+    };
+    loss();
+    std::vector<double> gradient;
+    for (float value : coefficient) gradient.push_back(-double(value));
+    check_gradient("coefficient", logprob, gradient, loss, 1e-6);
+  }
+}
+
+TEST("head_entropy_backward is the derivative of the entropy") {
+  HeadData data({"3 rows of 9 words", {0, 2, 3}, 4, 9, DType::f32, 0.7f});
+  data.coefficient = {0.5f, -2, 0};
+  data.h = grid(data.h), data.w = grid(data.w);
+  auto w = pack(ref(), data);
+  auto entropies = [&](Place& place) {
+    Tensor h = place.put(data.h), logprob = place.poison(3, 1), lse = place.poison(3, 1), mean = place.poison(3, 4),
+           entropy = place.poison(3, 1);
+    ref().head_logprobs_mean(logprob, lse, mean, h, *w, data.targets, 0.7f, std::vector<uint8_t>(3, 1));
+    ref().head_entropy(entropy, h, mean, lse, 0.7f);
+    return std::pair(lse, entropy);
+  };
   auto loss = [&] {
     Place place(ref());
-    return ref().policy_loss(coefficient, per_token, place.put(logprob), input).loss;
+    w = pack(ref(), data);
+    const Mat entropy = place.read(entropies(place).second);
+    double sum = 0;
+    for (int64_t r = 0; r < 3; r++) sum += double(data.coefficient[size_t(r)]) * double(entropy(r, 0));
+    return sum;
   };
-  loss();
-  std::vector<double> gradient;
-  for (float value : coefficient) gradient.push_back(-double(value));
-  check_gradient("coefficient", logprob, gradient, loss, 1e-6);
+  Place place(ref());
+  const auto [lse, entropy] = entropies(place);
+  Tensor dh = place.put(Mat(3, 4));
+  GradTensor dw = place.put(GradMat(9, 4));
+  ref().head_entropy_backward(dh, &dw, place.put(data.h), lse, entropy, *w, data.coefficient, 0.7f, data.rows.all());
+  check_gradient("dh", data.h, place.read(dh).v, loss, 1e-3);
+  check_gradient("dw", data.w, place.read(dw).v, loss, 1e-3);
 }
 
 }  // namespace

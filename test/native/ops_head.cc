@@ -188,6 +188,80 @@ std::vector<Case> head_mean_cases() {
 }
 OPERATION("head_logprobs_mean", head_mean_cases);
 
+struct EntropyGradient {
+  Mat entropy, dh;
+  GradMat dw;
+};
+
+/// dh begins as ones, dw as zeros.
+EntropyGradient run_entropy(Backend& backend, const HeadData& data) {
+  Place place(backend);
+  auto w = pack(backend, data);
+  const int64_t n = data.h.rows;
+  const float temperature = data.shape.temperature;
+  Tensor h = place.put(data.h), logprob = place.poison(n, 1), lse = place.poison(n, 1),
+         mean = place.poison(n, data.shape.h), entropy = place.poison(n, 1);
+  Mat ones(n, data.shape.h);
+  ones.v.assign(ones.v.size(), 1);
+  Tensor dh = place.put(ones);
+  GradTensor dw = place.put(GradMat(data.shape.vocabulary, data.shape.h));
+  backend.head_logprobs_mean(logprob, lse, mean, h, *w, data.targets, temperature, std::vector<uint8_t>(size_t(n), 1));
+  backend.head_entropy(entropy, h, mean, lse, temperature);
+  backend.head_entropy_backward(dh, &dw, h, lse, entropy, *w, data.coefficient, temperature, data.rows.all());
+  place.guards("head_entropy, " + data.shape.name);
+  return {place.read(entropy), place.read(dh), place.read(dw)};
+}
+
+std::vector<Case> head_entropy_cases() {
+  return for_heads([](Backend& backend, const HeadData& data) {
+    // Of one word the entropy is 0, and what is left of it rounding alone.
+    if (data.shape.vocabulary == 1) return Outputs{};
+    const EntropyGradient result = run_entropy(backend, data);
+    // As of the mean, times h: a logit is off by `bounds`, its probability by that share, and terms are p (log p + H).
+    const auto bounds = logit_bounds(data);
+    const double vocabulary = double(data.shape.vocabulary), temperature = data.shape.temperature;
+    auto relative = [&](int64_t r) {
+      return 2 * bounds[size_t(r)] / temperature + kEps * (16 + 4 * std::log(vocabulary) + 2 * std::sqrt(vocabulary));
+    };
+    auto size = [&](int64_t r) {  // of the largest logit
+      double sum = 0;
+      for (int64_t k = 0; k < data.h.cols; k++) sum += std::abs(double(data.h(r, k))) * data.w_most;
+      return sum / temperature + std::log(vocabulary) + 1;
+    };
+    auto slope = [&](int64_t r) { return std::abs(double(data.coefficient[size_t(r)])) / temperature; };
+    Outputs out;
+    out.add("entropy", result.entropy, [&](int64_t r, int64_t) { return 4 * relative(r) * size(r); });
+    out.add("dh", result.dh,
+            [&](int64_t r, int64_t) { return 2 * kEps + slope(r) * 8 * relative(r) * size(r) * data.w_most; });
+    out.add("dw", result.dw, [&](int64_t, int64_t) {
+      double sum = 0;
+      for (int64_t r = 0; r < data.h.rows; r++) sum += slope(r) * 8 * relative(r) * size(r) * 2;
+      return sum;
+    });
+    return out;
+  });
+}
+OPERATION("head_entropy", head_entropy_cases);
+
+void check_entropy_by_hand(Backend& backend) {
+  // Two entries: the entropy is that of a coin. One row of zeros: log of the vocabulary, and no gradient.
+  HeadData data({"a coin", {0, 2}, 2, 2});
+  data.w.v = {1, 0, 0, 0};
+  data.h.v = {2, 5, 0, 0};
+  data.coefficient = {3, 3};
+  const EntropyGradient got = run_entropy(backend, data);
+  const double p = 1 / (1 + std::exp(-2.0)), h = -p * std::log(p) - (1 - p) * std::log(1 - p);
+  CHECK_CLOSE(got.entropy(0, 0), h, 1e-5);
+  CHECK_CLOSE(got.entropy(1, 0), std::log(2.0), 1e-6);
+  CHECK_CLOSE(got.dh(0, 0), 1 - 3 * p * (1 - p) * 2, 1e-5);  // dH / dz = -p (1 - p) z of the logit's odds
+  CHECK_CLOSE(got.dh(0, 1), 1, 1e-6);
+  CHECK_CLOSE(got.dh(1, 0), 1, 1e-6);
+  CHECK_CLOSE(got.dw.v[1], -3 * p * (1 - p) * 2 * 5, 1e-4);
+  CHECK_CLOSE(got.dw.v[3], 3 * p * (1 - p) * 2 * 5, 1e-4);
+}
+TEST("the entropy of a coin, and its slope (reference)") { check_entropy_by_hand(reference_backend()); }
+BACKEND_TEST("the entropy of a coin, and its slope") { check_entropy_by_hand(backend); }
+
 // A masked row is selected away: whatever its numbers are, its dh is zero and dw does not see it.
 void check_masked_rows(Backend& backend) {
   HeadData data(head_shapes()[3]);

@@ -14,6 +14,8 @@ struct LossCase {
   double beta = 0, clip_low = 0.2, clip_high = 0.28;
   bool reference = true;
   double masked = 0.3;  // share of the rows
+  PolicyLossTerms terms{};
+  bool behaviour = false;
 };
 
 // Ratios from .4 to 2.5, so that all branches are taken; NaN in every masked place.
@@ -28,12 +30,20 @@ struct LossData {
       advantage.push_back(masked ? NAN : double(numbers.number(2)));
       weight.push_back(masked ? 0 : numbers.uniform() / 7);
     }
-    input = {old, {}, advantage, weight, shape.clip_low, shape.clip_high, shape.beta};
+    // After what the older cases draw, so that their numbers stay.
+    for (int64_t r = 0; r < shape.rows; r++) {
+      behaviour.push_back(old[size_t(r)] + numbers.number(1.2));
+      if (r + 1 == shape.rows || (shape.terms.sequence_ratio && numbers.uniform() < 0.1))
+        cuts.push_back(int32_t(r + 1));
+    }
+    input = {old, {}, advantage, weight, shape.clip_low, shape.clip_high, shape.beta, shape.terms, {}, cuts};
+    if (shape.behaviour) input.behaviour_logprob = behaviour;
     if (shape.reference) input.reference_logprob = reference;
   }
   Mat logprob;
-  std::vector<float> old, reference;
+  std::vector<float> old, reference, behaviour;
   std::vector<double> advantage, weight;
+  std::vector<int32_t> cuts{0};
   PolicyLossInput input;
 };
 
@@ -45,42 +55,77 @@ std::vector<Case> policy_loss_cases() {
                                {"100 rows", 100, 0, 0.2, 0.2, false},
                                {"1031 rows with KL", 1031, 0.04},
                                {"a reference and beta 0", 50},
-                               {"wide bounds", 50, 0.001, 0.9, 9}})
-    cases.push_back({each.name, [each](Backend& backend) {
-                       LossData data(each);
-                       Place place(backend);
-                       const size_t n = size_t(each.rows);
-                       std::vector<float> coefficient(n + 1, 77), per_token(n + 1, 77);
-                       const PolicyLossOutput result =
-                           backend.policy_loss(std::span(coefficient).first(n), std::span(per_token).first(n),
-                                               place.put(data.logprob), data.input);
-                       place.guards(each.name);
-                       CHECK_EQUAL(coefficient[n], 77);
-                       CHECK_EQUAL(per_token[n], 77);
+                               {"wide bounds", 50, 0.001, 0.9, 9},
+                               {"k1", 300, 0.04, 0.2, 0.28, true, 0.3, {.kl = KlEstimator::k1}},
+                               {"k2", 300, 0.04, 0.2, 0.28, true, 0.3, {.kl = KlEstimator::k2}},
+                               {"dual clip", 300, 0.04, 0.2, 0.28, true, 0.3, {.dual_clip = 1.5}},
+                               {"truncated weights", 300, 0, 0.2, 0.28, false, 0.3, {.importance_cap = 1.5}, true},
+                               {"masked weights",
+                                300,
+                                0.04,
+                                0.2,
+                                0.28,
+                                true,
+                                0.3,
+                                {.dual_clip = 1.4, .importance_cap = 1.5, .importance_mask = true},
+                                true},
+                               {"sequence ratios", 1031, 0, 0.03, 0.05, false, 0.3, {.sequence_ratio = true}},
+                               {"sequence ratios, all masked", 40, 0.1, 0.2, 0.2, true, 1, {.sequence_ratio = true}},
+                               {"sequence ratios with all terms",
+                                1031,
+                                0.04,
+                                0.03,
+                                0.05,
+                                true,
+                                0.3,
+                                {.kl = KlEstimator::k2,
+                                 .sequence_ratio = true,
+                                 .dual_clip = 1.1,
+                                 .importance_cap = 2,
+                                 .importance_mask = true},
+                                true}})
+    cases.push_back(
+        {each.name, [each](Backend& backend) {
+           LossData data(each);
+           Place place(backend);
+           const size_t n = size_t(each.rows);
+           std::vector<float> coefficient(n + 1, 77), per_token(n + 1, 77);
+           const PolicyLossOutput result = backend.policy_loss(
+               std::span(coefficient).first(n), std::span(per_token).first(n), place.put(data.logprob), data.input);
+           place.guards(each.name);
+           CHECK_EQUAL(coefficient[n], 77);
+           CHECK_EQUAL(per_token[n], 77);
 
-                       // Of one row: all terms of the bracket in size.
-                       auto size = [&](int64_t r) {
-                         const size_t i = size_t(r);
-                         if (data.weight[i] == 0) return 0.0;
-                         double terms =
-                             std::exp(double(data.logprob(r, 0)) - data.old[i]) * std::abs(data.advantage[i]);
-                         const double d = double(data.reference[i]) - data.logprob(r, 0);
-                         if (each.reference) terms += each.beta * (std::exp(d) + std::abs(d) + 1);
-                         return terms;
-                       };
-                       double all = 0;
-                       for (int64_t r = 0; r < each.rows; r++) all += size(r);
-                       Outputs out;
-                       coefficient.pop_back(), per_token.pop_back();
-                       out.add_list("coefficient", std::vector<double>(coefficient.begin(), coefficient.end()),
-                                    [&](int64_t r, int64_t) { return 2 * kEps * data.weight[size_t(r)] * size(r); });
-                       out.add_list("per_token", std::vector<double>(per_token.begin(), per_token.end()),
-                                    [&](int64_t r, int64_t) { return 2 * kEps * size(r); });
-                       out.add_list("loss, k3", {result.loss, result.k3},
-                                    [&](int64_t, int64_t) { return 1e-14 * (all + 3 * double(n)); });
-                       out.add_list("clip_high, clip_low", {result.clip_high, result.clip_low}, Outputs::none);
-                       return out;
-                     }});
+           // Of one row: all terms of the bracket in size.
+           auto size = [&](int64_t r) {
+             const size_t i = size_t(r);
+             if (data.weight[i] == 0) return 0.0;
+             // No ratio is above exp(.9), no weight above exp(1.2).
+             double terms =
+                 (each.terms.sequence_ratio ? std::exp(0.9) : std::exp(double(data.logprob(r, 0)) - data.old[i])) *
+                 std::abs(data.advantage[i]) * (each.behaviour ? std::exp(1.2) : 1);
+             const double d = double(data.reference[i]) - data.logprob(r, 0);
+             if (each.reference) terms += each.beta * (std::exp(d) + std::abs(d) + d * d + 1);
+             return terms;
+           };
+           double all = 0;
+           for (int64_t r = 0; r < each.rows; r++) all += size(r);
+           Outputs out;
+           coefficient.pop_back(), per_token.pop_back();
+           out.add_list(
+               "coefficient", std::vector<double>(coefficient.begin(), coefficient.end()), [&](int64_t r, int64_t) {
+                 // A sequence's share is a mean over its rows: of weights below 1 / 7.
+                 const double shared = each.terms.sequence_ratio ? 2 * std::exp(2.1) / 7 : 0;
+                 return data.weight[size_t(r)] == 0 ? 0 : 2 * kEps * (data.weight[size_t(r)] * size(r) + shared);
+               });
+           out.add_list("per_token", std::vector<double>(per_token.begin(), per_token.end()),
+                        [&](int64_t r, int64_t) { return 2 * kEps * size(r); });
+           out.add_list("loss, kl, importance", {result.loss, result.kl, result.importance},
+                        [&](int64_t, int64_t) { return 1e-14 * (all + 3 * double(n)); });
+           out.add_list("counts", {result.clip_high, result.clip_low, result.dual_clip, result.importance_bounded},
+                        Outputs::none);
+           return out;
+         }});
   return cases;
 }
 OPERATION("policy_loss", policy_loss_cases);
@@ -107,10 +152,63 @@ void check_loss_by_hand(Backend& backend) {
     loss += weight[r] * bracket[r];
   }
   CHECK_CLOSE(out.loss, loss, 1e-6);
-  CHECK_CLOSE(out.k3, k3, 1e-6);
+  CHECK_CLOSE(out.kl, k3, 1e-6);
   CHECK_EQUAL(out.clip_high, 1);
   CHECK_EQUAL(out.clip_low, 1);
 }
+
+void check_terms_by_hand(Backend& backend) {
+  // Two sequences of two rows, whose ratios are sqrt(2 * 8) = 4 and 1 / 2; and what each option makes of them.
+  Place place(backend);
+  Mat logprob(4, 1);
+  logprob.v = {-1, -1, -1, -1};
+  const float ln2 = float(std::log(2.0));
+  const std::vector<float> old{-1 - ln2, -1 - 3 * ln2, -1 + ln2, -1 + ln2}, reference{-1 + ln2, -1 + ln2, -1, -1},
+      behaviour{old[0] - 2 * ln2, old[1], old[2], old[3] + 2 * ln2};  // weights 4, 1, 1, 1 / 4
+  const std::vector<double> advantage{-3, -1, 5, 7}, weight{0.5, 0.25, 0.5, 0.25};
+  const std::vector<int32_t> cuts{0, 2, 4};
+  std::vector<float> coefficient(4), per_token(4);
+  auto run = [&](PolicyLossTerms terms, double beta) {
+    return backend.policy_loss(
+        coefficient, per_token, place.put(logprob),
+        {old, reference, advantage, weight, 0.2, 0.3, beta, terms,
+         terms.importance_cap == 0 ? std::span<const float>{} : std::span<const float>(behaviour), cuts});
+  };
+  auto check = [&](const char* name, std::vector<double> brackets, std::vector<double> coefficients) {
+    for (size_t r = 0; r < 4; r++) {
+      if (std::abs(per_token[r] - brackets[r]) > 1e-5 || std::abs(coefficient[r] - coefficients[r]) > 1e-5)
+        throw std::runtime_error(std::string(name) + ", row " + std::to_string(r) + ": " +
+                                 std::to_string(per_token[r]) + ", " + std::to_string(coefficient[r]));
+    }
+  };
+  // Token ratios 2, 8, 1/2, 1/2. The bound 4 holds for the second row alone.
+  PolicyLossOutput out = run({.dual_clip = 4}, 0);
+  check("dual clip", {6, 4, -2.5, -3.5}, {-3, 0, 1.25, 0.875});
+  CHECK_EQUAL(out.dual_clip, 1);
+  // Sequence ratios 4 and 1/2: each row gets half of its sequence's sum of weight * ratio * A.
+  run({.sequence_ratio = true}, 0);
+  check("sequence ratios", {12, 4, -2.5, -3.5}, {-3.5, -3.5, 1.0625, 1.0625});
+  // k1 = -ln 2 with slope 1, k2 = ln 2^2 / 2 with slope -ln 2, where the reference differs; a dual bound of 1 takes the
+  // rest of the first two rows' slope.
+  const double l = std::log(2.0);
+  out = run({.kl = KlEstimator::k1, .dual_clip = 1}, 2);
+  check("k1", {3 - 2 * l, 1 - 2 * l, -2.5, -3.5}, {-1, -0.5, 1.25 - 1, 0.875 - 0.5});
+  CHECK_CLOSE(out.kl, -2 * l, 1e-6);
+  run({.kl = KlEstimator::k2, .dual_clip = 1}, 2);
+  check("k2", {3 + l * l, 1 + l * l, -2.5, -3.5}, {l, l / 2, 1.25, 0.875});
+  out = run({.importance_cap = 3}, 0);
+  check("truncated", {3 * 6, 8, -2.5, -3.5 / 4}, {-9, -2, 1.25, 0.875 / 4});
+  CHECK_CLOSE(out.importance, 3 + 1 + 1 + 0.25, 1e-5);
+  CHECK_EQUAL(out.importance_bounded, 1);
+  out = run({.importance_cap = 3, .importance_mask = true}, 0);
+  check("masked", {0, 8, -2.5, 0}, {0, -2, 1.25, 0});
+  CHECK_EQUAL(out.importance_bounded, 2);
+}
+TEST("each option of the policy loss is what its equation says (reference)") {
+  check_terms_by_hand(reference_backend());
+}
+BACKEND_TEST("each option of the policy loss is what its equation says") { check_terms_by_hand(backend); }
+
 TEST("the policy loss takes the branch of the minimum (reference)") { check_loss_by_hand(reference_backend()); }
 BACKEND_TEST("the policy loss takes the branch of the minimum") { check_loss_by_hand(backend); }
 

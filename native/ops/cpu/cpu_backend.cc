@@ -213,35 +213,6 @@ void CpuBackend::embed_gradient(const GradTensor& dtable, const Tensor& dx, std:
   }
 }
 
-PolicyLossOutput CpuBackend::policy_loss(std::span<float> coefficient, std::span<float> per_token,
-                                         const Tensor& logprob, const PolicyLossInput& in) {
-  PolicyLossOutput out;
-  for (size_t r = 0; r < coefficient.size(); r++) {
-    coefficient[r] = per_token[r] = 0;
-    double weight = in.weight[r];
-    if (weight == 0) continue;
-    double logp = double(logprob.data[int64_t(r) * logprob.ld]), a = in.advantage[r];
-    double rho = math::exp(logp - double(in.old_logprob[r]));
-    double bounded = std::min(std::max(rho, 1 - in.clip_low), 1 + in.clip_high);
-    bool clipped = rho * a > bounded * a;
-    double loss = -std::min(rho * a, bounded * a), slope = clipped ? 0 : -a * rho;
-    if (!in.reference_logprob.empty()) {
-      double gap = double(in.reference_logprob[r]) - logp, e = math::exp(gap), k3 = e - gap - 1;
-      out.k3 += k3;
-      if (in.beta != 0) {
-        loss += in.beta * k3;
-        slope += in.beta * (1 - e);
-      }
-    }
-    if (a > 0 && rho > 1 + in.clip_high) out.clip_high += 1;
-    if (a < 0 && rho < 1 - in.clip_low) out.clip_low += 1;
-    out.loss += weight * loss;
-    per_token[r] = float(loss);
-    coefficient[r] = float(-weight * slope);
-  }
-  return out;
-}
-
 void CpuBackend::sum_of_squares(double* sum, const GradTensor& g) {
   // Each row over 16 lanes, then the rows in order: whoever computed them.
   std::vector<double> rows(size_t(g.rows));

@@ -24,6 +24,17 @@ struct Columns {
   }
 };
 
+/// Masked rows are left out of dw: 0 x NaN is NaN.
+Rows::Group taught_rows(const Rows::Group& group, std::span<const float> coefficient) {
+  Rows::Group taught;
+  for (size_t s = 0; s + 1 < group.cuts.size(); s++) {
+    for (int32_t i = group.cuts[s]; i < group.cuts[s + 1]; i++)
+      if (coefficient[size_t(group.rows[size_t(i)])] != 0) taught.rows.push_back(group.rows[size_t(i)]);
+    if (int32_t(taught.rows.size()) > taught.cuts.back()) taught.cuts.push_back(int32_t(taught.rows.size()));
+  }
+  return taught;
+}
+
 }  // namespace
 
 void CpuBackend::logits_chunk(float* to, const Tensor& h, const Panels& head, int64_t r0, int64_t r1, int64_t chunk,
@@ -173,13 +184,7 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
   int64_t chunks = (head.n() + kVocabularyChunk - 1) / kVocabularyChunk, rows = h.rows;
   float* dl = workspace(chunk_, rows * kVocabularyChunk);
   int64_t row_parts = (rows + kHeadRows - 1) / kHeadRows;
-  // Masked rows are left out of dw as well: 0 x NaN is NaN.
-  Rows::Group taught;
-  for (size_t s = 0; dw && s + 1 < group.cuts.size(); s++) {
-    for (int32_t i = group.cuts[s]; i < group.cuts[s + 1]; i++)
-      if (coefficient[size_t(group.rows[size_t(i)])] != 0) taught.rows.push_back(group.rows[size_t(i)]);
-    if (int32_t(taught.rows.size()) > taught.cuts.back()) taught.cuts.push_back(int32_t(taught.rows.size()));
-  }
+  const Rows::Group taught = dw ? taught_rows(group, coefficient) : Rows::Group{};
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
     int64_t v0 = chunk * kVocabularyChunk, n = std::min(kVocabularyChunk, head.n() - v0);
     const Columns own_logits(replaced.ids, v0, n);
@@ -208,6 +213,56 @@ void CpuBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
         }
       }
       head_rows_product(dh.row_range(r0, r1 - r0), block, head, chunk, chunk > 0, room);
+    });
+    if (dw)
+      weight_gradient({dw->data + v0 * dw->ld, n, dw->cols, dw->ld}, nullptr, {dl, rows, n, kVocabularyChunk}, h,
+                      taught);
+  }
+}
+
+void CpuBackend::head_entropy(const Tensor& entropy, const Tensor& h, const Tensor& mean, const Tensor& lse,
+                              float temperature) {
+  over_rows(h.rows, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      const float *x = h.data + r * h.ld, *m = mean.data + r * mean.ld;
+      double sum = 0;
+      for (int64_t k = 0; k < h.cols; k++) sum += double(x[k]) * double(m[k]);
+      entropy.data[r * entropy.ld] = float(double(lse.data[r * lse.ld]) - sum / double(temperature));
+    }
+  });
+}
+
+void CpuBackend::head_entropy_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor& lse,
+                                       const Tensor& entropy, const PackedWeight& weight,
+                                       std::span<const float> coefficient, float temperature,
+                                       const Rows::Group& group) {
+  const auto& head = static_cast<const Panels&>(weight);
+  const int64_t chunks = (head.n() + kVocabularyChunk - 1) / kVocabularyChunk, rows = h.rows;
+  float* dl = workspace(chunk_, rows * kVocabularyChunk);
+  const int64_t row_parts = (rows + kHeadRows - 1) / kHeadRows;
+  const Rows::Group taught = dw ? taught_rows(group, coefficient) : Rows::Group{};
+  for (int64_t chunk = 0; chunk < chunks; chunk++) {
+    const int64_t v0 = chunk * kVocabularyChunk, n = std::min(kVocabularyChunk, head.n() - v0);
+    parallel(row_parts, [&](int64_t task, int worker) {
+      const int64_t r0 = task * kHeadRows, r1 = std::min(r0 + kHeadRows, rows);
+      float* block = dl + r0 * kVocabularyChunk;
+      float* room = scratch(worker, (k_.block + k_.lanes) * k_.nr + kVocabularyChunk);
+      float* z = room + (k_.block + k_.lanes) * k_.nr;
+      logits_chunk(block, h, head, r0, r1, chunk, room);
+      for (int64_t r = r0; r < r1; r++) {
+        float* row = dl + r * kVocabularyChunk;
+        const float c = coefficient[size_t(r)];
+        if (c == 0) {  // selected away, whatever its logits are
+          std::fill(row, row + n, 0.0f);
+          continue;
+        }
+        std::copy_n(row, n, z);
+        k_.chunk_gradient(row, n, temperature, lse.data[r * lse.ld], c);  // c p / temperature
+        const double offset = double(entropy.data[r * entropy.ld]) - double(lse.data[r * lse.ld]);
+        for (int64_t v = 0; v < n; v++)
+          if (row[v] != 0) row[v] *= -float(double(z[v]) / double(temperature) + offset);
+      }
+      head_rows_product(dh.row_range(r0, r1 - r0), block, head, chunk, true, room);
     });
     if (dw)
       weight_gradient({dw->data + v0 * dw->ld, n, dw->cols, dw->ld}, nullptr, {dl, rows, n, kVocabularyChunk}, h,

@@ -108,4 +108,48 @@ void RefBackend::head_backward(const Tensor& dh, const GradTensor* dw, const Ten
   }
 }
 
+// entropy = -sum_v p_v log p_v = lse - sum_v p_v z_v, and z is linear in w: sum_v p_v z_v = h . mean / temperature
+void RefBackend::head_entropy(const Tensor& entropy, const Tensor& h, const Tensor& mean, const Tensor& lse,
+                              float temperature) {
+  for (int64_t r = 0; r < h.rows; r++) {
+    double sum = 0;
+    for (int64_t k = 0; k < h.cols; k++) sum += double(at(h, r, k)) * double(at(mean, r, k));
+    at(entropy, r, 0) = float(double(at(lse, r, 0)) - sum / double(temperature));
+  }
+}
+
+// dz_v = -coefficient p_v (log p_v + entropy) / temperature;   dh += sum_v dz_v w_v;   dw_v += dz_v h
+// As in head_backward a row of coefficient 0 is left out, and what was computed before is computed again.
+void RefBackend::head_entropy_backward(const Tensor& dh, const GradTensor* dw, const Tensor& h, const Tensor&,
+                                       const Tensor&, const PackedWeight& head, std::span<const float> coefficient,
+                                       float temperature, const Rows::Group& group) {
+  const auto& weight = static_cast<const Weight&>(head);
+  auto gradient_of = [&](int64_t r) {
+    std::vector<double> p = scaled_logits(h, r, weight, temperature), z = p;
+    const double lse = softmax(p);
+    double entropy = 0;
+    for (size_t v = 0; v < p.size(); v++)
+      if (p[v] != 0) entropy -= p[v] * (z[v] - lse);
+    for (size_t v = 0; v < p.size(); v++)
+      p[v] = p[v] == 0 ? 0 : -p[v] * (z[v] - lse + entropy) * coefficient[size_t(r)] / double(temperature);
+    return p;
+  };
+  for (int64_t r = 0; r < h.rows; r++) {
+    if (coefficient[size_t(r)] == 0) continue;
+    auto dz = gradient_of(r);
+    for (int64_t k = 0; k < head.k(); k++) {
+      double sum = at(dh, r, k);
+      for (int64_t v = 0; v < head.n(); v++) sum = weight.step(sum, dz[size_t(v)], weight.at(v, k));
+      at(dh, r, k) = float(sum);
+    }
+  }
+  if (!dw) return;
+  for (int32_t r : group.rows) {
+    if (coefficient[size_t(r)] == 0) continue;
+    auto dz = gradient_of(r);
+    for (int64_t v = 0; v < head.n(); v++)
+      for (int64_t k = 0; k < head.k(); k++) at(*dw, v, k) += dz[size_t(v)] * at(h, r, k);
+  }
+}
+
 }  // namespace rolegrad::ref
