@@ -6,9 +6,16 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import t from "tap";
 import { loadRun, readRunConfig, SearchIndex } from "rolegrad";
+import type { Environment } from "rolegrad";
 import { rolegrad } from "./helpers/command.js";
 import { root } from "./helpers/shared.js";
 import { temporary, world, worldRunFile } from "./helpers/world.js";
+
+const ask = (environment: Environment, text: string) => {
+  const question = { id: "q", question: "?", answers: [] };
+  const call = { role: "tool", text, question, trajectory: { id: "t", calls: [] } };
+  return environment.act(call, { signal: new AbortController().signal });
+};
 
 const rows = (objects: readonly object[]): string => objects.map((object) => `${JSON.stringify(object)}\n`).join("");
 
@@ -88,13 +95,13 @@ t.test("a run searches an index as it searches the file of the passages", async 
   t.equal(withIndex.environment.size, world.pages.length);
   for (const { question } of world.questions("dev", 6, 0)) {
     const text = `${question} ${world.pages[3]!.title}`;
-    t.strictSame(await withIndex.environment.act({ text }), await withFile.environment.act({ text }), text);
+    t.strictSame(await ask(withIndex.environment, text), await ask(withFile.environment, text), text);
   }
   const { passages } = withIndex.description["hashes"] as { passages: string };
   t.match(passages, /^[0-9a-f]{64}$/);
   withFile.close();
   withIndex.close();
-  await t.rejects(withIndex.environment.act({ text: "x" }), { code: "ERR_INDEX_CLOSED" });
+  await t.rejects(ask(withIndex.environment, "x"), { code: "ERR_INDEX_CLOSED" });
   change({ passages: "index", titleWeight: 1 });
   await t.rejects(loadRun(await readRunConfig(file)), { code: "ERR_INDEX_SETTINGS", message: /titleWeight 2.*1/ });
   change({ passages: "." });

@@ -222,14 +222,8 @@ function expectation(issue: Issue): string {
   switch (issue.code) {
     case "invalid_type":
       return NOUNS[issue.expected] ?? issue.expected;
-    case "invalid_union":
-      return `one of ${kinds().map(describe).join(", ")}`;
     case "invalid_value":
       return `${issue.values.length > 1 ? "one of " : ""}${issue.values.map(describe).join(", ")}`;
-    case "invalid_union": {
-      const kinds = "options" in issue ? (issue.options as unknown[]) : [];
-      return kinds.length > 0 ? `one of ${kinds.map(describe).join(", ")}` : "a text or an object";
-    }
     case "too_small":
       if (issue.origin === "string") return "a text that is not empty";
       if (issue.origin === "array") return `a list of at least ${issue.minimum}`;
@@ -238,8 +232,9 @@ function expectation(issue: Issue): string {
       if (issue.origin === "array") return `a list of at most ${issue.maximum}`;
       return issue.inclusive === false ? `a number below ${issue.maximum}` : `at most ${issue.maximum}`;
     case "invalid_union": {
+      if ("discriminator" in issue) return `one of ${kinds().map(describe).join(", ")}`;
       const shapes = issue.errors.flatMap(([first]) => (first?.code === "invalid_type" ? [first.expected] : []));
-      return shapes.map((shape) => NOUNS[shape] ?? shape).join(" or ");
+      return shapes.length > 0 ? shapes.map((shape) => NOUNS[shape] ?? shape).join(" or ") : "a text or an object";
     }
     default:
       return `something else (${issue.message})`;

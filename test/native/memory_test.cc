@@ -204,9 +204,9 @@ BACKEND_TEST("the head allocates for the rows that the loss speaks of, not for e
   for (auto [use, name] : kHeadUses) {
     const HeadMemory few = head_memory(backend, use, kVocabulary, 100),
                      more = head_memory(backend, use, kVocabulary, 100 + kMore);
-    // H = 16 numbers, or one in 16 columns: raw, normed, logprob, lse, dnormed, draw; the mean; with trained tokens
-    // their logits and dlogits. (The peak of scoring is that of its layer.)
-    const int64_t columns = use == HeadUse::score ? 0 : use == HeadUse::adapters ? 7 : use == HeadUse::tokens ? 8 : 6;
+    // H = 16 numbers, or one in 16 columns: raw, normed, logprob, lse, dnormed, draw; the mean and the entropy; with
+    // trained tokens their logits and dlogits. (The peak of scoring is that of its layer.)
+    const int64_t columns = use == HeadUse::score ? 0 : use == HeadUse::adapters ? 8 : use == HeadUse::tokens ? 8 : 6;
     // (max, sum) of each chunk, and the target's logit; a chunk of the logits where gradients take a second pass.
     const int64_t numbers = use == HeadUse::adapters ? 0 : 2 * kVocabulary / kChunk + 1,
                   second = use == HeadUse::tokens || use == HeadUse::whole ? kChunk : 0;
