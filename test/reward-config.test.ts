@@ -53,7 +53,10 @@ t.test("the example of the documentation is a reward", async (t) => {
 
 t.test("what is wrong with a reward is an ERR_CONFIG that names the field", async (t) => {
   for (const [reward, said] of [
-    ["F1", /json: reward: Expected exact-match, f1, cover-match, format, or the path of a module.* but received "F1"/],
+    [
+      "F1",
+      /json: reward: Expected exact-match, f1, cover-match, format, sql, or the path of a module.* but received "F1"/,
+    ],
     ["toString", /reward: Expected exact-match, .* but received "toString"/],
     ["", /reward: Expected a text that is not empty/],
     [3, /reward: Expected a text or an object or a list but received 3/],

@@ -488,7 +488,9 @@ t.test("by a chat template: a malformed call is answered by a correction, which 
   const asked: ToolCall[] = [];
   const recording: Environment = { act: async (call) => (asked.push(call), { text: "found" }) };
   const parts = { adapters: randomAdapters(toy, { roles }), environment: recording, renderer, router: renderer.router };
-  const trajectories = await make({ ...parts, actionBudget: 2, maxLength: 600 }, toy).collect(questions);
+  const trajectories = await make({ ...parts, actionBudget: 2, finalAnswer: false, maxLength: 600 }, toy).collect(
+    questions,
+  );
   t.ok(trajectories.some(({ finish }) => finish === "budget"));
   t.ok(trajectories.some(({ finish }) => finish === "stop"));
   t.equal(asked.length, 0, "no call of a random model is JSON");

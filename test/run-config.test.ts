@@ -72,8 +72,11 @@ t.test("a search server is a tool with limits, and its secrets stay out of the f
   });
   t.match(resolve({ kind: "opensearch", url, index: "wiki" }), { fields: ["title", "text"], tools: { retries: 3 } });
   for (const [environment, said] of [
-    [{ kind: "web" }, /environment\.kind: Expected one of "search", "retriever", "opensearch" but received "web"/],
-    [{}, /environment\.kind: Expected one of "search", "retriever", "opensearch" but it is missing/],
+    [
+      { kind: "web" },
+      /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite" but received "web"/,
+    ],
+    [{}, /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite" but it is missing/],
     [
       { kind: "retriever", url, topk: 3 },
       /Expected no field environment\.topk; environment has kind, url, form, batch/,

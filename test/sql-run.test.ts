@@ -41,7 +41,7 @@ t.test("a run on databases trains on what queries give", needsEngine, async (t) 
   const [count] = setup.questions;
   t.same(count?.answers, []);
   const prompt = 'CREATE TABLE pet (name TEXT);\n/* rows of "pet":\nname\nRex\n*/\nQ: Which?\n';
-  t.equal(setup.rollout.prompt?.(count!), prompt);
+  t.equal(setup.model.tokenizer!.decode(setup.rollout.renderer!.prompt(count!)), prompt);
   const score = async (sql: string) =>
     setup.rollout.reward({ response: `<answer>${sql}</answer>`, calls: [], finish: "stop" }, count!);
   t.equal(await score("SELECT 2"), 1);

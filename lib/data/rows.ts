@@ -124,7 +124,7 @@ export function uniqueIds(): (id: string, place: Place) => void {
   return (id, place) => {
     const first = places.get(id);
     if (first !== undefined) {
-      const before = first.file === place.file ? within(first) : at(first);
+      const before = first.file === place.file ? within(first) : `at ${at(first)}`;
       fail("ERR_DATA_DUPLICATE", `Expected unique ids but received ${excerpt(id)} at ${at(place)} and ${before}`);
     }
     places.set(id, place);

@@ -249,6 +249,7 @@ const NOUNS: Record<string, string> = {
   array: "a list",
   tuple: "a list",
   object: "an object",
+  record: "an object",
 };
 
 function fieldName(path: readonly PropertyKey[]): string {

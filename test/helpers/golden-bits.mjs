@@ -123,6 +123,7 @@ async function rollOut(model, adapters, seed) {
     spans: [{ role: "tool", open: "<search>", close: "</search>" }],
   });
   const rollout = new Rollout(model, {
+    finalAnswer: false,
     adapters,
     router,
     environment: { act: async ({ text }) => ({ text: `found ${text.length} of ${text.slice(0, 3)}` }) },
