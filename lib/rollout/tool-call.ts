@@ -1,3 +1,4 @@
+import { RolegradError } from "../errors.js";
 import type { CallRecord, Environment, ToolCall } from "../environments/types.js";
 
 export type ToolErrorPolicy = "observe" | "finish" | "throw";
@@ -36,7 +37,9 @@ export async function callTool(
   } catch (error) {
     if (error === TIMED_OUT) return failed("ERR_TOOL_TIMEOUT", `${where} did not answer within ${timeout} ms`);
     if (signal.aborted) throw signal.reason;
-    return failed("ERR_TOOL_FAILED", `${where} failed: ${error instanceof Error ? error.message : String(error)}`);
+    // The tools that come with the engine say what was wrong by a code of their own.
+    const code = error instanceof RolegradError ? error.code : "ERR_TOOL_FAILED";
+    return failed(code, `${where} failed: ${error instanceof Error ? error.message : String(error)}`);
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", onAbort);
