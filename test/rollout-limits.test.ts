@@ -108,7 +108,10 @@ t.test("a recorded trajectory replays to the same bits", async (t) => {
   // Another seed asks other things: refused, unless what counts is the order alone.
   const strict = await collect({ environment: new ReplayEnvironment(recorded), seed: 6 });
   const errors = strict.flatMap((x) => x.calls).map(({ result }) => result);
-  t.ok(strict.some(({ calls }) => calls.some(({ error }) => error?.code === "ERR_NOT_RECORDED")), "by its own code");
+  t.ok(
+    strict.some(({ calls }) => calls.some(({ error }) => error?.code === "ERR_NOT_RECORDED")),
+    "by its own code",
+  );
   t.ok(errors.length > 0 && errors.some((text) => /Expected/.test(text)));
   const fixed = await collect({ environment: new ReplayEnvironment(recorded, { match: "order" }), seed: 6 });
   const byId = new Map(recorded.map((x) => [x.id, x]));
