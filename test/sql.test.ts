@@ -191,6 +191,19 @@ t.test(
   },
 );
 
+t.test("closing just after an abort waits for the threads, whatever they still say", needsEngine, async (t) => {
+  for (let i = 0; i < 6; i++) {
+    const sql = await open({ timeout: 60_000, workers: 2 });
+    const abort = new AbortController();
+    const running = [0, 1].map(() =>
+      sql.act({ text: `${bomb} SELECT count(*) FROM c`, question: question() }, { signal: abort.signal }),
+    );
+    setTimeout(() => abort.abort(new Error("enough")), 200);
+    for (const result of await Promise.allSettled(running)) t.match(result, { reason: { message: "enough" } });
+    await sql.close();
+  }
+});
+
 t.test("a call that is one function without an end is ended with its thread", needsEngine, async (t) => {
   const sql = await open({ timeout: 100, workers: 1 });
   t.teardown(() => sql.close());

@@ -78,6 +78,7 @@ export class SqlPool {
     await Promise.all(
       this.#seats.splice(0).map((seat) => {
         seat.job?.reject(closed());
+        seat.job = undefined; // a late answer is not heard: it would let the process end before the thread has
         clearTimeout(seat.watchdog);
         return seat.worker.terminate();
       }),
