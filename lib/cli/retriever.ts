@@ -31,7 +31,8 @@ export function register(program: Command): void {
       const server = await startRetriever(search, { host, port, topK: topk, maxTopK: Math.max(100, topk) });
       const { url } = server;
       if (json) printJson({ url, host: server.host, port: server.port, passages: search.size, topk });
-      else console.log(`${grouped(search.size)} passages at ${url} (Ctrl-C ends it)`);
+      else
+        console.log(`${grouped(search.size)} ${search.size === 1 ? "passage" : "passages"} at ${url} (Ctrl-C ends it)`);
       // Its end by a signal is what a server is for: no error.
       if (!signal.aborted) await once(signal, "abort");
       await server.close();

@@ -5,6 +5,7 @@ import { fail } from "../errors.js";
 import { lastAnswer } from "../rewards/exact-match.js";
 import { judge } from "../rewards/judge.js";
 import { describe } from "../arguments.js";
+import type { SampledCall } from "../prompts/renderer.js";
 import { streamOf } from "../random.js";
 import type { Model } from "../model/model.js";
 import type { Tokenizer } from "../model/tokenizer.js";
@@ -180,7 +181,8 @@ export class Session {
       );
     } else if (options.finalAnswer !== false && !item.last) {
       item.last = true;
-      this.#generator.append(event.id, this.#observe(event, options.finalAnswer).ids);
+      const call = { span: event.span, text: new TextDecoder().decode(event.text) };
+      this.#generator.append(event.id, this.#observe(call, options.finalAnswer).ids);
     } else {
       this.#finish(event.id, item, "budget");
     }
@@ -221,9 +223,9 @@ export class Session {
   /** The tokens of the tool's answer, or undefined where its failure ends the trajectory. */
   async #call(event: CallEvent, item: Live): Promise<Int32Array | undefined> {
     const { router, environment, renderer, toolTimeout, onToolError: policy, checkCall } = this.#context.options;
-    const written = new TextDecoder().decode(event.text);
-    const parsed = renderer?.parseCall({ span: event.span, text: written });
-    const asked = parsed === undefined || "error" in parsed ? { text: written } : parsed;
+    const written = { span: event.span, text: new TextDecoder().decode(event.text) };
+    const parsed = renderer?.parseCall(written);
+    const asked = parsed === undefined || "error" in parsed ? { text: written.text } : parsed;
     const role = router.spans[event.span]?.role ?? router.base;
     const call: ToolCall = { role, ...asked, question: item.question, trajectory: item.trajectory };
     const malformed = parsed !== undefined && "error" in parsed ? parsed.error : undefined;
@@ -232,7 +234,7 @@ export class Session {
       correction === undefined
         ? await callTool(environment, call, { signal: this.#stop.signal, timeout: toolTimeout })
         : refusedCall(call, correction, malformed === undefined ? "ERR_INVALID_CALL" : "ERR_TOOL_CALL");
-    const { ids, shown } = this.#observe(event, record.result);
+    const { ids, shown } = this.#observe(written, record.result);
     item.trajectory.calls.push(shown === record.result ? record : { ...record, result: shown, cut: true });
     if (record.error === undefined || correction !== undefined || policy === "observe") return ids;
     if (policy === "throw") fail(record.error.code, record.error.message);
@@ -240,10 +242,9 @@ export class Session {
   }
 
   /** What is read after a call. */
-  #observe({ span, text }: CallEvent, result: string): { ids: Int32Array; shown: string } {
+  #observe(call: SampledCall, result: string): { ids: Int32Array; shown: string } {
     const { options, tokenizer } = this.#context;
     const { renderer, output, observationTokens } = options;
-    const call = { span, text: new TextDecoder().decode(text) };
     const render = (shown: string): Int32Array =>
       renderer?.toolResult(call, shown) ?? Int32Array.from(tokenizer.encode(`${output.open}${shown}${output.close}`));
     return observe(tokenizer, render, result, observationTokens);

@@ -21,17 +21,9 @@ import type { Trajectory } from "../rollout/trajectory.js";
 import { nativeBatch, type ResolvedObjective } from "./batch.js";
 import { checkAtLeastZero, checkObjective, checkOptimizer } from "./objective.js";
 import { leakMatrix } from "./leak.js";
-import {
-  cutByGroup,
-  orderTrajectories,
-  packTrajectories,
-  type GroupAdvantages,
-  type PackedTrajectories,
-  type PackingOptions,
-  type TrajectoryBatch,
-} from "./packing.js";
-import { MeanByRole } from "./entropy.js";
-import { scoreTrajectories } from "./scoring.js";
+import { cutByGroup, type GroupAdvantages, type PackedTrajectories } from "./packing.js";
+import { prepareTrajectories, type PreparedTrajectories } from "./prepare.js";
+import { StepSums } from "./step-sums.js";
 import { readState, writeState } from "./state.js";
 import type {
   AccumulateOptions,
@@ -464,37 +456,11 @@ export class Trainer {
     return this.#objective.aggregation === "token-mean" ? sampledTokens : sampledSequences;
   }
 
-  /** Checks trajectories and computes what the objective needs of them beforehand; `make` packs them all, or some of them. */
-  async #prepare(
-    trajectories: readonly Trajectory[],
-    { signal, allowTruncated = false, allowOtherPrecision = false, advantages }: StepOptions,
-  ): Promise<{ ordered: Trajectory[]; make: (part?: readonly Trajectory[]) => PackedTrajectories }> {
+  #prepare(trajectories: readonly Trajectory[], options: StepOptions): Promise<PreparedTrajectories> {
+    const { model, adapters, roles } = this;
     const { microBatchTokens = 8192, reference } = this.options;
-    const { kind, importance, klCoefficient, klPlacement } = this.#objective;
-    const { model, adapters } = this;
-    const options: PackingOptions = {
-      microBatchTokens,
-      // Supervised, no log-probability is read.
-      allowTruncated: allowTruncated || kind === "sft",
-      // With importance weights the ratios are to log-probabilities of this model's own.
-      ...(allowOtherPrecision || importance !== undefined || kind === "sft" ? {} : { precision: model.precision }),
-      roles: this.roles,
-    };
-    const ordered = orderTrajectories(trajectories, options);
-    const scoring = { microBatchTokens, ...(signal && { signal }) };
-    const old = importance && (await scoreTrajectories(ordered, { ...scoring, model, adapters }));
-    const penalty = kind === "policy" && klPlacement === "reward" && klCoefficient > 0;
-    if (penalty && adapters === undefined && reference === undefined)
-      fail("ERR_REFERENCE", "Expected a reference model for klCoefficient > 0 in full training but received none");
-    const ref =
-      penalty && (await scoreTrajectories(ordered, { ...scoring, model: reference ?? model, adapters: undefined }));
-    const prepared = {
-      ...options,
-      ...(old && { old }),
-      ...(ref && { reference: ref }),
-      ...(advantages && { advantages }),
-    };
-    return { ordered, make: (part = ordered) => packTrajectories(part, this.#objective, prepared) };
+    const policy = { model, adapters, reference, objective: this.#objective, microBatchTokens, roles };
+    return prepareTrajectories(trajectories, policy, options);
   }
 
   async #step(trajectories: readonly Trajectory[], options: StepOptions): Promise<StepMetrics> {
@@ -510,10 +476,7 @@ export class Trainer {
     const parts = minibatches === 1 ? [whole] : cutByGroup(ordered, minibatches).map((part) => make(part));
     const updates = epochs * parts.length;
     const learningRate = this.learningRate;
-    const sums = { loss: 0, kl: 0, clipHigh: 0, clipLow: 0, dualClip: 0, importance: 0, importanceBounded: 0 };
-    const gradNorms: Record<string, number> = {};
-    let maxRatioDeviation = 0;
-    const entropy = new MeanByRole(this.roles);
+    const sums = new StepSums(this.roles, updates);
     try {
       for (this.#update = 0; this.#update < updates; this.#update++) {
         const packed = parts[this.#update % parts.length] as PackedTrajectories;
@@ -522,13 +485,9 @@ export class Trainer {
           // Once an update is taken the step is taken whole.
           const part = await this.#accumulate(batch, { ...own, ...(signal && this.#update === 0 && { signal }) }, true);
           if (this.#update === 0) checkSignal(signal);
-          for (const name of Object.keys(sums) as (keyof typeof sums)[]) sums[name] += part[name] / updates;
-          entropy.add(batch.roles, part.entropies);
-          if (this.#objective.kind === "policy")
-            maxRatioDeviation = Math.max(maxRatioDeviation, ratioDeviation(batch, part));
+          sums.add(batch, part, this.#objective);
         }
-        const norms = await this.#apply(learningRate);
-        for (const [name, norm] of Object.entries(norms)) gradNorms[name] = (gradNorms[name] ?? 0) + norm / updates;
+        sums.addNorms(await this.#apply(learningRate));
       }
     } catch (error) {
       this.native.zero();
@@ -539,21 +498,11 @@ export class Trainer {
       this.#update = 0;
     }
     this.#steps++;
-    const { loss, kl, clipHigh, clipLow, dualClip, importance, importanceBounded } = sums;
     return {
       step: this.#steps,
-      loss,
-      kl,
-      clipHigh,
-      clipLow,
-      ...(entropy.any && { entropy: entropy.means }),
-      ...(this.#objective.dualClip !== undefined && { dualClip }),
-      ...(this.#objective.importance && { importance, importanceBounded }),
-      ...(this.#objective.filterGroups && { filteredGroups: whole.filteredGroups }),
-      ...(updates > 1 && { updates }),
-      maxRatioDeviation,
       learningRate,
-      gradNorms,
+      ...sums.metrics(this.#objective),
+      ...(this.#objective.filterGroups && { filteredGroups: whole.filteredGroups }),
       reward: whole.reward,
       mixedGroups: whole.mixedGroups,
       trajectories: trajectories.length,
@@ -568,14 +517,4 @@ function checkRoles(roles: readonly string[]): readonly string[] {
   if (new Set(roles).size !== roles.length || roles.length > 127)
     fail("ERR_INVALID_ARGUMENT", "Expected up to 127 distinct roles");
   return roles;
-}
-
-function ratioDeviation(batch: TrajectoryBatch, { logprobs }: AccumulateResult): number {
-  let most = 0;
-  for (let t = 0; t < logprobs.length; t++) {
-    const logprob = logprobs[t] as number;
-    if (logprob === 0 || batch.lossMask[t] === 0) continue;
-    most = Math.max(most, Math.abs(Math.expm1(logprob - (batch.oldLogprobs[t] as number))));
-  }
-  return most;
 }

@@ -1,0 +1,56 @@
+import type { Adapters } from "../adapters/adapters.js";
+import { fail } from "../errors.js";
+import type { Model } from "../model/model.js";
+import type { Trajectory } from "../rollout/trajectory.js";
+import type { ResolvedObjective } from "./batch.js";
+import { orderTrajectories, packTrajectories, type PackedTrajectories, type PackingOptions } from "./packing.js";
+import { scoreTrajectories } from "./scoring.js";
+import type { StepOptions } from "./trainer.js";
+
+/** Trajectories in the order of a step; `make` packs them all, or some of them. */
+export interface PreparedTrajectories {
+  ordered: Trajectory[];
+  make: (part?: readonly Trajectory[]) => PackedTrajectories;
+}
+
+/** What is trained, and by what. */
+interface Policy {
+  model: Model;
+  adapters: Adapters | undefined;
+  reference: Model | undefined;
+  objective: ResolvedObjective;
+  microBatchTokens: number;
+  roles: readonly string[];
+}
+
+/** Checks trajectories and computes what the objective needs of them beforehand: log-probabilities of this model's own, and the reference's. */
+export async function prepareTrajectories(
+  trajectories: readonly Trajectory[],
+  { model, adapters, reference, objective, microBatchTokens, roles }: Policy,
+  { signal, allowTruncated = false, allowOtherPrecision = false, advantages }: StepOptions,
+): Promise<PreparedTrajectories> {
+  const { kind, importance, klCoefficient, klPlacement } = objective;
+  const options: PackingOptions = {
+    microBatchTokens,
+    // Supervised, no log-probability is read.
+    allowTruncated: allowTruncated || kind === "sft",
+    // With importance weights the ratios are to log-probabilities of this model's own.
+    ...(allowOtherPrecision || importance !== undefined || kind === "sft" ? {} : { precision: model.precision }),
+    roles,
+  };
+  const ordered = orderTrajectories(trajectories, options);
+  const scoring = { microBatchTokens, ...(signal && { signal }) };
+  const old = importance && (await scoreTrajectories(ordered, { ...scoring, model, adapters }));
+  const penalty = kind === "policy" && klPlacement === "reward" && klCoefficient > 0;
+  if (penalty && adapters === undefined && reference === undefined)
+    fail("ERR_REFERENCE", "Expected a reference model for klCoefficient > 0 in full training but received none");
+  const ref =
+    penalty && (await scoreTrajectories(ordered, { ...scoring, model: reference ?? model, adapters: undefined }));
+  const prepared = {
+    ...options,
+    ...(old && { old }),
+    ...(ref && { reference: ref }),
+    ...(advantages && { advantages }),
+  };
+  return { ordered, make: (part = ordered) => packTrajectories(part, objective, prepared) };
+}
