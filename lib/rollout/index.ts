@@ -10,3 +10,4 @@ export {
   type Trajectory,
   type TrajectorySegment,
 } from "./trajectory.js";
+export type { Writer, WritersCache } from "./writers.js";
