@@ -12,5 +12,8 @@ export function defaultCacheTokens(
   const { layers, kvHeads, headDim } = config;
   const bytes = 2 * 4 * layers * kvHeads * headDim; // a key and a value in f32
   const longest = Math.ceil(maxLength / PAGE) * PAGE;
-  return Math.max(maxLength, Math.min((concurrency + 1) * longest, Math.floor(process.availableMemory() / 2 / caches / bytes)));
+  return Math.max(
+    maxLength,
+    Math.min((concurrency + 1) * longest, Math.floor(process.availableMemory() / 2 / caches / bytes)),
+  );
 }
