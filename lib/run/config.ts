@@ -120,8 +120,7 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     environment: resolveEnvironment(c.environment, resolve),
     agent: { ...agent, spans, prompt, ...(tools && { tools }) },
     ...reward,
-    rank,
-    alpha: c.alpha ?? 2 * rank,
+    ...(c.parameters === "adapters" && { rank, alpha: c.alpha ?? 2 * rank }),
     output: output === undefined ? resolve(c.output ?? defaultOutput(file)) : path.resolve(output),
   };
 }

@@ -348,8 +348,9 @@ export interface RunConfig extends Omit<Parsed, "$schema" | "agent" | "rank" | "
     spans: TagSpan[];
     tools?: ChatTool[];
   };
-  rank: number;
-  alpha: number;
+  /** Absent with parameters "full". */
+  rank?: number;
+  alpha?: number;
   output: string;
 }
 

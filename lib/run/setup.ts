@@ -48,7 +48,7 @@ export interface LoadRunOptions {
  * }
  */
 export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): Promise<LoadedRun> {
-  const { data, agent, evaluation, variant, rank, alpha } = config;
+  const { data, agent, evaluation, variant, rank = 0, alpha = 0 } = config;
   const { routes, routing, lossRoles, shuffleRoutes } = planVariant(variant, agent.roles);
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
   const models: Model[] = [];
