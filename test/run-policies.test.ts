@@ -108,6 +108,11 @@ for (const [name, { change, policy, trained, norms }] of Object.entries(kinds)) 
     t.match(objects(stdout)[0], { ...result.evaluations[1], seconds: Number }, "eval repeats the run's own figures");
     const base = await rolegrad(["eval", result.directory, "--json", "--policy", "base"]);
     t.match(objects(base.stdout)[0], { ...result.evaluations[0], seconds: Number });
+    const inspected = await rolegrad(["inspect", result.checkpoint]);
+    t.match(inspected, {
+      status: 0,
+      stdout: policy === "agents" ? /agents +reason, tool: (an adapter|every parameter) each/ : /steps +2/,
+    });
     runs.set(name, result.directory);
   });
 }
