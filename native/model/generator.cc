@@ -78,9 +78,11 @@ Generator::Generator(std::vector<Writer> writers, Options options)
       work_[w].arena = memory.arena.get();
       caches_.push_back(std::make_unique<Cache>(std::move(memory), idle, pages));
     } else {
-      if (own.layers != first.layers || own.heads != first.heads || own.kv_heads != first.kv_heads || own.head_dim != first.head_dim)
-        throw Error("ERR_WRITERS", "Expected writers of one number of layers, heads, key heads and one head size, as they share keys "
-                                   "and values");
+      if (own.layers != first.layers || own.heads != first.heads || own.kv_heads != first.kv_heads ||
+          own.head_dim != first.head_dim)
+        throw Error("ERR_WRITERS",
+                    "Expected writers of one number of layers, heads, key heads and one head size, as they share keys "
+                    "and values");
       work_[w].own_arena = std::make_unique<Arena>(model.backend());
       work_[w].arena = work_[w].own_arena.get();
     }
@@ -94,16 +96,21 @@ Generator::~Generator() {
   }
 }
 
+void Generator::check_tokens(std::span<const int32_t> ids) const {
+  const int64_t vocabulary = writers_.front().model->config().vocab_size;
+  for (int32_t id : ids)
+    if (id < 0 || id >= vocabulary)
+      throw Error("ERR_TOKEN_RANGE",
+                  "Expected token ids below " + std::to_string(vocabulary) + " but received " + std::to_string(id));
+}
+
 int64_t Generator::add(Request request) {
   if (request.ids.empty()) throw Error("ERR_EMPTY_PROMPT", "Expected a prompt of at least one token");
   if (int64_t(request.ids.size()) >= options_.max_length)
     throw Error("ERR_PROMPT_TOO_LONG", "Expected a prompt shorter than maxLength " +
                                            std::to_string(options_.max_length) + " but received " +
                                            std::to_string(request.ids.size()) + " tokens");
-  for (int32_t id : request.ids)
-    if (id < 0 || id >= writers_.front().model->config().vocab_size)
-      throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(writers_.front().model->config().vocab_size) +
-                                         " but received " + std::to_string(id));
+  check_tokens(request.ids);
   auto s = std::make_unique<Sequence>(Sequence{.id = -1,
                                                .record = {},
                                                .request = std::move(request),
@@ -126,10 +133,7 @@ void Generator::append(int64_t id, std::span<const int32_t> ids) {
   std::lock_guard lock(mutex_);
   Sequence& s = find(id);
   check_idle(s);
-  for (int32_t token : ids)
-    if (token < 0 || token >= writers_.front().model->config().vocab_size)
-      throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(writers_.front().model->config().vocab_size) +
-                                         " but received " + std::to_string(token));
+  check_tokens(ids);
   for (int32_t token : ids) {
     if (s.length() >= options_.max_length) break;  // cut: the sequence ends here
     record(s, token, s.router.given(), false, 0);

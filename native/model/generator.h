@@ -209,6 +209,7 @@ class Generator {
   };
 
   // generator.cc: what a sequence is told and tells.
+  void check_tokens(std::span<const int32_t> ids) const;
   Sequence& find(int64_t id);
   Sequences::iterator position(int64_t id);
   void admit();

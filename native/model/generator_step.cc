@@ -16,7 +16,8 @@ int64_t pages_for(int64_t tokens) { return (tokens + kPage - 1) / kPage; }
 
 /// Whose rows a position's are.
 size_t Generator::writer_at(const Sequence& s, int64_t position) const {
-  return options_.writer_of_role.empty() ? 0 : size_t(options_.writer_of_role[size_t(s.record.roles[size_t(position)])]);
+  return options_.writer_of_role.empty() ? 0
+                                         : size_t(options_.writer_of_role[size_t(s.record.roles[size_t(position)])]);
 }
 
 /// False when there was nothing to run.
@@ -219,14 +220,14 @@ bool Generator::take_page(Sequence& s, size_t c, bool starting) {
   return true;
 }
 
-/// Makes someone give up pages for `s`; false when there is nobody. Who writes with another cache now waits in this one.
+/// Makes someone give up pages for `s`; false when there is nobody. An older one that writes with another cache now
+/// keeps its pages here: it will be back soon, and the oldest of all always goes on.
 bool Generator::reclaim(const Sequence& s, size_t c, bool starting) {
   Sequence *waiting = nullptr, *younger = nullptr;
   for (const auto& other : sequences_) {
     if (other.get() == &s || other->held[c].pages.empty()) continue;
-    const bool runs = other->state == State::running && turn(*other) == c;
-    if (!runs) waiting = other.get();
-    if (runs && other->id > s.id) younger = other.get();
+    if (other->state == State::waiting) waiting = other.get();
+    if (other->state == State::running && other->id > s.id) younger = other.get();
   }
   // Who starts leaves those alone that wait: they are older, and would take the pages back when their tool answers.
   if (waiting && !starting)
@@ -245,7 +246,7 @@ int64_t Generator::available(const Sequence& s, size_t c) const {
   const Cache& cache = *caches_[c];
   int64_t n = cache.pool.free() + cache.tree.idle();
   for (const auto& other : sequences_) {
-    if (other->state != State::running || other->id <= s.id || turn(*other) != c) continue;
+    if (other->state != State::running || other->id <= s.id) continue;
     const auto& pages = other->held[c].pages;
     n += std::count_if(pages.begin(), pages.end(), [&](int32_t p) { return cache.pool.holders(p) == 1; });
   }
@@ -261,8 +262,7 @@ void Generator::index_prompt(Sequence& s, size_t c, int64_t begin, int64_t end) 
     auto ids = std::span(s.record.ids).subspan(size_t(first), size_t(to - first));
     if (p < held.nodes.size()) {  // a page that this sequence has begun in a step before
       held.nodes[p]->ids.assign(ids.begin(), ids.end());
-    } else if (PromptTree::Node* node =
-                   caches_[c]->tree.add(p > 0 ? held.nodes[p - 1] : nullptr, held.pages[p], ids)) {
+    } else if (PromptTree::Node* node = caches_[c]->tree.add(p > 0 ? held.nodes[p - 1] : nullptr, held.pages[p], ids)) {
       node->ready = begin - first;
       held.nodes.push_back(node);
     } else {
