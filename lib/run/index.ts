@@ -1,5 +1,6 @@
 export { readRunConfig, resolveRunConfig, type RunOverrides } from "./config.js";
 export { explainReward, type Diagnosis } from "./diagnosis.js";
+export type { BestCheckpoint } from "./best.js";
 export { RunDirectory, type RunDescription } from "./directory.js";
 export { evaluate, type EvaluateOptions, type Evaluation, type RolloutParts } from "./evaluate.js";
 export { inspectDirectory, type Inspection } from "./inspect.js";
