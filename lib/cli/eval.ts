@@ -12,6 +12,7 @@ import { style } from "./style.js";
 
 interface Options {
   policy?: string;
+  checkpoint?: string;
   questions?: number;
   samples?: number;
   temperature?: number;
@@ -25,6 +26,7 @@ export function register(program: Command): void {
     .argument("<run>", "a run directory, or a run.json")
     .description("answer the evaluation questions of a run and score the answers")
     .option("--policy <name>", "base: the model alone; adapters: what the run has trained (default where it has)")
+    .option("--checkpoint <which>", "newest, best or a step: of which the adapters are (default: newest)")
     .option("--questions <n>", "the first so many (default: as the run has it)", wholeNumber(1))
     .option("--samples <n>", "answers a question (default: as the run has it)", wholeNumber(1))
     .option("--temperature <t>", "0: the likeliest token, always (default: as the run has it)", notNegative)
@@ -32,9 +34,14 @@ export function register(program: Command): void {
     .action(async (run: string, options: Options) => {
       if (options.policy !== undefined && !["base", "adapters"].includes(options.policy))
         fail("ERR_USAGE", `Expected base or adapters for --policy but received ${options.policy}`);
+      const { checkpoint } = options;
+      if (checkpoint !== undefined && !/^(newest|best|\d+)$/.test(checkpoint))
+        fail("ERR_USAGE", `Expected newest, best or a step for --checkpoint but received ${checkpoint}`);
+      if (checkpoint !== undefined && options.policy === "base")
+        fail("ERR_USAGE", "Expected either --checkpoint or --policy base, not both");
       const { evaluate, explainReward, loadRun, loadTrainedAdapters } = await import("../run/index.js");
       const { config, directory, trained } = await readTarget(run);
-      const policy = options.policy ?? (trained ? "adapters" : "base");
+      const policy = options.policy ?? (trained || checkpoint !== undefined ? "adapters" : "base");
       const { evaluation, agent } = config;
       if (config.data.evalSplit === undefined && config.data.evalQuestions === undefined)
         fail("ERR_CONFIG", `${run}: Expected data.evalSplit or data.evalQuestions: the run has nothing to evaluate on`);
@@ -45,7 +52,11 @@ export function register(program: Command): void {
       for (const report of setup.skipped) console.error(skippedText(report));
       try {
         const { model, rollout, seed } = setup;
-        const loaded = policy === "base" ? undefined : await loadTrainedAdapters(model, directory);
+        const which = checkpoint === undefined || !/\d/.test(checkpoint) ? checkpoint : Number(checkpoint);
+        const loaded =
+          policy === "base"
+            ? undefined
+            : await loadTrainedAdapters(model, directory, { checkpoint: which as "newest" | "best" | number });
         const questions = setup.evaluation?.questions ?? [];
         const samples = options.samples ?? evaluation.samples;
         const progress = new Progress("answering", questions.length * samples);

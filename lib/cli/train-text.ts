@@ -76,7 +76,7 @@ export class TrainText implements TrainOutput {
 
   end(config: RunConfig, setup: LoadedRun, result: RunResult, report: string): void {
     this.#training?.end();
-    const { status, step, stepsTaken, directory } = result;
+    const { status, step, stepsTaken, directory, best } = result;
     const seconds = formatSeconds((performance.now() - this.#begin) / 1000);
     if (status === "interrupted") {
       console.log(
@@ -86,6 +86,7 @@ export class TrainText implements TrainOutput {
     const rows = [
       ["run directory", where(directory)],
       ["checkpoint", where(result.checkpoint)],
+      ...(best === undefined ? [] : [["best", `${where(best.checkpoint)} (exact match ${best.value.toFixed(3)})`]]),
       ...(status === "finished" ? [["adapters", where(path.join(directory, "adapters"))]] : []),
       ["report", where(report)],
     ];
