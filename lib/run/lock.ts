@@ -19,8 +19,6 @@ const PREFIX = "run.lock-";
 const NAME = /^run\.lock-\d{14}-[0-9a-f-]{36}$/;
 /** How long two that begin at once wait for each other, in milliseconds. */
 const PATIENCE = 2000;
-/** The age from which a lock that is half written is no one's, in milliseconds. */
-const ABANDONED = 60_000;
 
 const schema = z.object({
   pid: z.int(),
@@ -65,7 +63,7 @@ export async function lockFolder(folder: string, command: readonly string[] | nu
   if (!listening) process.on("exit", releaseAll);
   listening = true;
   try {
-    await writeDurable(file, `${JSON.stringify(own)}\n`);
+    await put(file, `${JSON.stringify(own)}\n`);
     for (let waited = 0; ; waited += 50) {
       const other = await findOther(home, name, own);
       if (other === undefined) break;
@@ -73,15 +71,24 @@ export async function lockFolder(folder: string, command: readonly string[] | nu
       if (other.name < name || waited >= PATIENCE) refuse(home, other, own);
       await pause(50);
     }
-    await removePartial(
-      home,
-      (entry) => !isLock(entry) || since.getTime() - Number(entry.slice(PREFIX.length, PREFIX.length + 14)) < ABANDONED,
-    );
+    await removePartial(home, (entry) => !isLock(entry));
   } catch (error) {
     await release();
     throw error;
   }
   return { release };
+}
+
+/** Writes a lock, again where one that has the lock has just removed what it took for a killed process's. */
+async function put(file: string, text: string): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await writeDurable(file, text);
+    } catch (error) {
+      if (attempt === 3 || ((error as Error).cause as NodeJS.ErrnoException | undefined)?.code !== "ENOENT")
+        throw error;
+    }
+  }
 }
 
 /** Another's lock that counts; those of processes that are no more are removed. */
