@@ -15,15 +15,15 @@ t.after(() => model.close());
 
 const rollout = { ...worldRollout(), sampling: { maxNewTokens: 6 } };
 
-/** Two steps of a question each, everything that a run writes. */
+/** Three steps of a question each, everything that a run writes: of its checkpoints 1 is removed, 2 stays as the best, 3 is the newest. */
 function small(directory: string, change: Partial<RunSetup> = {}): RunSetup {
   return worldSetup(model, directory, {
     rollout,
     adapters: { rank: 1, alpha: 2, routes: { reason: "shared", tool: "shared" } },
-    steps: 2,
+    steps: 3,
     questionsPerStep: 1,
     group: 2,
-    evaluation: { questions: world.questions("dev", 1, 0), every: 1 },
+    evaluation: { questions: world.questions("dev", 1, 0), every: 2 },
     checkpoint: { every: 1, keep: 1 },
     ...change,
   });

@@ -21,6 +21,8 @@ export function interruptSignal(): AbortSignal {
   };
   process.on("SIGINT", onInterrupt);
   process.on("SIGTERM", onInterrupt);
+  // A write beyond a limit of file sizes (ulimit -f) then fails, and says so, where it would end the process.
+  process.on("SIGXFSZ", () => undefined);
   return created.signal;
 }
 

@@ -21,8 +21,6 @@ export class Crash extends Error {
   }
 }
 
-type Call = (...args: never[]) => Promise<unknown>;
-
 class Disk {
   calls = 0;
   /** The call that it stopped at. */
@@ -131,14 +129,14 @@ export async function withCrash(
   } catch (error) {
     if (!(error instanceof Crash)) throw error;
   } finally {
-    Object.assign(promises, Object.fromEntries(Object.keys(own).map((name) => [name, real[name as keyof typeof own]])));
+    Object.assign(promises, real);
     syncBuiltinESMExports();
   }
   return { moments: disk.calls, stopped: disk.stopped };
 }
 
 function watched(disk: Disk, file: string, handle: FileHandle): FileHandle {
-  const before = handle.writeFile.bind(handle) as (data: string | Uint8Array) => Promise<void>;
+  const before = handle.writeFile.bind(handle);
   const truncate = handle.truncate.bind(handle);
   const writeFile = async (data: string | Uint8Array): Promise<void> => {
     const { size } = await handle.stat();
@@ -149,13 +147,13 @@ function watched(disk: Disk, file: string, handle: FileHandle): FileHandle {
       await disk.moment(`half of write ${file}`, () => before(bytes.subarray(0, Math.floor(bytes.length / 2))));
     await before(data);
   };
-  const changed: Record<string, Call> = {
-    writeFile: writeFile as Call,
-    sync: async () => {
+  const changed = {
+    writeFile,
+    sync: async (): Promise<void> => {
       await disk.moment(`sync ${file}`);
       disk.synced(file);
     },
-    truncate: async (length: number) => {
+    truncate: async (length: number): Promise<void> => {
       await disk.moment(`truncate ${file}`);
       await truncate(length);
     },
