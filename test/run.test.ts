@@ -189,7 +189,7 @@ t.test("a run directory holds what its contract says", async (t) => {
     "metrics.jsonl",
     "trajectories",
   ]);
-  t.same(readdirSync(path.join(directory, "checkpoints")), ["step-000002"], "the newest is kept");
+  t.same(readdirSync(path.join(directory, "checkpoints")), ["best.json", "step-000002"], "the newest is kept");
   t.match(JSON.parse(readFileSync(path.join(directory, "config.json"), "utf8")), {
     name: "test",
     seed: 1,

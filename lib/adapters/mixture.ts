@@ -1,9 +1,10 @@
 import { existsSync } from "node:fs";
-import { mkdir, rename, writeFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
 import type { NativeAdapterSpec } from "../binding.js";
 import { describe } from "../arguments.js";
+import { writeDurable } from "../durable.js";
 import { fail } from "../errors.js";
 import type { ModelConfig } from "../model/config.js";
 import { readSafetensors, writeSafetensors, type TensorData } from "../model/safetensors.js";
@@ -101,10 +102,8 @@ export async function writeMixture(directory: string, adapters: Adapters, info: 
     tensors.push({ name: routerName(layer, block), dtype: "F32", shape: [experts, config.hiddenSize], data });
   }
   await writeSafetensors(path.join(directory, WEIGHTS), tensors);
-  const file = path.join(directory, FILE);
   const settings: z.infer<typeof schema> = { version: 1, experts, rank, alpha, rsLora, dropout, targets };
-  await writeFile(`${file}.partial`, `${JSON.stringify(settings, null, 2)}\n`);
-  await rename(`${file}.partial`, file);
+  await writeDurable(path.join(directory, FILE), `${JSON.stringify(settings, null, 2)}\n`);
 }
 
 /** Reads what {@link writeMixture} wrote: its settings, and a function that puts the weights into new adapters. */

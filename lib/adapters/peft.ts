@@ -1,7 +1,8 @@
 import { existsSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
+import { writeDurable } from "../durable.js";
 import { fail } from "../errors.js";
 import { readSafetensors, writeSafetensors } from "../model/safetensors.js";
 import type { AdapterInfo, LoraPair } from "./adapters.js";
@@ -134,5 +135,5 @@ export async function writePeft(
     modules_to_save: null,
     ...(tokens && { trainable_token_indices: tokens.setting }),
   };
-  await writeFile(path.join(directory, "adapter_config.json"), `${JSON.stringify(config, null, 2)}\n`);
+  await writeDurable(path.join(directory, "adapter_config.json"), `${JSON.stringify(config, null, 2)}\n`);
 }

@@ -17,6 +17,7 @@ interface Options {
   writer?: string[];
   kv?: string;
   replay?: string;
+  checkpoint?: string;
   questions?: number;
   samples?: number;
   temperature?: number;
@@ -29,11 +30,12 @@ export function register(program: Command): void {
     .command("eval")
     .argument("<run>", "a run directory, or a run.json")
     .description("answer the evaluation questions of a run and score the answers")
-    .option("--policy <name>", "base: the model alone; trained: the newest checkpoint (default where there is one)")
+    .option("--policy <name>", "base: the model alone; trained: a checkpoint (default where there is one)")
     .option("--keep <role>", "of the trained adapters this role's alone; the model alone writes the rest")
     .option("--writer <role=from...>", "a hybrid: who writes a role instead: base, or another run's directory")
     .option("--kv <cache>", "of a hybrid: separate (each model reads everything itself; default) or shared")
     .option("--replay <file>", "serve back what the trajectories of a file retrieved, whatever is asked")
+    .option("--checkpoint <which>", "newest, best or a step (default: newest)")
     .option("--questions <n>", "the first so many (default: as the run has it)", wholeNumber(1))
     .option("--samples <n>", "answers a question (default: as the run has it)", wholeNumber(1))
     .option("--temperature <t>", "0: the likeliest token, always (default: as the run has it)", notNegative)
@@ -52,7 +54,7 @@ export function register(program: Command): void {
         },
         {
           evaluationOnly: true,
-          ...(choice.policy === "trained" && { trained: await trainedModels(directory, agent.base) }),
+          ...(choice.policy === "trained" && { trained: await trainedModels(directory, agent.base, choice) }),
         },
       );
       for (const report of setup.skipped) console.error(skippedText(report));
@@ -111,9 +113,14 @@ export function evaluationText(record: EvaluationRecord): string {
 
 /** Which policy answers, as the options say it. */
 function policyChoice(options: Options, { directory, trained }: { directory: string; trained: boolean }): PolicyChoice {
-  const { policy = trained ? "trained" : "base", keep, writer = [], kv, replay } = options;
+  const { checkpoint } = options;
+  const { policy = trained || checkpoint !== undefined ? "trained" : "base", keep, writer = [], kv, replay } = options;
   if (policy !== "base" && policy !== "trained")
     fail("ERR_USAGE", `Expected base or trained for --policy but received ${policy}`);
+  if (checkpoint !== undefined && !/^(newest|best|\d+)$/.test(checkpoint))
+    fail("ERR_USAGE", `Expected newest, best or a step for --checkpoint but received ${checkpoint}`);
+  if (checkpoint !== undefined && policy === "base")
+    fail("ERR_USAGE", "Expected either --checkpoint or --policy base, not both");
   if (kv !== undefined && kv !== "separate" && kv !== "shared")
     fail("ERR_USAGE", `Expected separate or shared for --kv but received ${kv}`);
   if (keep !== undefined && policy === "base") fail("ERR_USAGE", "Expected a trained policy for --keep");
@@ -126,6 +133,9 @@ function policyChoice(options: Options, { directory, trained }: { directory: str
   return {
     policy,
     directory,
+    ...(checkpoint !== undefined && {
+      checkpoint: checkpoint === "newest" || checkpoint === "best" ? checkpoint : Number(checkpoint),
+    }),
     ...(keep !== undefined && { keep }),
     ...(writers.length > 0 && { writers: Object.fromEntries(writers) }),
     ...(kv !== undefined && { kv }),

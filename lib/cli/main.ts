@@ -15,14 +15,15 @@
  *     }
  *
  * and one line in `commands` below. An action that fails throws: a RolegradError is printed as `error [CODE]: message`,
- * with --json as {"error": {"code", "message"}} on stdout. Exit codes: 0 done, 1 the work failed or was interrupted,
- * 2 the command line makes no sense (commander's own errors, and RolegradError with code ERR_USAGE).
+ * with --json as {"error": {"code", "message"}} on stdout. Exit codes: 0 done, 1 the work failed, 2 the command
+ * line makes no sense (commander's own errors, and RolegradError with code ERR_USAGE), 130 ended by Ctrl-C, 143 by SIGTERM.
  * Results go to stdout; progress and remarks go to stderr.
  */
 import { Command, CommanderError } from "commander";
 import { packageVersion } from "../binding.js";
 import { RolegradError } from "../errors.js";
 import { printJson } from "./output.js";
+import { interruptExitCode } from "./signal.js";
 import { style } from "./style.js";
 
 interface CommandFile {
@@ -61,7 +62,7 @@ async function createProgram(args: readonly string[], json: boolean): Promise<Co
 function report(error: unknown, json: boolean): void {
   const code = error instanceof RolegradError ? error.code : "ERR_INTERNAL";
   const message = error instanceof Error ? error.message : String(error);
-  process.exitCode = code === "ERR_USAGE" ? 2 : 1;
+  process.exitCode = code === "ERR_USAGE" ? 2 : ((code === "ERR_ABORTED" ? interruptExitCode() : undefined) ?? 1);
   if (json) printJson({ error: { code, message } });
   else console.error(`${style.error("error")} [${code}]: ${message}`);
   if (process.env["ROLEGRAD_DEBUG"] === "1") console.error(error);

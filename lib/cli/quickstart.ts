@@ -160,17 +160,19 @@ class Quickstart {
     const { trainBase } = await import("../world/index.js");
     const run = new RunDirectory(this.#directory);
     if (existsSync(path.join(run.path, "base"))) return;
-    await run.begin(description, this.#command());
     const { seed, baseTokens: tokens } = this.#options;
     const onProgress = (progress: BaseProgress): void => this.#output.base(progress);
-    try {
-      await run.writeFolder("base", (directory) =>
-        trainBase({ directory, seed, tokens, signal: this.#signal, onProgress }),
-      );
-    } catch (error) {
-      if (this.#signal.aborted) await rm(run.path, { recursive: true });
-      throw error;
-    }
+    await run.locked(this.#command(), async () => {
+      await run.begin(description, this.#command());
+      try {
+        await run.writeFolder("base", (directory) =>
+          trainBase({ directory, seed, tokens, signal: this.#signal, onProgress }),
+        );
+      } catch (error) {
+        if (this.#signal.aborted) await rm(run.path, { recursive: true });
+        throw error;
+      }
+    });
   }
 
   /** Shows an answer of the base, trains, shows what that changed, writes the report. */
@@ -312,8 +314,10 @@ class Quickstart {
       note: WITHHELD,
       signal: this.#signal,
     });
-    await run.writeTrajectories(`withheld-${padded(step)}`, trajectories);
-    await run.appendEvaluation(record);
+    await run.locked(this.#command(), async () => {
+      await run.writeTrajectories(`withheld-${padded(step)}`, trajectories);
+      await run.appendEvaluation(record);
+    });
     this.#output.evaluation(record);
   }
 

@@ -80,7 +80,7 @@ export class TrainText implements TrainOutput {
 
   end(config: RunConfig, setup: LoadedRun, result: RunResult, report: string): void {
     this.#training?.end();
-    const { status, step, stepsTaken, directory } = result;
+    const { status, step, stepsTaken, directory, best } = result;
     const folder = config.parameters === "full" ? "model" : "adapters";
     const seconds = formatSeconds((performance.now() - this.#begin) / 1000);
     if (status === "interrupted") {
@@ -91,6 +91,7 @@ export class TrainText implements TrainOutput {
     const rows = [
       ["run directory", where(directory)],
       ["checkpoint", where(result.checkpoint)],
+      ...(best === undefined ? [] : [["best", `${where(best.checkpoint)} (exact match ${best.value.toFixed(3)})`]]),
       ...(status === "finished" ? [[folder, where(path.join(directory, folder))]] : []),
       ["report", where(report)],
     ];

@@ -3,7 +3,7 @@ import type { Question } from "../environments/types.js";
 import type { LoadedRun, RunConfig, RunHooks, RunOverrides, RunResult } from "../run/index.js";
 import { grouped, wholeNumber } from "./numbers.js";
 import { printJson } from "./output.js";
-import { interruptSignal } from "./signal.js";
+import { interruptExitCode, interruptSignal } from "./signal.js";
 
 interface Options {
   out?: string;
@@ -34,7 +34,8 @@ export function register(program: Command): void {
     .option("--json", "print JSON for machines: one object a line")
     .addHelpText(
       "after",
-      "\nA run that was stopped goes on when the same command is given again, to the same bits as one that never stopped.",
+      "\nA run that was stopped goes on when the same command is given again, to the same bits as one that never stopped." +
+        "\nCtrl-C ends it with a checkpoint (exit code 130), SIGTERM too (143); a second one ends it at once.",
     )
     .action(async (file: string, options: Options) => {
       const { readRunConfig, loadRun, trainRun } = await import("../run/index.js");
@@ -57,7 +58,7 @@ export function register(program: Command): void {
           },
         );
         output.end(config, setup, result, await report(setup, result));
-        if (result.status === "interrupted") process.exitCode = 1;
+        if (result.status === "interrupted") process.exitCode = interruptExitCode() ?? 1;
       } finally {
         setup.close();
       }
@@ -132,7 +133,7 @@ function jsonOutput(): TrainOutput {
     onStep: (record) => printJson({ event: "step", ...record }),
     onEvaluation: (record) => printJson({ event: "evaluation", ...record }),
     onCheckpoint: (directory, step) => printJson({ event: "checkpoint", step, directory }),
-    end: (_config, _setup, { status, step, stepsTaken, directory, checkpoint }, report) =>
-      printJson({ event: status, step, stepsTaken, directory, checkpoint, report }),
+    end: (_config, _setup, { status, step, stepsTaken, directory, checkpoint, best }, report) =>
+      printJson({ event: status, step, stepsTaken, directory, checkpoint, ...(best && { best }), report }),
   };
 }

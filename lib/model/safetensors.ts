@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
-import { open, rename, rm } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { describe } from "../arguments.js";
+import { writeDurable } from "../durable.js";
 import { fail } from "../errors.js";
 
 /** Where a tensor of a safetensors file lies; offsets are from the start of the file. */
@@ -172,19 +173,9 @@ export async function writeSafetensors(
   text += " ".repeat((8 - (Buffer.byteLength(text) % 8)) % 8);
   const prefix = Buffer.alloc(8);
   prefix.writeBigUInt64LE(BigInt(Buffer.byteLength(text)));
-  const partial = `${file}.partial`;
-  const handle = await open(partial, "w");
-  try {
-    await handle.writeFile(prefix);
-    await handle.writeFile(text);
-    for (const { data } of ordered)
-      await handle.writeFile(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-    await handle.sync();
-  } catch (error) {
-    await handle.close();
-    await rm(partial, { force: true });
-    throw error;
-  }
-  await handle.close();
-  await rename(partial, file);
+  await writeDurable(file, [
+    prefix,
+    text,
+    ...ordered.map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength)),
+  ]);
 }

@@ -9,14 +9,16 @@ import { RunDirectory } from "./directory.js";
 import type { EvaluateOptions } from "./evaluate.js";
 import type { RunConfig } from "./schema.js";
 import type { LoadedRun } from "./setup.js";
-import { loadTrainedAdapters, loadTrainedPolicy, trainedModels } from "./trained.js";
+import { loadTrainedAdapters, loadTrainedPolicy, trainedModels, type WhichCheckpoint } from "./trained.js";
 import { planVariant } from "./variants.js";
 
 /** A policy to evaluate a run's questions with: its own, parts of it, or a hybrid with another. */
 export interface PolicyChoice {
-  /** "base": the model alone; "trained": the newest checkpoint of the run in `directory`. */
+  /** "base": the model alone; "trained": a checkpoint of the run in `directory`. */
   policy: "base" | "trained";
   directory: string;
+  /** @default "newest" */
+  checkpoint?: WhichCheckpoint;
   /** Of the trained adapters keep this role's alone: the model alone writes the rest (DART-reas, DART-tool). */
   keep?: string;
   /** Roles that another policy writes: "base", the model alone; else the directory of a run with one model. */
@@ -41,12 +43,12 @@ export interface ChosenPolicy {
  * const { options, close } = await choosePolicy(setup, config, { policy: "base", directory: "", writers: { tool: "runs/tool" } }); // hybrid-tool
  */
 export async function choosePolicy(setup: LoadedRun, config: RunConfig, choice: PolicyChoice): Promise<ChosenPolicy> {
-  const { policy, directory, keep, writers = {}, kv, replay } = choice;
+  const { policy, directory, checkpoint = "newest", keep, writers = {}, kv, replay } = choice;
   const { router } = setup.rollout;
   for (const role of [...(keep === undefined ? [] : [keep]), ...Object.keys(writers)])
     if (!router.roles.includes(role))
       fail("ERR_NO_ROLE", `Expected a role of the run (${router.roles.join(", ")}) but received ${role}`);
-  const trained = policy === "base" ? undefined : await loadTrainedPolicy(setup, directory);
+  const trained = policy === "base" ? undefined : await loadTrainedPolicy(setup, directory, { checkpoint });
   const sampling: Pick<RolloutOptions, "adapters" | "writers" | "kv"> = { ...trained?.sampling };
   const notes: string[] = [];
   if (keep !== undefined) {

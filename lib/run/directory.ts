@@ -1,12 +1,25 @@
 import { existsSync } from "node:fs";
-import { appendFile, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { describe } from "../arguments.js";
 import { native, packageVersion } from "../binding.js";
-import { fail } from "../errors.js";
+import {
+  appendDurable,
+  makeFolder,
+  PARTIAL,
+  removeFolder,
+  removePartial,
+  syncFolder,
+  writeDurable,
+  writeError,
+  writeFolder,
+} from "../durable.js";
+import { fail, RolegradError } from "../errors.js";
 import { numericsVersion } from "../numerics.js";
 import { parseTrajectory, serializeTrajectory, type Trajectory } from "../rollout/trajectory.js";
+import type { BestCheckpoint } from "./best.js";
+import { isLock, lockFolder } from "./lock.js";
 import type { EvaluationRecord, StepRecord } from "./records.js";
 
 /** Anything that JSON can say; what a run was configured with. */
@@ -41,7 +54,8 @@ const FREE = [
 
 /**
  * The folder that a run writes: config.json, metrics.jsonl, evaluations.jsonl, trajectories/, checkpoints/, adapters/. Lines are appended as
- * they come; every other file is written beside its place and renamed, so that what is there is whole.
+ * they come; every other file is written beside its place and renamed, so that what is there is whole. Each is on the disk before what follows from it
+ * begins, so that a process or a machine may stop at any moment. What cannot be written -> ERR_DISK_FULL, ERR_WRITE.
  */
 export class RunDirectory {
   readonly path: string;
@@ -78,13 +92,53 @@ export class RunDirectory {
     return Object.fromEntries(Object.entries(await this.readConfig()).filter(([name]) => !added.includes(name)));
   }
 
-  /** Makes the folder and writes config.json. A folder with something else in it -> ERR_RUN_EXISTS. */
-  async begin(run: RunDescription, command: readonly string[] | null): Promise<void> {
-    await mkdir(this.path, { recursive: true });
-    const old = this.exists ? await this.readConfig() : undefined;
-    if (old === undefined && (await readdir(this.path)).length > 0) {
-      fail("ERR_RUN_EXISTS", `Expected a new or empty folder for the run but ${this.path} holds other files`);
+  /**
+   * Runs `work` as the only process that writes here (another -> ERR_RUN_LOCKED): makes the folder, and removes what killed processes left half-written.
+   * A folder with something else in it -> ERR_RUN_EXISTS.
+   */
+  async locked<T>(command: readonly string[] | null, work: () => Promise<T>): Promise<T> {
+    try {
+      await makeFolder(this.path);
+      await this.#checkEmpty();
+      const lock = await lockFolder(this.path, command);
+      try {
+        for (const folder of ["", "checkpoints", "trajectories"])
+          await removePartial(path.join(this.path, folder), isLock);
+        return await work();
+      } finally {
+        await lock.release();
+      }
+    } catch (error) {
+      throw await this.#withCheckpoint(await writeError(error, this.path));
     }
+  }
+
+  async #checkEmpty(): Promise<void> {
+    const own = `${path.basename(this.configFile)}${PARTIAL}`; // of a process that was killed as it began
+    const others = (await readdir(this.path)).filter((name) => !isLock(name) && name !== own);
+    if (!this.exists && others.length > 0)
+      fail("ERR_RUN_EXISTS", `Expected a new or empty folder for the run but ${this.path} holds other files`);
+  }
+
+  /** An error of writing says what there is to go on from. */
+  async #withCheckpoint(error: unknown): Promise<unknown> {
+    if (!(error instanceof RolegradError) || !["ERR_DISK_FULL", "ERR_WRITE"].includes(error.code)) return error;
+    const newest = await this.checkpoints().then(
+      (steps) => steps.at(-1),
+      () => undefined,
+    );
+    const rest =
+      newest === undefined
+        ? "No checkpoint had been written; the same command begins once that is put right"
+        : `The newest whole checkpoint is ${this.checkpointPath(newest)}; the same command goes on from there once that is put right`;
+    return new RolegradError(error.code, `${error.message}. ${rest}`, { cause: error.cause ?? error });
+  }
+
+  /** Makes the folder, writes config.json and sees that a checkpoint could be written. A folder with something else in it -> ERR_RUN_EXISTS. */
+  async begin(run: RunDescription, command: readonly string[] | null): Promise<void> {
+    await makeFolder(this.path);
+    const old = this.exists ? await this.readConfig() : undefined;
+    if (old === undefined) await this.#checkEmpty();
     const { kernels, threads } = native.cpuInfo();
     const provenance = {
       package: "rolegrad",
@@ -97,7 +151,12 @@ export class RunDirectory {
       command,
       startedAt: old?.["startedAt"] ?? new Date().toISOString(),
     };
-    await writeWhole(this.configFile, `${JSON.stringify({ ...run, ...provenance }, null, 2)}\n`);
+    await writeDurable(this.configFile, `${JSON.stringify({ ...run, ...provenance }, null, 2)}\n`);
+    // What would fail at the first checkpoint fails here, before hours of work.
+    const probe = path.join(this.path, "checkpoints", `probe${PARTIAL}`);
+    await makeFolder(path.dirname(probe));
+    await writeDurable(probe, "Can this be written?\n");
+    await rm(probe);
   }
 
   /**
@@ -125,7 +184,7 @@ export class RunDirectory {
   }
 
   async appendMetrics(record: StepRecord): Promise<void> {
-    await appendFile(path.join(this.path, "metrics.jsonl"), `${JSON.stringify(record)}\n`);
+    await appendDurable(path.join(this.path, "metrics.jsonl"), `${JSON.stringify(record)}\n`);
   }
 
   metrics(): Promise<StepRecord[]> {
@@ -133,7 +192,7 @@ export class RunDirectory {
   }
 
   async appendEvaluation(record: EvaluationRecord): Promise<void> {
-    await appendFile(path.join(this.path, "evaluations.jsonl"), `${JSON.stringify(record)}\n`);
+    await appendDurable(path.join(this.path, "evaluations.jsonl"), `${JSON.stringify(record)}\n`);
   }
 
   evaluations(): Promise<EvaluationRecord[]> {
@@ -142,9 +201,9 @@ export class RunDirectory {
 
   /** Writes trajectories/NAME.jsonl, e.g. of step-000001 or eval-000000. */
   async writeTrajectories(name: string, trajectories: readonly Trajectory[]): Promise<void> {
-    await mkdir(path.join(this.path, "trajectories"), { recursive: true });
+    await makeFolder(path.join(this.path, "trajectories"));
     const lines = trajectories.map((trajectory) => `${serializeTrajectory(trajectory)}\n`).join("");
-    await writeWhole(path.join(this.path, "trajectories", `${name}.jsonl`), lines);
+    await writeDurable(path.join(this.path, "trajectories", `${name}.jsonl`), lines);
   }
 
   /** What {@link writeTrajectories} wrote; none where it did not. */
@@ -159,8 +218,10 @@ export class RunDirectory {
     for (const name of ["metrics.jsonl", "evaluations.jsonl"]) {
       const file = path.join(this.path, name);
       if (!existsSync(file)) continue;
-      const kept = (await readRecords<{ step: number }>(file)).filter((record) => record.step <= step);
-      await writeWhole(file, kept.map((record) => `${JSON.stringify(record)}\n`).join(""));
+      const lines = await readLines<{ step: number }>(file);
+      const kept = lines.filter(({ record }) => record.step <= step);
+      const content = kept.map(({ line }) => `${line}\n`).join("");
+      if (content !== (await readFile(file, "utf8"))) await writeDurable(file, content);
     }
     const folder = path.join(this.path, "trajectories");
     for (const name of existsSync(folder) ? await readdir(folder) : []) {
@@ -183,19 +244,41 @@ export class RunDirectory {
   /** Writes a folder through `write`; it appears under its name when it is whole. A folder that is there already is replaced. */
   async writeFolder(name: string, write: (folder: string) => Promise<void>): Promise<void> {
     const folder = path.join(this.path, name);
-    const partial = `${folder}.partial`;
-    await rm(partial, { recursive: true, force: true });
-    await mkdir(partial, { recursive: true });
-    await write(partial);
-    await rm(folder, { recursive: true, force: true });
-    await rename(partial, folder);
+    await makeFolder(path.dirname(folder));
+    await writeFolder(folder, write);
   }
 
-  /** Removes all checkpoints but the newest `keep` (0: none). */
-  async prune(keep: number): Promise<void> {
+  /** Removes all checkpoints but the newest `keep` (0: none) and that of `best`. */
+  async prune(keep: number, best?: number): Promise<void> {
     if (keep === 0) return;
     for (const step of (await this.checkpoints()).slice(0, -keep)) {
-      await rm(this.checkpointPath(step), { recursive: true, force: true });
+      if (step !== best) await removeFolder(this.checkpointPath(step));
+    }
+  }
+
+  get #bestFile(): string {
+    return path.join(this.path, "checkpoints", "best.json");
+  }
+
+  /** What checkpoints/best.json says; undefined where there is none, or none that can be read. */
+  async best(): Promise<BestCheckpoint | undefined> {
+    try {
+      const best = JSON.parse(await readFile(this.#bestFile, "utf8")) as BestCheckpoint;
+      return existsSync(this.checkpointPath(best.step)) ? best : undefined;
+    } catch {
+      return undefined; // it follows from evaluations.jsonl, and is written again
+    }
+  }
+
+  /** Names the best checkpoint, or none. */
+  async writeBest(best: BestCheckpoint | undefined): Promise<void> {
+    if (best !== undefined) {
+      const text = `${JSON.stringify(best)}\n`;
+      const found = await readFile(this.#bestFile, "utf8").catch(() => undefined);
+      if (found !== text) await writeDurable(this.#bestFile, text);
+    } else if (existsSync(this.#bestFile)) {
+      await rm(this.#bestFile);
+      await syncFolder(path.dirname(this.#bestFile));
     }
   }
 }
@@ -205,18 +288,17 @@ export function stepName(step: number): string {
   return `step-${String(step).padStart(6, "0")}`;
 }
 
-async function writeWhole(file: string, content: string): Promise<void> {
-  await writeFile(`${file}.partial`, content);
-  await rename(`${file}.partial`, file);
+async function readRecords<T>(file: string): Promise<T[]> {
+  return (await readLines<T>(file)).map(({ record }) => record);
 }
 
-/** The lines of a file that is appended to. A last line that was cut short is no line. */
-async function readRecords<T>(file: string): Promise<T[]> {
+/** The lines of a file that is appended to, and what they say. A last line that was cut short is no line. */
+async function readLines<T>(file: string): Promise<{ line: string; record: T }[]> {
   if (!existsSync(file)) return [];
   const lines = (await readFile(file, "utf8")).split("\n").slice(0, -1);
   return lines.map((line, i) => {
     try {
-      return JSON.parse(line) as T;
+      return { line, record: JSON.parse(line) as T };
     } catch (cause) {
       return fail("ERR_RUN_DIRECTORY", `Expected JSON at ${file}:${i + 1}: ${(cause as Error).message}`, cause);
     }

@@ -1,6 +1,7 @@
 export { choosePolicy, type ChosenPolicy, type PolicyChoice } from "./chosen-policy.js";
 export { readRunConfig, resolveRunConfig, type RunOverrides } from "./config.js";
 export { explainReward, type Diagnosis } from "./diagnosis.js";
+export type { BestCheckpoint } from "./best.js";
 export { RunDirectory, type RunDescription } from "./directory.js";
 export { evaluate, type EvaluateOptions, type Evaluation, type RolloutParts } from "./evaluate.js";
 export { inspectDirectory, type Inspection } from "./inspect.js";
@@ -11,5 +12,5 @@ export { runJsonSchema, type RunConfig, type RunConfigInput } from "./schema.js"
 export { loadRun, type LoadedRun, type LoadRunOptions } from "./setup.js";
 export { wilson } from "./statistics.js";
 export { toolText } from "./tools.js";
-export { loadTrainedAdapters, loadTrainedPolicy, trainedModels } from "./trained.js";
+export { loadTrainedAdapters, loadTrainedPolicy, trainedModels, type WhichCheckpoint } from "./trained.js";
 export { planVariant, type VariantPlan } from "./variants.js";

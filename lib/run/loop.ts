@@ -8,6 +8,7 @@ import { meanParts } from "../rewards/judge.js";
 import { Rollout } from "../rollout/rollout.js";
 import type { Trajectory } from "../rollout/trajectory.js";
 import type { TrainerOptions } from "../trainer/types.js";
+import { bestOf, type BestCheckpoint } from "./best.js";
 import { RunDirectory, stepName, type RunDescription } from "./directory.js";
 import { collect, evaluate, type RolloutParts } from "./evaluate.js";
 import { QuestionOrder } from "./order.js";
@@ -54,8 +55,11 @@ export interface RunSetup {
     temperature?: number;
     split?: string;
   };
-  /** A checkpoint every so many steps (default 0: only at the end), of which the newest `keep` stay (default 2; 0: all). */
-  checkpoint?: { every?: number; keep?: number };
+  /**
+   * A checkpoint every so many steps (default 0: only at the end), of which the newest `keep` stay (default 2; 0: all); and, with `keepBest` (default
+   * true), one wherever an evaluation is the best so far, which stays until a better one.
+   */
+  checkpoint?: { every?: number; keep?: number; keepBest?: boolean };
   /** Keep the answers of every so many steps (default 1; 0: of none). */
   trajectories?: { every?: number };
   /** The run directory. A run that was not finished there goes on where it stopped; another's -> ERR_RUN_EXISTS. */
@@ -98,6 +102,8 @@ export interface RunResult {
   policy: PolicySampling;
   directory: string;
   checkpoint: string;
+  /** The checkpoint of the best evaluation, with its directory; absent where none is kept. */
+  best?: BestCheckpoint & { checkpoint: string };
   /** Everything recorded in the run directory, earlier parts of the run included. */
   metrics: StepRecord[];
   evaluations: EvaluationRecord[];
@@ -135,11 +141,14 @@ export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<R
   if (setup.resume === true && !directory.exists)
     fail("ERR_RUN_NOT_FOUND", `Expected a run to go on with in ${directory.path} but there is none`);
   const description = { ...setup.description, precision: setup.model.precision };
-  if (directory.exists) await directory.checkSame(description);
-  await directory.begin(description, setup.command ?? null);
-  const policy = await startPolicy(setup, directory);
-  await directory.rewind(policy.steps);
-  return new Run(setup, hooks, directory, sources, policy).toEnd();
+  const command = setup.command ?? null;
+  return directory.locked(command, async () => {
+    if (directory.exists) await directory.checkSame(description);
+    await directory.begin(description, command);
+    const policy = await startPolicy(setup, directory);
+    await directory.rewind(policy.steps);
+    return new Run(setup, hooks, directory, sources, policy).toEnd();
+  });
 }
 
 /** The policy of the newest checkpoint, or a new one. */
@@ -168,6 +177,8 @@ class Run {
   readonly #rollout: Rollout;
   #trajectories: Trajectory[] = [];
   #taken = 0;
+  /** The newest step whose line is in metrics.jsonl: a checkpoint of a later one would lose it. */
+  #recorded: number;
 
   constructor(setup: RunSetup, hooks: RunHooks, directory: RunDirectory, sources: Sources, policy: Policy) {
     this.#setup = setup;
@@ -175,6 +186,7 @@ class Run {
     this.#directory = directory;
     this.#sources = sources;
     this.#policy = policy;
+    this.#recorded = policy.steps;
     const { model, rollout, group, seed } = setup;
     this.#rollout = new Rollout(model, { ...rollout, ...policy.sampling, group, seed });
   }
@@ -186,19 +198,22 @@ class Run {
     try {
       const { steps: step, adapters } = this.#policy;
       await onStart?.({ step, ...(adapters && { adapters }) });
+      await this.#tidy();
       for (;;) {
         await this.#evaluateIfDue();
-        if (this.#checkpointIsDue()) await this.#checkpoint();
+        if (this.#checkpointIsDue() || (await this.#isBest())) await this.#checkpoint();
         if (this.#policy.steps >= steps) break;
         await this.#step();
       }
     } catch (error) {
       // Whatever ended the run, what it has trained is kept.
       const interrupted = signal?.aborted === true && error === signal.reason;
-      if (!this.#policy.whole) throw error; // what there is now is no policy of any step: the last checkpoint is
-      await this.#checkpoint().catch((second: unknown) => {
-        throw interrupted ? second : error;
-      });
+      // What agents are of which some have taken a step is no policy of any.
+      if (this.#policy.whole && this.#recorded === this.#policy.steps) {
+        await this.#checkpoint().catch((second: unknown) => {
+          throw interrupted ? second : error;
+        });
+      }
       if (!interrupted) throw error;
       return this.#result("interrupted");
     }
@@ -234,6 +249,7 @@ class Run {
     if (written && every > 0 && step % every === 0)
       await this.#directory.writeTrajectories(stepName(step), trajectories);
     await this.#directory.appendMetrics(record);
+    this.#recorded = step;
     this.#trajectories = written ? trajectories : [];
     this.#taken++;
     await onStep?.(record, trajectories);
@@ -282,14 +298,35 @@ class Run {
   /** One that is there already is whole, and the same bits. */
   async #checkpoint(): Promise<void> {
     const step = this.#policy.steps;
-    if ((await this.#directory.checkpoints()).includes(step)) return;
+    if ((await this.#directory.checkpoints()).includes(step)) return this.#tidy();
     await this.#directory.writeFolder(`checkpoints/${stepName(step)}`, (folder) => this.#policy.save(folder));
-    await this.#directory.prune(this.#setup.checkpoint?.keep ?? 2);
+    await this.#tidy();
     await this.#hooks.onCheckpoint?.(this.#directory.checkpointPath(step), step);
+  }
+
+  /** Whether the last evaluation was of this step, and better than all that have a checkpoint. */
+  async #isBest(): Promise<boolean> {
+    const step = this.#policy.steps;
+    return (await this.#best([...(await this.#directory.checkpoints()), step]))?.step === step;
+  }
+
+  async #best(steps: readonly number[]): Promise<BestCheckpoint | undefined> {
+    const { evaluation, checkpoint } = this.#setup;
+    if (evaluation === undefined || checkpoint?.keepBest === false) return undefined;
+    const { questions, samples = 1, temperature = 1, split = "dev" } = evaluation;
+    return bestOf(await this.#directory.evaluations(), { split, n: questions.length, samples, temperature }, steps);
+  }
+
+  /** Names the best checkpoint and removes those that are too many: both follow from what is there, so a start makes up for what a kill prevented. */
+  async #tidy(): Promise<void> {
+    const best = await this.#best(await this.#directory.checkpoints());
+    await this.#directory.writeBest(best);
+    await this.#directory.prune(this.#setup.checkpoint?.keep ?? 2, best?.step);
   }
 
   async #result(status: RunResult["status"]): Promise<RunResult> {
     const step = this.#policy.steps;
+    const best = await this.#directory.best();
     return {
       status,
       step,
@@ -298,6 +335,7 @@ class Run {
       policy: this.#policy.sampling,
       directory: this.#directory.path,
       checkpoint: this.#directory.checkpointPath(step),
+      ...(best && { best: { ...best, checkpoint: this.#directory.checkpointPath(best.step) } }),
       metrics: await this.#directory.metrics(),
       evaluations: await this.#directory.evaluations(),
       trajectories: this.#trajectories,

@@ -258,6 +258,12 @@ const evaluation = z.strictObject({
 const checkpoint = z.strictObject({
   every: z.int().min(0).default(10).describe("Write a checkpoint every so many steps; 0: only at the end."),
   keep: z.int().min(0).default(2).describe("Keep the newest so many; 0: all."),
+  keepBest: z
+    .boolean()
+    .default(true)
+    .describe(
+      "Keep the checkpoint of the best evaluation too; one is written wherever an evaluation is the best so far.",
+    ),
 });
 
 /** run.json, as it may be written. */

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { Adapters, type Routes } from "../adapters/adapters.js";
+import { describe } from "../arguments.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import type { Writer } from "../rollout/writers.js";
@@ -9,9 +10,12 @@ import { RunDirectory } from "./directory.js";
 import type { PolicySampling } from "./policy.js";
 import type { EvaluationRecord } from "./records.js";
 
+/** The newest, that of the best evaluation, or that of a step. */
+export type WhichCheckpoint = "newest" | "best" | number;
+
 /**
- * The adapters of a run directory's newest checkpoint, and the optimizer steps that they have taken. A directory without a checkpoint ->
- * ERR_RUN_DIRECTORY.
+ * The adapters of a checkpoint of a run directory, and the optimizer steps that they have taken. `checkpoint`: the newest (default), that of the best
+ * evaluation, or that of a step. A directory without it -> ERR_RUN_DIRECTORY.
  *
  * @example
  * const { adapters } = await loadTrainedAdapters(model, "runs/search");
@@ -19,24 +23,29 @@ import type { EvaluationRecord } from "./records.js";
 export async function loadTrainedAdapters(
   model: Model,
   directory: string,
+  options: { checkpoint?: WhichCheckpoint } = {},
 ): Promise<{ adapters: Adapters; step: number }> {
-  const { folder, step } = await checkpointOf(directory);
+  const { folder, step } = await checkpointOf(directory, options.checkpoint);
   return { adapters: await restoreAdapters(model, folder), step };
 }
 
 /**
- * What full training has made of a run's models, as of its newest checkpoint: directories by the base role and by agents' names, for loadRun. Empty where
+ * What full training has made of a run's models, as of a checkpoint (default: its newest): directories by the base role and by agents' names, for loadRun. Empty where
  * adapters were trained.
  */
-export async function trainedModels(directory: string, base: string): Promise<Record<string, string>> {
-  const { folder } = await checkpointOf(directory);
+export async function trainedModels(
+  directory: string,
+  base: string,
+  options: { checkpoint?: WhichCheckpoint } = {},
+): Promise<Record<string, string>> {
+  const { folder } = await checkpointOf(directory, options.checkpoint);
   const parts = await agentFolders(folder, base);
   const models = Object.entries(parts).map(([name, own]): [string, string] => [name, path.join(own, "model")]);
   return Object.fromEntries(models.filter(([, own]) => existsSync(own)));
 }
 
 /**
- * The policy of a run's newest checkpoint, to sample from: on the models of loadRun, which has been given {@link trainedModels}.
+ * The policy of a run's checkpoint (default: the newest), to sample from: on the models of loadRun, which has been given {@link trainedModels}.
  *
  * @example
  * const { sampling, policy, step } = await loadTrainedPolicy(setup, "runs/search");
@@ -49,8 +58,9 @@ export async function loadTrainedPolicy(
     rollout,
   }: { model: Model; agents?: Record<string, Model>; rollout: { router: { base: string } } },
   directory: string,
+  options: { checkpoint?: WhichCheckpoint } = {},
 ): Promise<{ sampling: PolicySampling; policy: EvaluationRecord["policy"]; step: number }> {
-  const { folder, step } = await checkpointOf(directory);
+  const { folder, step } = await checkpointOf(directory, options.checkpoint);
   const parts = await agentFolders(folder, rollout.router.base);
   const writerOf = async (name: string, own: Model): Promise<Writer> => {
     const from = parts[name];
@@ -76,11 +86,20 @@ async function agentFolders(folder: string, base: string): Promise<Record<string
   return Object.fromEntries((await readdir(agents)).map((name) => [name, path.join(agents, name)]));
 }
 
-async function checkpointOf(directory: string): Promise<{ folder: string; step: number }> {
+async function checkpointOf(
+  directory: string,
+  checkpoint: WhichCheckpoint = "newest",
+): Promise<{ folder: string; step: number }> {
   const run = new RunDirectory(directory);
-  const step = (await run.checkpoints()).at(-1);
-  if (step === undefined)
+  const steps = await run.checkpoints();
+  if (steps.length === 0)
     fail("ERR_RUN_DIRECTORY", `Expected a checkpoint in ${run.path} but there is none: train it first`);
+  const wanted = checkpoint === "newest" ? steps.at(-1) : checkpoint === "best" ? (await run.best())?.step : checkpoint;
+  const step = steps.find((own) => own === wanted);
+  if (step === undefined) {
+    const what = checkpoint === "best" ? "a best checkpoint" : `a checkpoint of step ${describe(checkpoint)}`;
+    fail("ERR_RUN_DIRECTORY", `Expected ${what} in ${run.path} but there are those of steps ${steps.join(", ")}`);
+  }
   return { folder: run.checkpointPath(step), step };
 }
 

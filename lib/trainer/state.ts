@@ -1,8 +1,9 @@
 import { existsSync } from "node:fs";
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
 import { Adapters } from "../adapters/adapters.js";
+import { writeDurable } from "../durable.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
 import { PRECISIONS } from "../model/precision.js";
@@ -62,9 +63,7 @@ export async function writeState(trainer: Trainer, directory: string): Promise<v
     ...(adapters === undefined ? { full: steps[0] ?? 0 } : {}),
     ...(adapters !== undefined && adapters.trainableTokens.length > 0 && { tokens: steps[adapters.names.length] ?? 0 }),
   };
-  const file = path.join(directory, "trainer.json");
-  await writeFile(`${file}.partial`, `${JSON.stringify(state, null, 2)}\n`);
-  await rename(`${file}.partial`, file);
+  await writeDurable(path.join(directory, "trainer.json"), `${JSON.stringify(state, null, 2)}\n`);
 }
 
 export async function readState(
