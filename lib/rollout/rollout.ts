@@ -72,16 +72,24 @@ export class Rollout {
     const options = resolveOptions(this.options, model);
     const { adapters, router, chunk } = options;
     adapters?.checkIdle("write");
-    const generator = new native.Generator(model.native, adapters?.native ?? null, {
-      maxSequences: options.concurrency,
-      maxLength: options.maxLength,
-      cacheTokens: options.cacheTokens,
-      ...(chunk === undefined ? {} : { chunk }),
-      tokenBytes: this.#tokenizer.tokenBytes(),
-      router: router.native,
-      adapterOfRole: adapters?.adapterOfRole ?? new Int32Array(router.roles.length).fill(-1),
-      tellTokens: options.onToken !== undefined,
-    });
+    const tokenBytes = this.#tokenizer.tokenBytes();
+    const tellTokens = options.onToken !== undefined;
+    const generator =
+      options.sampler === undefined
+        ? new native.Generator(model.native, adapters?.native ?? null, {
+            maxSequences: options.concurrency,
+            maxLength: options.maxLength,
+            cacheTokens: options.cacheTokens,
+            ...(chunk === undefined ? {} : { chunk }),
+            tokenBytes,
+            router: router.native,
+            adapterOfRole: adapters?.adapterOfRole ?? new Int32Array(router.roles.length).fill(-1),
+            tellTokens,
+          })
+        : await options.sampler.open({
+            ...{ model, adapters, router, tokenBytes, tellTokens, policyVersion, signal: run.signal },
+            ...{ sampling: options.sampling, concurrency: options.concurrency, maxLength: options.maxLength },
+          });
     const context = { model, tokenizer: this.#tokenizer, options, policyVersion };
     const session = new Session(generator, context, questions, run);
     try {
