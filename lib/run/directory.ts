@@ -37,6 +37,7 @@ const FREE = [
   "trajectories",
   "microBatchTokens",
   "gradientCheckpointing",
+  "sampler",
 ];
 
 /**

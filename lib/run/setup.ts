@@ -17,6 +17,7 @@ import { defaultMaxLength } from "./prompts.js";
 import { judgedBySql, loadReward } from "./reward.js";
 import type { RunConfig } from "./schema.js";
 import { fill, type RunEnvironment } from "./tools.js";
+import { loadSampler } from "./sampler.js";
 import { planVariant } from "./variants.js";
 
 /** A {@link RunSetup} whose model is its own: `close()` gives it back. */
@@ -43,10 +44,12 @@ export interface LoadedRun extends RunSetup {
 export async function loadRun(config: RunConfig): Promise<LoadedRun> {
   const { data, agent, evaluation, variant, rank, alpha } = config;
   const { routes, routing, lossRoles } = planVariant(variant, agent.roles);
+  const sampler = loadSampler(config);
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
   let model: Awaited<ReturnType<typeof loadModel>> | undefined;
   const close = (): void => {
     model?.close();
+    void sampler?.close().catch(() => undefined);
     // Only ends what is still out: there is nothing to wait for.
     void Promise.resolve(environment.close?.()).catch(() => undefined);
   };
@@ -74,6 +77,7 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         environment,
         reward,
         tokenizer,
+        ...(sampler && { sampler }),
         ...(judgedBySql(config) && { evaluateBy: "reward" }),
       },
       adapters: {

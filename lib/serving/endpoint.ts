@@ -8,8 +8,8 @@ export interface Endpoint {
   generate(request: Omit<GenerateRequest, "adapter">, signal: AbortSignal): Promise<Generated>;
 }
 
-/** Times that a request which the server itself broke off is repeated. */
-const BREAKS = 3;
+/** Times that one request is repeated, each: because the server broke it off itself, and because it had lost the adapter. */
+const REPEATS = 3;
 
 /**
  * `reload` loads the adapter again where the server has lost it (it was started anew, or has made room); requests that find it missing at the
@@ -36,8 +36,8 @@ export function makeEndpoint(
         } catch (error) {
           signal.throwIfAborted();
           if (!(error instanceof ServerError)) throw error;
-          if (error.code === "ERR_SERVER_MODEL" && reload !== undefined && reloads++ === 0) await loadAgain(signal);
-          else if (error.code === "ERR_SERVER_PROTOCOL" && error.retryable && breaks++ < BREAKS) continue;
+          if (error.code === "ERR_SERVER_MODEL" && reload !== undefined && reloads++ < REPEATS) await loadAgain(signal);
+          else if (error.code === "ERR_SERVER_PROTOCOL" && error.retryable && breaks++ < REPEATS) continue;
           else throw error;
         }
       }

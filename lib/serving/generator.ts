@@ -171,7 +171,9 @@ export class RemoteGenerator implements NativeGenerator {
   #admit(): void {
     for (const s of this.#sequences.values()) {
       if (this.#admitted >= this.#options.concurrency) return;
-      if (s.state === "queued") ((s.state = "running"), this.#admitted++);
+      if (s.state !== "queued") continue;
+      s.state = "running";
+      this.#admitted++;
     }
   }
 

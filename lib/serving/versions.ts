@@ -19,9 +19,12 @@ export interface VersionsOptions {
 export interface AdapterLease {
   name: string;
   /** Loads it again where the server has lost it. */
-  reload(signal: AbortSignal): Promise<void>;
-  release(): void;
+  reload: (signal: AbortSignal) => Promise<void>;
+  release: () => void;
 }
+
+/** Milliseconds that unloading may take. */
+const UNLOAD_TIME = 5000;
 
 interface Version {
   name: string;
@@ -34,6 +37,7 @@ interface Version {
  */
 export class AdapterVersions {
   readonly #options: VersionsOptions;
+  readonly #loaded = new Map<string, Version>();
   #newest: Version | undefined;
   /** Loading and unloading happen one after the other. */
   #last: Promise<unknown> = Promise.resolve();
@@ -51,19 +55,22 @@ export class AdapterVersions {
       try {
         await adapters.save(fresh, adapter);
         const name = `${prefix}-v${step}-${await hashOf(fresh)}`;
-        if (this.#newest?.name !== name) {
+        let version = this.#loaded.get(name);
+        if (version === undefined) {
           const target = path.join(directory, name);
           await rm(target, { recursive: true, force: true });
           await rename(fresh, target);
           await server.loadAdapter(name, this.#seen(name), signal && { signal });
-          const older = this.#newest;
-          this.#newest = { name, users: 0 };
-          if (older?.users === 0) await this.#remove(older);
+          version = { name, users: 0 };
+          this.#loaded.set(name, version);
         }
+        const older = this.#newest;
+        this.#newest = version;
+        if (older !== undefined) await this.#removeUnused(older);
+        return this.#lease(version);
       } finally {
         await rm(fresh, { recursive: true, force: true });
       }
-      return this.#lease(this.#newest as Version);
     });
   }
 
@@ -72,7 +79,7 @@ export class AdapterVersions {
     await this.#inTurn(async () => {
       const newest = this.#newest;
       this.#newest = undefined;
-      if (newest?.users === 0) await this.#remove(newest);
+      if (newest !== undefined) await this.#removeUnused(newest);
     });
   }
 
@@ -87,16 +94,18 @@ export class AdapterVersions {
         if (!held) return;
         held = false;
         version.users--;
-        void this.#inTurn(async () => {
-          if (version.users === 0 && version !== this.#newest) await this.#remove(version);
-        });
+        void this.#inTurn(() => this.#removeUnused(version));
       },
     };
   }
 
   /** A server that cannot be reached has nothing to unload: a run does not fail for what it no longer needs. */
-  async #remove({ name }: Version): Promise<void> {
-    await this.#options.server.unloadAdapter(name).catch(() => undefined);
+  async #removeUnused(version: Version): Promise<void> {
+    const { name, users } = version;
+    if (users > 0 || version === this.#newest) return;
+    this.#loaded.delete(name);
+    const signal = AbortSignal.timeout(UNLOAD_TIME);
+    await this.#options.server.unloadAdapter(name, { signal }).catch(() => undefined);
     await rm(path.join(this.#options.directory, name), { recursive: true, force: true }).catch(() => undefined);
   }
 

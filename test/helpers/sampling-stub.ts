@@ -1,8 +1,9 @@
+/* eslint-disable @typescript-eslint/no-explicit-any -- what is asked is JSON */
 // Servers on loopback that speak the documented HTTP APIs of vLLM and SGLang and sample with this engine: PEFT directories are loaded by their
 // path, stop texts end an answer as there, and log-probabilities are of the distribution that such a server reports.
 import type { ServerResponse } from "node:http";
 import type { Test } from "tap";
-import { Adapters, type Model } from "rolegrad";
+import { Adapters, SglangServer, VllmServer, type Model, type SamplingServer, type ServerOptions } from "rolegrad";
 import { native } from "../../lib/binding.js";
 import { streamOf } from "../../lib/random.js";
 import { requestSeed } from "../../lib/serving/seed.js";
@@ -27,7 +28,7 @@ export interface StubOptions {
   /** Says what goes wrong with a request, by its path and number: a status (with headers), or a lost connection. */
   trouble?: (path: string, count: number) => { status: number; headers?: Record<string, string> } | "reset" | undefined;
   /** Waited for before an answer begins. */
-  before?: () => Promise<void>;
+  before?: (path: string, body: Record<string, unknown>) => Promise<void>;
 }
 
 export interface Stub {
@@ -77,7 +78,7 @@ export async function samplingStub(t: Test, options: StubOptions): Promise<Stub>
     const trouble = options.trouble?.(path, stub.asked.filter((other) => other.path === path).length);
     if (trouble === "reset") return void request.socket.destroy();
     if (trouble !== undefined) return json(response, { error: { message: "busy" } }, trouble.status, trouble.headers);
-    await options.before?.();
+    await options.before?.(path, asked);
     const openai = (message: string, status: number) => json(response, { error: { message, code: status } }, status);
     if (path === "/v1/models") {
       const names = [...stub.adapters.keys()].map((id) => ({ id, object: "model", parent: BASE, max_model_len: null }));
@@ -239,4 +240,16 @@ export async function samplingStub(t: Test, options: StubOptions): Promise<Stub>
     });
   });
   return Object.assign(stub, { url: server.url });
+}
+
+/** A client of a stub, which does not wait long between attempts. */
+export function serverOf(
+  t: Test,
+  { url }: Pick<Stub, "url">,
+  kind: StubOptions["kind"],
+  more: Partial<ServerOptions> = {},
+): SamplingServer {
+  const server = new (kind === "vllm" ? VllmServer : SglangServer)({ url, retryAfter: 1, ...more });
+  t.teardown(() => server.close());
+  return server;
 }
