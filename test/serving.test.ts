@@ -3,8 +3,8 @@ import { readdirSync } from "node:fs";
 import path from "node:path";
 import fc from "fast-check";
 import t, { type Test } from "tap";
-import { endpointSampler, loadModel, Rollout, RoleRouter, serverSampler, Trainer } from "rolegrad";
-import type { Adapters, RolloutOptions, RunOptions, Trajectory, TrainerOptions } from "rolegrad";
+import { endpointSampler, loadModel, Rollout, RoleRouter, serverSampler } from "rolegrad";
+import type { Adapters, RolloutOptions, RunOptions, Trajectory } from "rolegrad";
 import { native } from "../lib/binding.js";
 import { streamOf } from "../lib/random.js";
 import { RoleTracker } from "../lib/roles/tracker.js";
@@ -152,6 +152,11 @@ async function oneByOne(
       ids.map((id) => tokenBytes[id] ?? new Uint8Array(0)),
       sampled,
     );
+  const push = (id: number, own: number, logprob: number): void => {
+    ids.push(id);
+    sampled.push(own);
+    logprobs.push(logprob);
+  };
   let opened = 0;
   for (let n = 0; n < 60 && ids.length < 120; n++) {
     const before = annotate().at(-1)!;
@@ -166,7 +171,7 @@ async function oneByOne(
     let ended = false;
     while (generator.runnable() > 0)
       for (const event of await generator.run(1).promise) {
-        if (event.kind === "token") (ids.push(event.token), sampled.push(1), logprobs.push(event.logprob));
+        if (event.kind === "token") push(event.token, 1, event.logprob);
         ended ||= event.kind === "stop";
       }
     generator.close();
@@ -178,7 +183,7 @@ async function oneByOne(
       const result = (await environment.act({ text } as never, {} as never)).text;
       for (const id of tokenizer.encode(`<information>${result}</information>`)) {
         if (ids.length >= 120) break;
-        (ids.push(id), sampled.push(0), logprobs.push(0));
+        push(id, 0, 0);
       }
     }
   }
@@ -214,7 +219,7 @@ t.test(
     );
     const tools = tool.asked
       .filter((own) => own.path === "/generate")
-      .map(({ body }) => body["sampling_params"] as any);
+      .map(({ body }) => body["sampling_params"] as { stop: string[] });
     t.ok(
       tools.length > 0 && tools.every(({ stop }) => JSON.stringify(stop) === '["</search>"]'),
       "the other at the closing",
@@ -227,7 +232,7 @@ t.test("two roles on one endpoint are one policy: nothing is handed over", async
   const sampler = endpointSampler({ roles: { reason: { server }, tool: { server, adapter: null } } });
   const wanted = await new Rollout(model, options()).collect(questions);
   t.strictSame((await new Rollout(model, options({ sampler })).collect(questions)).map(agreed), wanted.map(agreed));
-  t.ok(stub.asked.every(({ body }) => body["stop"] === undefined || String(body["stop"]) === "</search>"));
+  t.ok(stub.asked.every(({ body }) => body["stop"] === undefined || JSON.stringify(body["stop"]) === '["</search>"]'));
 });
 
 // ---- what goes over the wire
@@ -392,7 +397,10 @@ for (const kind of kinds) {
     const { stub, server } = await connect(t, {
       kind,
       trouble: (path, count) => {
-        if (/completions|generate/.test(path) && count % 30 === 17) (stub.restart(), restarts++);
+        if (/completions|generate/.test(path) && count % 30 === 17) {
+          stub.restart();
+          restarts++;
+        }
         return undefined;
       },
     });
