@@ -135,6 +135,11 @@ function onlyAdapter(adapters: Adapters): string | undefined {
     fail("ERR_SERVER_ROUTES", `Expected a LoRA adapter but ${name} is a mixture of experts, which servers cannot run`);
   if (adapters.trainableTokens.length > 0)
     fail("ERR_SERVER_ROUTES", "Expected adapters without trained tokens, which servers cannot run");
+  if (Object.keys({ ...info?.rankPattern, ...info?.alphaPattern }).length > 0)
+    fail(
+      "ERR_SERVER_ROUTES",
+      `Expected one rank and alpha in all modules of ${name}: servers read no rank_pattern or alpha_pattern`,
+    );
   return name ?? undefined;
 }
 
