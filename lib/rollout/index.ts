@@ -2,6 +2,7 @@ export { FINAL_ANSWER, type RolloutOptions, type RunOptions, type Sampling, type
 export { Rollout } from "./rollout.js";
 export type { Sampler } from "./sampler.js";
 export type { RolloutStats } from "./stats.js";
+export { readTrajectories } from "./trajectory-files.js";
 export type { ToolErrorPolicy } from "./tool-call.js";
 export {
   parseTrajectory,
@@ -11,3 +12,4 @@ export {
   type Trajectory,
   type TrajectorySegment,
 } from "./trajectory.js";
+export type { Writer, WritersCache } from "./writers.js";

@@ -96,11 +96,24 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
   if ((c.objective.entropyCoefficient ?? 0) > 0 && (c.addTokens?.length ?? 0) > 0)
     wrong("objective.entropyCoefficient", "Expected none with addTokens");
   const planned = plan(c.variant, agent.roles, wrong);
-  const { routes } = planned;
+  const { routes, agents } = planned;
+  if (c.parameters === "full") {
+    if (agents !== true && !c.variant.startsWith("shared"))
+      wrong(
+        "parameters",
+        `Expected "adapters" for the variant ${c.variant}, which is made of them, but received "full"`,
+      );
+    for (const field of ["rank", "alpha", "dropout", "addTokens"] as const)
+      if (c[field] !== undefined) wrong(field, 'Expected none with parameters "full"');
+    if (c.precision !== "exact" || c.crossRole === "exact")
+      wrong(c.crossRole === "exact" ? "crossRole" : "precision", 'Expected another with parameters "full"');
+  }
   const unserved = c.sampler && whyNotServed(c.variant, planned);
   if (unserved !== undefined) wrong("sampler", unserved);
   if (c.sampler && (c.addTokens?.length ?? 0) > 0)
     wrong("sampler", "Expected no addTokens, whose rows a server cannot run");
+  if (c.sampler && c.parameters === "full")
+    wrong("sampler", 'Expected parameters "adapters", which a server can load, but received "full"');
   const weighted = c.sampler && !supervised && { importance: c.objective.importance ?? SERVER_IMPORTANCE };
 
   const served = Object.values(routes).filter((name) => name === "shared").length || 1;
@@ -121,8 +134,7 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     }),
     agent: { ...agent, spans, prompt, ...(tools && { tools }) },
     ...reward,
-    rank,
-    alpha: c.alpha ?? 2 * rank,
+    ...(c.parameters === "adapters" && { rank, alpha: c.alpha ?? 2 * rank }),
     output: output === undefined ? resolve(c.output ?? defaultOutput(file)) : path.resolve(output),
   };
 }

@@ -183,14 +183,17 @@ export async function samplingStub(t: Test, options: StubOptions): Promise<Stub>
   /** One sequence, token by token. */
   const sample = async (wanted: Wanted): Promise<Answer> => {
     const { ids, adapter, maxNewTokens, temperature, stop, stopIds, seed, top } = wanted;
-    const generator = new native.Generator(model.native, adapter?.native ?? null, {
-      maxSequences: 1,
-      maxLength,
-      tokenBytes: model.tokenizer!.tokenBytes(),
-      router: { base: 0, spans: [] },
-      adapterOfRole: Int32Array.of(adapter === undefined ? -1 : 0),
-      tellTokens: true,
-    });
+    const adapterOfRole = Int32Array.of(adapter === undefined ? -1 : 0);
+    const generator = new native.Generator(
+      [{ model: model.native, adapters: adapter?.native ?? null, adapterOfRole }],
+      {
+        maxSequences: 1,
+        maxLength,
+        tokenBytes: model.tokenizer!.tokenBytes(),
+        router: { base: 0, spans: [] },
+        tellTokens: true,
+      },
+    );
     const sampled: number[] = [];
     const logprobs: number[] = [];
     let matched: string | number | null = null;
