@@ -384,6 +384,12 @@ t.test("what a server cannot run is refused", async (t) => {
   await t.rejects(collect({ adapters: kept }), code("ERR_SERVER_ROUTES", /reason: none, tool: tool/));
   await t.rejects(collect({ sampling: { topP: 0.9 } }), code("ERR_INVALID_ARGUMENT", /topP 0.9/));
   await t.rejects(collect({ maxLength: 300 }), code("ERR_SERVER_LENGTH", /maxLength 300 tokens but it serves 256/));
+  await collect({ adapters });
+  await t.rejects(
+    collect({ maxLength: 300 }),
+    code("ERR_SERVER_LENGTH", /300/),
+    "also with an adapter, which does not say it",
+  );
   const roleless = endpointSampler({ roles: { reason: { server } } });
   await t.rejects(collect({ sampler: roleless }), code("ERR_NO_ROLE", /role tool/));
   await t.rejects(collect({ sampler: endpointSampler({ roles: { reason: { server } } }), adapters }), {

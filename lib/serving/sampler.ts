@@ -152,8 +152,10 @@ async function checkServer(server: SamplingServer, { sampling, maxLength, signal
         "log-probabilities before it",
     );
   const models = await server.models(signal && { signal });
-  const room = Math.max(...models.map((model) => model.maxLength ?? Infinity), 0);
-  if (models.length > 0 && room < maxLength)
+  // Not all say it: adapters do not.
+  const lengths = models.flatMap((model) => model.maxLength ?? []);
+  const room = lengths.length === 0 ? Infinity : Math.max(...lengths);
+  if (room < maxLength)
     fail(
       "ERR_SERVER_LENGTH",
       `Expected ${server.label} to serve sequences of maxLength ${maxLength} tokens but it serves ${room}: start it with more, or set maxLength`,
