@@ -14,5 +14,6 @@ export * from "./roles/index.js";
 export * from "./rollout/index.js";
 export * from "./run/index.js";
 export * from "./search/index.js";
+export * from "./serving/index.js";
 export * from "./trainer/index.js";
 export * from "./world/index.js";

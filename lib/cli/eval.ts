@@ -44,12 +44,15 @@ export function register(program: Command): void {
       const { evaluate, explainReward, loadRun, choosePolicy, trainedModels } = await import("../run/index.js");
       const { config, directory, trained } = await readTarget(run);
       const choice = policyChoice(options, { directory, trained });
-      const { evaluation, agent } = config;
+      const { sampler, ...rest } = config;
+      const { evaluation, agent } = rest;
       if (config.data.evalSplit === undefined && config.data.evalQuestions === undefined)
         fail("ERR_CONFIG", `${run}: Expected data.evalSplit or data.evalQuestions: the run has nothing to evaluate on`);
       const setup = await loadRun(
         {
-          ...config,
+          ...rest,
+          // Adapters that are routed by role, and models of this machine, are not for a server.
+          ...(sampler !== undefined && choice.keep === undefined && choice.writers === undefined && { sampler }),
           evaluation: { ...evaluation, questions: options.questions ?? evaluation.questions },
         },
         {

@@ -3,6 +3,7 @@ import { skippedText } from "../data/rows.js";
 import { annotate } from "../report/annotate.js";
 import {
   explainReward,
+  samplerText,
   toolText,
   type EvaluationRecord,
   type LoadedRun,
@@ -50,6 +51,7 @@ export class TrainText implements TrainOutput {
         ? ["tool", toolText(config.environment)]
         : ["passages", `${grouped(environment.size)} indexed`],
       ...setup.skipped.map((report) => ["skipped", skippedText(report)]),
+      ...(config.sampler === undefined ? [] : [["sampling", samplerText(config)]]),
       [parameters === "full" ? "trains" : "adapters", trained],
       ["run", `${where(directory)}: ${steps} steps of ${questionsPerStep} questions x ${group} answers, seed ${seed}`],
     ];

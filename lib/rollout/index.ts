@@ -1,5 +1,6 @@
 export { FINAL_ANSWER, type RolloutOptions, type RunOptions, type Sampling, type StreamedToken } from "./options.js";
 export { Rollout } from "./rollout.js";
+export type { Sampler } from "./sampler.js";
 export type { RolloutStats } from "./stats.js";
 export { readTrajectories } from "./trajectory-files.js";
 export type { ToolErrorPolicy } from "./tool-call.js";

@@ -16,6 +16,7 @@ import type { Renderer } from "../prompts/renderer.js";
 import type { Reward } from "../rewards/types.js";
 import type { RoleRouter } from "../roles/router.js";
 import { defaultCacheTokens } from "./cache.js";
+import type { Sampler } from "./sampler.js";
 import type { ToolErrorPolicy } from "./tool-call.js";
 import { allWriters, checkWriters, type Writer, type WritersCache } from "./writers.js";
 
@@ -128,6 +129,11 @@ export interface RolloutOptions {
   tokenizer?: Tokenizer;
   /** What is not sampled: the prompt and the glue behind a call. `router` is its router; `prompt`, `addBos` and `output` have no effect then. */
   renderer?: Renderer;
+  /**
+   * Samples in place of the engine: a server (serverSampler, endpointSampler). `cacheTokens` and `chunk` have no effect then, and `onToken` hears
+   * of tokens as requests are answered.
+   */
+  sampler?: Sampler;
 }
 
 export interface RunOptions {
@@ -152,11 +158,20 @@ export type ResolvedOptions = Required<
     | "sampling"
     | "chunk"
     | "renderer"
+    | "sampler"
   >
 > &
   Pick<
     RolloutOptions,
-    "adapters" | "writers" | "stopIds" | "onToken" | "checkCall" | "observationTokens" | "chunk" | "renderer"
+    | "adapters"
+    | "writers"
+    | "stopIds"
+    | "onToken"
+    | "checkCall"
+    | "observationTokens"
+    | "chunk"
+    | "renderer"
+    | "sampler"
   > & {
     sampling: Required<Sampling>;
   };
@@ -179,6 +194,12 @@ export function checkOptions(options: RolloutOptions): void {
     if (!same) fail("ERR_INVALID_ARGUMENT", "Expected options.router to be options.renderer.router");
   }
   checkObject(sampling, "sampling");
+  if (options.sampler !== undefined) checkInstance(options.sampler, ["open", "close"], "a sampler", "sampler");
+  if (options.sampler !== undefined && (options.writers !== undefined || options.shuffleRoutes === true))
+    fail(
+      "ERR_INVALID_ARGUMENT",
+      "Expected neither writers nor shuffleRoutes with a sampler: see endpointSampler for hybrids",
+    );
   checkInteger(group, "group", 1, 1 << 20);
   const { cacheTokens, chunk, finalAnswer = "", observationTokens } = options;
   checkInteger(concurrency, "concurrency", 1, 1 << 16);

@@ -70,14 +70,23 @@ export class Rollout {
     checkSignal(run.signal);
     const { model, policyVersion } = this;
     const options = resolveOptions(this.options, model);
-    const { chunk, shuffleRoutes } = options;
-    const generator = makeGenerator(model, this.#tokenizer, options, {
-      maxSequences: options.concurrency,
-      cacheTokens: options.cacheTokens,
-      ...(chunk === undefined ? {} : { chunk }),
-      shuffleRoutes,
-      tellTokens: options.onToken !== undefined,
-    });
+    const { chunk, shuffleRoutes, sampler, adapters } = options;
+    const tellTokens = options.onToken !== undefined;
+    if (sampler !== undefined) adapters?.checkIdle("write");
+    const generator =
+      sampler === undefined
+        ? makeGenerator(model, this.#tokenizer, options, {
+            maxSequences: options.concurrency,
+            cacheTokens: options.cacheTokens,
+            ...(chunk === undefined ? {} : { chunk }),
+            shuffleRoutes,
+            tellTokens,
+          })
+        : await sampler.open({
+            ...{ model, adapters, router: options.router, policyVersion, signal: run.signal, tellTokens },
+            ...{ sampling: options.sampling, concurrency: options.concurrency, maxLength: options.maxLength },
+            tokenBytes: this.#tokenizer.tokenBytes(),
+          });
     const context = { model, tokenizer: this.#tokenizer, options, policyVersion };
     const session = new Session(generator, context, questions, run);
     try {

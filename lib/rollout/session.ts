@@ -272,7 +272,7 @@ export class Session {
         topP,
         topK,
         policyVersion,
-        precision: model.precision,
+        ...(options.sampler === undefined ? { precision: model.precision } : { sampler: options.sampler.name }),
         response,
         ...judgement,
         answer: lastAnswer(response, options.answer.open, options.answer.close),

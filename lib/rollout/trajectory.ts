@@ -36,6 +36,8 @@ export interface Trajectory {
    * it; absent (as in lines of earlier versions): "exact".
    */
   precision?: Precision;
+  /** What sampled in place of the engine ("vllm", "sglang"): `logprobs` are its own, see objective.importance. Absent: the engine. */
+  sampler?: string;
   /** The random stream: (seed, purpose, variant, step, question, sample). */
   rngKey: string;
   /** Text after the prompt: sampled text and tool output. */
@@ -77,6 +79,7 @@ const schema = z.looseObject({
   topK: z.number(),
   policyVersion: z.number(),
   precision: z.enum(PRECISIONS).default("exact"),
+  sampler: text.optional(),
   rngKey: text,
   response: text,
   reward: z.number(),

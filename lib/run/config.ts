@@ -7,6 +7,8 @@ import { fail, RolegradError } from "../errors.js";
 import type { ChatTool } from "../prompts/calls.js";
 import { tagInstruction } from "../prompts/tags.js";
 import { judgedBySql, resolveRewards } from "./reward.js";
+import { whyNotServed } from "./sampler.js";
+import { SERVER_IMPORTANCE } from "./sampler-schema.js";
 import { runJsonSchema, runSchema, type RunConfig } from "./schema.js";
 import { planVariant } from "./variants.js";
 
@@ -93,7 +95,8 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     wrong("data.demonstrations", 'Expected it with objective.kind "sft" alone');
   if ((c.objective.entropyCoefficient ?? 0) > 0 && (c.addTokens?.length ?? 0) > 0)
     wrong("objective.entropyCoefficient", "Expected none with addTokens");
-  const { routes, agents } = plan(c.variant, agent.roles, wrong);
+  const planned = plan(c.variant, agent.roles, wrong);
+  const { routes, agents } = planned;
   if (c.parameters === "full") {
     if (agents !== true && !c.variant.startsWith("shared"))
       wrong(
@@ -105,6 +108,13 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     if (c.precision !== "exact" || c.crossRole === "exact")
       wrong(c.crossRole === "exact" ? "crossRole" : "precision", 'Expected another with parameters "full"');
   }
+  const unserved = c.sampler && whyNotServed(c.variant, planned);
+  if (unserved !== undefined) wrong("sampler", unserved);
+  if (c.sampler && (c.addTokens?.length ?? 0) > 0)
+    wrong("sampler", "Expected no addTokens, whose rows a server cannot run");
+  if (c.sampler && c.parameters === "full")
+    wrong("sampler", 'Expected parameters "adapters", which a server can load, but received "full"');
+  const weighted = c.sampler && !supervised && { importance: c.objective.importance ?? SERVER_IMPORTANCE };
 
   const served = Object.values(routes).filter((name) => name === "shared").length || 1;
   const rank = c.rank ?? 8 * served;
@@ -118,6 +128,10 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
       ...(c.data.evalQuestions === undefined ? {} : { evalQuestions: resolve(c.data.evalQuestions) }),
     },
     environment: resolveEnvironment(c.environment, resolve),
+    ...(weighted && { objective: { ...c.objective, ...weighted } }),
+    ...(c.sampler?.adapterDirectory !== undefined && {
+      sampler: { ...c.sampler, adapterDirectory: resolve(c.sampler.adapterDirectory) },
+    }),
     agent: { ...agent, spans, prompt, ...(tools && { tools }) },
     ...reward,
     ...(c.parameters === "adapters" && { rank, alpha: c.alpha ?? 2 * rank }),

@@ -50,6 +50,7 @@ const FREE = [
   "trajectories",
   "microBatchTokens",
   "gradientCheckpointing",
+  "sampler",
 ];
 
 /**

@@ -11,6 +11,7 @@ export type { EvaluationRecord, StepRecord } from "./records.js";
 export { runJsonSchema, type RunConfig, type RunConfigInput } from "./schema.js";
 export { loadRun, type LoadedRun, type LoadRunOptions } from "./setup.js";
 export { wilson } from "./statistics.js";
+export { samplerText } from "./sampler.js";
 export { toolText } from "./tools.js";
 export { loadTrainedAdapters, loadTrainedPolicy, trainedModels, type WhichCheckpoint } from "./trained.js";
 export { planVariant, type VariantPlan } from "./variants.js";

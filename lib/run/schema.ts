@@ -4,6 +4,7 @@ import { DATA_FORMATS } from "../data/source.js";
 import type { ChatTool } from "../prompts/calls.js";
 import type { TagSpan } from "../prompts/tags.js";
 import { environment } from "./environment-schema.js";
+import { sampler } from "./sampler-schema.js";
 import { PRECISIONS } from "../model/precision.js";
 import { FINAL_ANSWER } from "../rollout/options.js";
 
@@ -302,6 +303,12 @@ export const runSchema = z.strictObject({
   dropout: z
     .exactOptional(z.number().min(0).lt(1))
     .describe("LoRA dropout of the adapters, in training steps alone. Without it: 0."),
+  sampler: z
+    .exactOptional(sampler)
+    .describe(
+      "A server that writes the answers, of variants with one adapter (docs/serving.md). Without it: this engine does. With it objective.importance " +
+        'is { "cap": 2, "mode": "truncate" } where it is not said.',
+    ),
   optimizer: optimizer.prefault({}),
   objective: objective.prefault({}),
   crossRole: z

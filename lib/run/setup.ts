@@ -17,6 +17,7 @@ import { defaultMaxLength } from "./prompts.js";
 import { judgedBySql, loadReward } from "./reward.js";
 import type { RunConfig } from "./schema.js";
 import { fill, type RunEnvironment } from "./tools.js";
+import { loadSampler } from "./sampler.js";
 import { planVariant } from "./variants.js";
 
 /** A {@link RunSetup} whose model is its own: `close()` gives it back. */
@@ -50,10 +51,12 @@ export interface LoadRunOptions {
 export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): Promise<LoadedRun> {
   const { data, agent, evaluation, variant, rank = 0, alpha = 0 } = config;
   const { routes, routing, lossRoles, shuffleRoutes } = planVariant(variant, agent.roles);
+  const sampler = loadSampler(config);
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
   const models: Model[] = [];
   const close = (): void => {
     models.forEach((model) => model.close());
+    void sampler?.close().catch(() => undefined);
     // Only ends what is still out: there is nothing to wait for.
     void Promise.resolve(environment.close?.()).catch(() => undefined);
   };
@@ -81,6 +84,7 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
         environment,
         reward,
         tokenizer,
+        ...(sampler && { sampler }),
         ...(shuffleRoutes && { shuffleRoutes }),
         ...(judgedBySql(config) && { evaluateBy: "reward" }),
       },

@@ -213,6 +213,13 @@ function check(
       `Expected precision "exact" or "bf16-multiply" of trajectory ${id} but received ${describe(precision)}`,
     );
   }
+  if (wanted !== undefined && trajectory.sampler !== undefined) {
+    fail(
+      "ERR_IMPORTANCE",
+      `Expected objective.importance for trajectories that another engine sampled, but ${id} is of ${describe(trajectory.sampler)} and there ` +
+        "is none: its ratios would not begin at 1. allowOtherPrecision: true trains on it all the same",
+    );
+  }
   if (wanted !== undefined && precision !== wanted) {
     fail(
       "ERR_PRECISION",

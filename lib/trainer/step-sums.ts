@@ -3,7 +3,7 @@ import { MeanByRole } from "./entropy.js";
 import type { TrajectoryBatch } from "./packing.js";
 import type { AccumulateResult, StepMetrics } from "./types.js";
 
-const MEANS = ["loss", "kl", "clipHigh", "clipLow", "dualClip", "importance", "importanceBounded"] as const;
+const MEANS = ["loss", "kl", "clipHigh", "clipLow", "dualClip"] as const;
 
 /** What a step tells of its micro-batches: sums over the parts of an update, means over its updates. */
 export class StepSums {
@@ -12,6 +12,8 @@ export class StepSums {
   readonly #gradNorms: Record<string, number> = {};
   readonly #entropy: MeanByRole;
   #maxRatioDeviation = 0;
+  /** Importance weights, those that were bounded, and the tokens that have one: means of what was trained, whatever N counts. */
+  readonly #weights = { sum: 0, bounded: 0, tokens: 0 };
 
   constructor(roles: readonly string[], updates: number) {
     this.#updates = updates;
@@ -20,6 +22,9 @@ export class StepSums {
 
   add(batch: TrajectoryBatch, part: AccumulateResult, { kind }: ResolvedObjective): void {
     for (const name of MEANS) this.#means[name] += part[name] / this.#updates;
+    this.#weights.sum += part.importance * part.normalizer;
+    this.#weights.bounded += part.importanceBounded * part.normalizer;
+    this.#weights.tokens += part.tokens;
     this.#entropy.add(batch.roles, part.entropies);
     if (kind === "policy") this.#maxRatioDeviation = Math.max(this.#maxRatioDeviation, ratioDeviation(batch, part));
   }
@@ -31,7 +36,8 @@ export class StepSums {
   }
 
   metrics({ dualClip: dual, importance: weights }: ResolvedObjective) {
-    const { loss, kl, clipHigh, clipLow, dualClip, importance, importanceBounded } = this.#means;
+    const { loss, kl, clipHigh, clipLow, dualClip } = this.#means;
+    const { sum, bounded, tokens } = this.#weights;
     return {
       loss,
       kl,
@@ -39,7 +45,7 @@ export class StepSums {
       clipLow,
       ...(this.#entropy.any && { entropy: this.#entropy.means }),
       ...(dual !== undefined && { dualClip }),
-      ...(weights && { importance, importanceBounded }),
+      ...(weights && tokens > 0 && { importance: sum / tokens, importanceBounded: bounded / tokens }),
       ...(this.#updates > 1 && { updates: this.#updates }),
       maxRatioDeviation: this.#maxRatioDeviation,
       gradNorms: this.#gradNorms,

@@ -229,6 +229,7 @@ export interface StepMetrics {
   entropy?: Record<string, number | null>;
   /** Where the objective has these options: as AccumulateResult has them. */
   dualClip?: number;
+  /** With `importance`: the mean weight of the trained tokens, and the share of those that were bounded or masked; absent where none was. */
   importance?: number;
   importanceBounded?: number;
   /** With `filterGroups`: groups that left the batch. */
