@@ -38,16 +38,25 @@ export class TrainText implements TrainOutput {
     const routes = Object.entries(setup.adapters.routes ?? {}).map(
       ([role, adapter]) => `${role} -> ${adapter ?? "none"}`,
     );
-    const { steps, questionsPerStep, group, seed, variant, rank, alpha } = config;
+    const { steps, questionsPerStep, group, seed, variant, rank, alpha, initialAdapters: from } = config;
+    const demonstrations = setup.demonstrations?.length;
+    const source = demonstrations === undefined ? questions.length : demonstrations;
+    const ofStep =
+      demonstrations === undefined
+        ? `${questionsPerStep} questions x ${group} answers`
+        : `${Math.min(questionsPerStep * group, demonstrations)} demonstrations`;
     const rows = [
       ["model", `${model.name} (${model.info.backend})`],
-      ["questions", `${grouped(questions.length)} to train on, ${judged}`],
+      [demonstrations === undefined ? "questions" : "demonstrations", `${grouped(source)} to train on, ${judged}`],
       environment.size === undefined
         ? ["tool", toolText(config.environment)]
         : ["passages", `${grouped(environment.size)} indexed`],
       ...setup.skipped.map((report) => ["skipped", skippedText(report)]),
-      ["adapters", `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}`],
-      ["run", `${where(directory)}: ${steps} steps of ${questionsPerStep} questions x ${group} answers, seed ${seed}`],
+      [
+        "adapters",
+        `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}${from === undefined ? "" : `; from ${where(from)}`}`,
+      ],
+      ["run", `${where(directory)}: ${steps} steps of ${ofStep}, seed ${seed}`],
     ];
     console.log(formatTable(rows.map(([name = "", value = ""]) => [style.bold(name), value])));
     if (step >= steps) console.log(`step ${step} of ${steps} is done already`);

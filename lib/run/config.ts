@@ -60,7 +60,18 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     }
   };
   known(agent.base, "agent.base");
-  const sqlite = c.environment.kind === "sqlite";
+  const supervised = c.objective.kind === "sft";
+  const { questions, evalQuestions, evalSplit } = c.data;
+  const evaluated = evalQuestions !== undefined || evalSplit !== undefined;
+  if (questions === undefined && (!supervised || (evaluated && evalQuestions === undefined)))
+    wrong("data.questions", "Expected a file of questions but it is missing");
+  if (c.environment === undefined && (!supervised || evaluated))
+    wrong(
+      "environment",
+      `Expected the tool that answers are written with but it is missing; its kind is one of ${kinds().map(describe).join(", ")}`,
+    );
+  const environment = c.environment ?? { kind: "none" as const };
+  const sqlite = environment.kind === "sqlite";
   const chat = agent.format === "chat";
   const spans = agent.spans ?? (chat ? [] : [{ role: "tool", open: "<search>", close: "</search>" }]);
   spans.forEach(({ role }, i) => known(role, `agent.spans[${i}].role`));
@@ -73,10 +84,10 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
   const instruction = sqlite ? defaultSqlPrompt : chat ? chatInstruction : tagInstruction;
   const prompt = agent.prompt ?? instruction({ ...agent, spans });
   if (!prompt.includes("{question}")) wrong("agent.prompt", "Expected a text with {question} in it");
-  if (judgedBySql(c) && !sqlite)
+  if (judgedBySql({ ...c, environment }) && !sqlite)
     wrong(
       "reward",
-      `Expected environment.kind "sqlite" for the reward "sql" but received ${describe(c.environment.kind)}`,
+      `Expected environment.kind "sqlite" for the reward "sql" but received ${describe(environment.kind)}`,
     );
   if (c.objective.aggregation === "seq-mean-token-sum-norm" && c.objective.normLength === undefined) {
     wrong("objective.normLength", 'Expected the tokens that "seq-mean-token-sum-norm" divides by but it is missing');
@@ -86,7 +97,6 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
   const { clipLow, clipHigh = clipLow, dualClip } = c.objective;
   if (dualClip !== undefined && dualClip <= 1 + clipHigh)
     wrong("objective.dualClip", `Expected more than 1 + clipHigh (${1 + clipHigh}) but received ${dualClip}`);
-  const supervised = c.objective.kind === "sft";
   if (supervised && c.data.demonstrations === undefined)
     wrong("data.demonstrations", 'Expected a file for objective.kind "sft" but it is missing');
   if (!supervised && c.data.demonstrations !== undefined)
@@ -102,13 +112,14 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     model: modelPath(c.model, resolve),
     data: {
       ...c.data,
-      questions: resolve(c.data.questions),
+      ...(questions === undefined ? {} : { questions: resolve(questions) }),
       ...(c.data.demonstrations === undefined ? {} : { demonstrations: resolve(c.data.demonstrations) }),
       ...(c.data.evalQuestions === undefined ? {} : { evalQuestions: resolve(c.data.evalQuestions) }),
     },
-    environment: resolveEnvironment(c.environment, resolve),
+    environment: resolveEnvironment(environment, resolve),
     agent: { ...agent, spans, prompt, ...(tools && { tools }) },
     ...reward,
+    ...(c.initialAdapters === undefined ? {} : { initialAdapters: resolve(c.initialAdapters) }),
     rank,
     alpha: c.alpha ?? 2 * rank,
     output: output === undefined ? resolve(c.output ?? defaultOutput(file)) : path.resolve(output),

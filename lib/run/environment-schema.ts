@@ -99,5 +99,11 @@ const sqlite = z.strictObject({
   workers: z.exactOptional(count.max(256)).describe("Threads that run queries. Without it: up to 4."),
 });
 
+const none = z.strictObject({
+  kind: z
+    .literal("none")
+    .describe('No tool: a call is answered with an error. What supervised training ("sft") has where none is named.'),
+});
+
 /** `environment` of a run.json: the tool, by its kind. */
-export const environment = z.discriminatedUnion("kind", [search, retriever, opensearch, sqlite]);
+export const environment = z.discriminatedUnion("kind", [search, retriever, opensearch, sqlite, none]);

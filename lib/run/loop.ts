@@ -11,6 +11,7 @@ import { Trainer } from "../trainer/trainer.js";
 import type { TrainerOptions } from "../trainer/types.js";
 import { RunDirectory, stepName, type RunDescription } from "./directory.js";
 import { collect, evaluate, type RolloutParts } from "./evaluate.js";
+import { beginWith } from "./initial.js";
 import { QuestionOrder } from "./order.js";
 import { checkPrompts } from "./prompts.js";
 import type { EvaluationRecord, StepRecord } from "./records.js";
@@ -21,8 +22,11 @@ export interface RunSetup {
   model: Model;
   /** Router, environment, reward, prompt, sampling, limits: how answers are written, in training and evaluation. */
   rollout: RolloutParts;
-  /** The adapters to make: rank, alpha, routes. Their roles are the router's, their seed is the run's. */
-  adapters: Omit<CreateAdaptersOptions, "roles" | "seed">;
+  /**
+   * The adapters to make: rank, alpha, routes. Their roles are the router's, their seed is the run's. `from`: a directory of saved ones, whose
+   * weights they begin with (a run directory, a checkpoint, or an adapter's directory for each name). What does not fit -> ERR_ADAPTER_INVALID.
+   */
+  adapters: Omit<CreateAdaptersOptions, "roles" | "seed"> & { from?: string };
   /** Optimizer, objective, loss roles: how adapters are trained. */
   trainer: Omit<TrainerOptions, "adapters" | "full" | "reference">;
   questions: readonly Question[];
@@ -138,7 +142,9 @@ async function startTrainer(setup: RunSetup, directory: RunDirectory): Promise<T
   const { model, rollout, adapters, seed } = setup;
   const newest = (await directory.checkpoints()).at(-1);
   if (newest !== undefined) return Trainer.resume(directory.checkpointPath(newest), model, { seed, ...setup.trainer });
-  const made = createAdapters(model, { ...adapters, roles: [...rollout.router.roles], seed });
+  const { from, ...options } = adapters;
+  const made = createAdapters(model, { ...options, roles: [...rollout.router.roles], seed });
+  if (from !== undefined) await beginWith(made, from);
   return new Trainer(model, { seed, ...setup.trainer, adapters: made });
 }
 
@@ -244,7 +250,7 @@ class Run {
     const { record, trajectories } = await evaluate({
       model,
       // New adapters change nothing (B = 0), so before the first step it is the model itself that is measured.
-      ...(step === 0 && this.#setup.adapters.tokenInit !== "mean" ? {} : { adapters: this.#adapters }),
+      ...(step === 0 && !this.#beginsChanged ? {} : { adapters: this.#adapters }),
       rollout,
       questions,
       samples,
@@ -258,6 +264,12 @@ class Run {
     await this.#directory.writeTrajectories(`eval-${stepName(step).slice(5)}`, trajectories);
     await this.#directory.appendEvaluation(record);
     await onEvaluation?.(record, trajectories);
+  }
+
+  /** Whether the adapters change something before their first step. */
+  get #beginsChanged(): boolean {
+    const { from, tokenInit } = this.#setup.adapters;
+    return from !== undefined || tokenInit === "mean";
   }
 
   #checkpointIsDue(): boolean {

@@ -33,9 +33,12 @@ const passageFields = z
   .describe("Where the fields of a passage are, if not under their usual names: names, or paths with dots.");
 
 const data = z.strictObject({
-  questions: text.describe(
-    "File of questions (JSON Lines, JSON, CSV, TSV, Parquet): id, question, answers (or golden_answers, answer), and split where there are several.",
-  ),
+  questions: z
+    .exactOptional(text)
+    .describe(
+      "File of questions (JSON Lines, JSON, CSV, TSV, Parquet): id, question, answers (or golden_answers, answer), and split where there are several. " +
+        'Only with objective.kind "sft" may it be absent.',
+    ),
   format: z.exactOptional(format).describe("Of the files of questions. Without it: as their names end."),
   fields: z.exactOptional(questionFields),
   separator: z
@@ -265,7 +268,7 @@ export const runSchema = z.strictObject({
   $schema: z.exactOptional(z.string()).describe("This schema, for editors."),
   model: text.describe("Checkpoint directory in Hugging Face's layout, or a hub id that is in the local cache."),
   data,
-  environment,
+  environment: z.exactOptional(environment),
   agent: agent.prefault({}),
   reward: z
     .exactOptional(z.union([text, rewardEntry, z.array(z.union([text, rewardEntry])).min(1)]))
@@ -289,6 +292,12 @@ export const runSchema = z.strictObject({
   dropout: z
     .exactOptional(z.number().min(0).lt(1))
     .describe("LoRA dropout of the adapters, in training steps alone. Without it: 0."),
+  initialAdapters: z
+    .exactOptional(text)
+    .describe(
+      "Directory of saved adapters to begin with, of the same names, rank and alpha: a run directory (its newest checkpoint), a checkpoint, or a " +
+        "directory with one of PEFT for each. Without it: new ones, which change nothing at first.",
+    ),
   optimizer: optimizer.prefault({}),
   objective: objective.prefault({}),
   crossRole: z
@@ -335,7 +344,8 @@ export type RunConfigInput = z.input<typeof runSchema>;
 type Parsed = z.output<typeof runSchema>;
 
 /** A run.json with every default filled in and every path absolute. */
-export interface RunConfig extends Omit<Parsed, "$schema" | "agent" | "rank" | "alpha" | "output"> {
+export interface RunConfig extends Omit<Parsed, "$schema" | "agent" | "environment" | "rank" | "alpha" | "output"> {
+  environment: NonNullable<Parsed["environment"]>;
   agent: Omit<Parsed["agent"], "prompt" | "spans" | "tools"> & {
     prompt: string;
     spans: TagSpan[];

@@ -80,6 +80,7 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         routes,
         rank,
         alpha,
+        ...(config.initialAdapters !== undefined && { from: config.initialAdapters }),
         ...(routing && { routing }),
         ...(config.dropout !== undefined && { dropout: config.dropout }),
         ...(addTokens && { trainableTokens: addTokens }),

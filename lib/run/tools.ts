@@ -26,6 +26,7 @@ export async function loadEnvironment(config: RunConfig, onSkipped: OnSkipped): 
     const { kind: _kind, gold: _gold, sampleRows: _sampleRows, workers, ...options } = environment;
     return SqlEnvironment.open({ ...options, ...(workers !== undefined && { workers }) });
   }
+  if (environment.kind === "none") return NO_TOOL;
   if (environment.kind !== "search") return limited(remote(environment), environment, config);
   const { passages, topK, titleWeight, k1, b } = environment;
   const format = formatOf(environment);
@@ -36,6 +37,10 @@ export async function loadEnvironment(config: RunConfig, onSkipped: OnSkipped): 
   const found = await readPassages(passages, passageOptions(data, onSkipped));
   return SearchEnvironment.fromPassages(found, { topK, titleWeight, k1, b, format });
 }
+
+const NO_TOOL: RunEnvironment = {
+  act: async () => fail("ERR_NO_TOOL", 'there is no tool (environment.kind "none")'),
+};
 
 function passageOptions(data: RunConfig["data"], onSkipped: OnSkipped): ReadPassagesOptions {
   const { passageFormat: format, passageFields: fields, onBadRow } = data;
@@ -57,6 +62,7 @@ function checkScoring(header: IndexHeader, config: Search): void {
 /** What the tool is, in words. */
 export function toolText(environment: Named): string {
   if (environment.kind === "search") return "search in memory";
+  if (environment.kind === "none") return "none";
   if (environment.kind === "sqlite") return "queries on SQLite databases";
   const of = environment.kind === "opensearch" ? `, index ${environment.index}` : "";
   return `${environment.kind} at ${environment.url}${of}`;
