@@ -27,6 +27,8 @@ export class TrainText implements TrainOutput {
   #steps = 0;
   #done = 0;
   #note = "";
+  /** Demonstrations have no reward, no calls and no answers. */
+  #supervised = false;
   readonly #begin = performance.now();
 
   start(config: RunConfig, setup: LoadedRun, step: number): void {
@@ -40,6 +42,7 @@ export class TrainText implements TrainOutput {
     );
     const { steps, questionsPerStep, group, seed, variant, rank, alpha, initialAdapters: from } = config;
     const demonstrations = setup.demonstrations?.length;
+    this.#supervised = demonstrations !== undefined;
     const source = demonstrations === undefined ? questions.length : demonstrations;
     const ofStep =
       demonstrations === undefined
@@ -72,9 +75,9 @@ export class TrainText implements TrainOutput {
 
   onStep(record: StepRecord): void {
     this.#done = record.step;
-    this.#note = `  reward ${record.reward.toFixed(3)}`;
+    this.#note = this.#supervised ? `  loss ${record.loss.toFixed(4)}` : `  reward ${record.reward.toFixed(3)}`;
     if (process.stdout.isTTY) this.#training?.update(record.step, this.#note.trim());
-    else console.log(stepText(record, this.#steps));
+    else console.log(stepText(record, this.#steps, this.#supervised));
   }
 
   onEvaluation(record: EvaluationRecord): void {
@@ -113,8 +116,10 @@ export class TrainText implements TrainOutput {
   }
 }
 
-function stepText(record: StepRecord, steps: number): string {
+function stepText(record: StepRecord, steps: number, supervised: boolean): string {
   const norms = Object.entries(record.gradNorms).map(([adapter, norm]) => `${adapter} ${norm.toPrecision(2)}`);
+  if (supervised)
+    return `step ${record.step}/${steps}  loss ${record.loss.toFixed(4)}  gradients ${norms.join(" ")}  ${formatSeconds(record.seconds)}`;
   return (
     `step ${record.step}/${steps}  reward ${record.reward.toFixed(3)}  loss ${record.loss.toFixed(4)}  gradients ${norms.join(" ")}  ` +
     `calls ${record.searches.toFixed(2)}  answered ${(100 * record.answerRate).toFixed(0)} %  ${formatSeconds(record.seconds)}`
