@@ -1,26 +1,22 @@
 import { readPassages } from "rolegrad";
 
-/** A tool of one's own: entries of a reference book, by their exact name. */
+/** A tool of one's own: a reference book that opens at the first entry whose name holds what it is asked for. */
 export async function referenceBook(file) {
-  const entries = new Map();
-  for (const { title, text } of await readPassages(file)) entries.set(nameOf(title), `${title}. ${text}`);
+  const entries = (await readPassages(file)).map(({ title, text }) => ({
+    name: plain(title),
+    text: `${title}. ${text}`,
+  }));
   return {
-    /** Gets the text between a role's tags; what it returns is what the model reads. It is called for many answers at once. */
+    /** Gets the text between a role's tags; the model reads what it returns. Many answers call it at once. */
     async act({ text }) {
-      const name = nameOf(text);
-      const found = entries.get(name);
-      if (found !== undefined) return { text: found };
-      const alike = [...entries.keys()].filter((other) => other.startsWith(name.split(" ")[0])).slice(0, 3);
-      return { text: `No entry ${text.trim()}.${alike.length > 0 ? ` See: ${alike.join(", ")}.` : ""}` };
+      const name = plain(text);
+      const found = entries.find((entry) => entry.name === name) ?? entries.find((entry) => entry.name.includes(name));
+      return { text: found?.text ?? `No entry ${text.trim()}.` };
     },
   };
 }
 
-/** "Kamsel (town)" and " Kamsel town" are the same; what a person's or a firm's name has in brackets is left out of calls. */
-function nameOf(title) {
-  return title
-    .replace(/ \((person|firm)\)$/, "")
-    .replace(/[()]/g, "")
-    .trim()
-    .toLowerCase();
+/** "Kamsel (town)" is asked for as "Kamsel town". */
+function plain(title) {
+  return title.replace(/[()]/g, "").trim().toLowerCase();
 }

@@ -38,8 +38,10 @@ export function register(program: Command): void {
       const { evaluation, agent } = config;
       if (config.data.evalSplit === undefined && config.data.evalQuestions === undefined)
         fail("ERR_CONFIG", `${run}: Expected data.evalSplit or data.evalQuestions: the run has nothing to evaluate on`);
+      // What training began with is not evaluated, and may not be there.
+      const { initialAdapters: _, ...evaluated } = config;
       const setup = await loadRun({
-        ...config,
+        ...evaluated,
         evaluation: { ...evaluation, questions: options.questions ?? evaluation.questions },
       });
       for (const report of setup.skipped) console.error(skippedText(report));
