@@ -2,7 +2,8 @@
 // Databases, field names and tags that do not fit the data show here, before hours of training.
 import { loadRun, readRunConfig } from "rolegrad";
 
-const { initialAdapters: _, ...config } = await readRunConfig(process.argv[2] ?? "run.json");
+const config = await readRunConfig(process.argv[2] ?? "run.json");
+delete config.initialAdapters; // gold queries are not the model's
 const setup = await loadRun(config);
 try {
   const { rollout, questions, evaluation } = setup;

@@ -6,8 +6,8 @@ import { loadRun, readRunConfig } from "rolegrad";
 
 const [runFile, out] = process.argv.slice(2);
 if (out === undefined) throw new Error("Expected RUN.json OUT.jsonl");
-// The adapters that the run begins with are what the demonstrations are for.
-const { initialAdapters: _, ...config } = await readRunConfig(runFile);
+const config = await readRunConfig(runFile);
+delete config.initialAdapters; // what the run begins with is made from the demonstrations
 const setup = await loadRun(config);
 try {
   const { environment, rollout, questions, model } = setup;
