@@ -120,5 +120,7 @@ t.test("what else a run needs is still missed by name", async (t) => {
   wrong(noTool, /environment: Expected the tool .* but it is missing; its kind is one of "search"/);
   wrong({ ...reinforced, data: {} }, /data\.questions: Expected a file of questions/);
   wrong({ ...supervised, data: { demonstrations, evalSplit: "dev" } }, /data\.questions: Expected a file/);
+  const full = { ...reinforced, variant: "shared", parameters: "full", initialAdapters: "sft" };
+  wrong(full, /initialAdapters: Expected none with parameters "full"/);
   wrong({ ...supervised, data: { demonstrations, evalQuestions: questions } }, /environment: Expected the tool/);
 });

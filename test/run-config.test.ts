@@ -74,9 +74,9 @@ t.test("a search server is a tool with limits, and its secrets stay out of the f
   for (const [environment, said] of [
     [
       { kind: "web" },
-      /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite" but received "web"/,
+      /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite", "none" but received "web"/,
     ],
-    [{}, /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite" but it is missing/],
+    [{}, /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite", "none" but it is missing/],
     [
       { kind: "retriever", url, topk: 3 },
       /Expected no field environment\.topk; environment has kind, url, form, batch/,
@@ -142,7 +142,7 @@ t.test("each thing that is wrong in a run.json is an ERR_CONFIG that names file 
       { optimizer: { learningrate: 1 } },
       /Expected no field optimizer\.learningrate; optimizer has learningRate, betas/,
     ],
-    [{ data: {} }, /data\.questions: Expected a text but it is missing/],
+    [{ data: {} }, /data\.questions: Expected a file of questions but it is missing/],
     [
       { data: { questions: "q", fields: { answer: "a" } } },
       /Expected no field data\.fields\.answer; data\.fields has id, question, answers, split/,
@@ -232,6 +232,6 @@ t.test("assets/run.schema.json is the schema of run.json (node scripts/run-schem
   t.same(written, runJsonSchema());
   t.match(written, {
     properties: { steps: { default: 100, minimum: 1, description: /step/ } },
-    required: ["model", "data", "environment"],
+    required: ["model", "data"],
   });
 });

@@ -3,8 +3,7 @@
 import { loadRun, readRunConfig } from "rolegrad";
 
 const config = await readRunConfig(process.argv[2] ?? "run.json");
-delete config.initialAdapters; // gold queries are not the model's
-const setup = await loadRun(config);
+const setup = await loadRun(config, { evaluationOnly: true });
 try {
   const { rollout, questions, evaluation } = setup;
   const { open, close } = config.agent.answer;

@@ -7,8 +7,7 @@ import { loadRun, readRunConfig } from "rolegrad";
 const [runFile, out] = process.argv.slice(2);
 if (out === undefined) throw new Error("Expected RUN.json OUT.jsonl");
 const config = await readRunConfig(runFile);
-delete config.initialAdapters; // what the run begins with is made from the demonstrations
-const setup = await loadRun(config);
+const setup = await loadRun(config, { evaluationOnly: true });
 try {
   const { environment, rollout, questions, model } = setup;
   const { renderer, maxLength } = rollout;

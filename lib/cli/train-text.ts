@@ -40,7 +40,7 @@ export class TrainText implements TrainOutput {
     const routes = Object.entries(setup.adapters.routes ?? {}).map(
       ([role, adapter]) => `${role} -> ${adapter ?? "none"}`,
     );
-    const { steps, questionsPerStep, group, seed, variant, rank, alpha, initialAdapters: from } = config;
+    const { steps, questionsPerStep, group, seed, variant, parameters, rank, alpha, initialAdapters: from } = config;
     const demonstrations = setup.demonstrations?.length;
     this.#supervised = demonstrations !== undefined;
     const source = demonstrations === undefined ? questions.length : demonstrations;
@@ -48,6 +48,11 @@ export class TrainText implements TrainOutput {
       demonstrations === undefined
         ? `${questionsPerStep} questions x ${group} answers`
         : `${Math.min(questionsPerStep * group, demonstrations)} demonstrations`;
+    const begin = from === undefined ? "" : `; from ${where(from)}`;
+    const trained =
+      parameters === "full"
+        ? `${variant}: every parameter of ${setup.agents === undefined ? "the model" : "a model a role"}`
+        : `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}${begin}`;
     const rows = [
       ["model", `${model.name} (${model.info.backend})`],
       [demonstrations === undefined ? "questions" : "demonstrations", `${grouped(source)} to train on, ${judged}`],
@@ -55,10 +60,7 @@ export class TrainText implements TrainOutput {
         ? ["tool", toolText(config.environment)]
         : ["passages", `${grouped(environment.size)} indexed`],
       ...setup.skipped.map((report) => ["skipped", skippedText(report)]),
-      [
-        "adapters",
-        `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}${from === undefined ? "" : `; from ${where(from)}`}`,
-      ],
+      [parameters === "full" ? "trains" : "adapters", trained],
       ["run", `${where(directory)}: ${steps} steps of ${ofStep}, seed ${seed}`],
     ];
     console.log(formatTable(rows.map(([name = "", value = ""]) => [style.bold(name), value])));
@@ -89,6 +91,7 @@ export class TrainText implements TrainOutput {
   end(config: RunConfig, setup: LoadedRun, result: RunResult, report: string): void {
     this.#training?.end();
     const { status, step, stepsTaken, directory } = result;
+    const folder = config.parameters === "full" ? "model" : "adapters";
     const seconds = formatSeconds((performance.now() - this.#begin) / 1000);
     if (status === "interrupted") {
       console.log(
@@ -98,7 +101,7 @@ export class TrainText implements TrainOutput {
     const rows = [
       ["run directory", where(directory)],
       ["checkpoint", where(result.checkpoint)],
-      ...(status === "finished" ? [["adapters", where(path.join(directory, "adapters"))]] : []),
+      ...(status === "finished" ? [[folder, where(path.join(directory, folder))]] : []),
       ["report", where(report)],
     ];
     console.log(formatTable(rows, { indent: "  " }));
