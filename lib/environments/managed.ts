@@ -136,7 +136,7 @@ class Managed implements ManagedTool {
     this.#gate = new Gate(concurrency);
     this.#random = new Random(this.#backoff.seed, "tool back-off");
     this.#cache = cache === undefined ? undefined : new ResultCache(cache);
-    this.#key = cache?.key ?? (({ role, name, arguments: args, text }) => JSON.stringify([role, name, args, text]));
+    this.#key = cache?.key ?? keyOf;
   }
 
   get tools(): readonly ChatTool[] {
@@ -291,6 +291,10 @@ class Managed implements ManagedTool {
 }
 
 const MAX_TIMER = 2 ** 31 - 1;
+
+function keyOf({ role, text, name, arguments: args }: ToolCall): string {
+  return JSON.stringify(name === undefined ? [role, text] : [role, text, name, args]);
+}
 
 /** One caller may change what it got; the others must not see it. */
 function copyOf(result: ToolResult): ToolResult {

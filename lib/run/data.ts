@@ -8,6 +8,7 @@ import { listDatabases } from "../environments/sql/databases.js";
 import type { Question } from "../environments/types.js";
 import { HEADER } from "../search/format.js";
 import { isSearchIndex } from "../search/search-index.js";
+import { namedEnvironments, type NamedOne } from "./environments.js";
 import { judgedBySql, rewardModules } from "./reward.js";
 import type { RunConfig } from "./schema.js";
 import { loadEnvironment, type RunEnvironment } from "./tools.js";
@@ -88,6 +89,13 @@ export async function hashes({ data, environment, reward }: RunConfig): Promise<
 }
 
 function environmentFiles(environment: RunConfig["environment"]): Record<string, string> {
+  const files = namedEnvironments(environment).flatMap(([set, own]) =>
+    Object.entries(filesOf(own)).map(([name, file]) => [set === undefined ? name : `${set} ${name}`, file]),
+  );
+  return Object.fromEntries(files) as Record<string, string>;
+}
+
+function filesOf(environment: NamedOne): Record<string, string> {
   if (environment.kind === "search") {
     const { passages } = environment;
     // The header of an index names the SHA-256 of its other files.
