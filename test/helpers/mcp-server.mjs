@@ -5,8 +5,9 @@
 // or over streamable HTTP, on a free port of 127.0.0.1, whose address is the first line that it prints:
 //
 //     node mcp-server.mjs --http [--stateless] [--port 8000] [--token SECRET]
-import { createServer } from "node:http";
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { Server } from "@modelcontextprotocol/sdk/server/index.js";
 import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
 import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
@@ -89,6 +90,22 @@ const tools = {
       process.exit(3);
     },
   },
+  // Texts are lines of JSON, { title, text }, in the file that TEXTS names.
+  lookup: {
+    description: "Finds the text that has most words of a query.",
+    inputSchema: object({ query: string }),
+    call: ({ query }) => {
+      const words = query.toLowerCase().split(/\W+/);
+      const lines = readFileSync(process.env["TEXTS"], "utf8").trim().split("\n");
+      const scored = lines.map((line) => {
+        const { title, text: own } = JSON.parse(line);
+        const has = new Set(`${title} ${own}`.toLowerCase().split(/\W+/));
+        return { score: words.filter((word) => has.has(word)).length, shown: `${title}. ${own}` };
+      });
+      const [best] = scored.sort((a, b) => b.score - a.score);
+      return text(best.score === 0 ? "nothing found" : best.shown);
+    },
+  },
   seen: { description: "What has happened.", inputSchema: object({}), call: () => text(JSON.stringify(seen)) },
   pid: { description: "The server's process.", inputSchema: object({}), call: () => text(String(process.pid)) },
 };
@@ -150,8 +167,6 @@ if (process.argv.includes("--http")) {
     console.log(`http://127.0.0.1:${http.address().port}/mcp`),
   );
 } else {
-  if (process.env["STDERR"] !== undefined) console.error(process.env["STDERR"]);
-  if (process.env["REFUSE"] !== undefined) process.exit(1);
   // A server that heeds neither the end of its input nor SIGTERM.
   if (process.env["STUBBORN"] !== undefined) {
     process.on("SIGTERM", () => undefined);

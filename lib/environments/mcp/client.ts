@@ -58,6 +58,8 @@ export class McpClient {
   readonly #options: Settings;
   readonly #stop = new AbortController();
   #connection: Connection;
+  /** Of sessions that the server no longer knows. */
+  readonly #forgotten = new Set<Connection>();
   #opening: Promise<Connection> | undefined;
   #gone: { until: number; error: ToolError } | undefined;
   #closed: Promise<void> | undefined;
@@ -119,7 +121,7 @@ export class McpClient {
         if (!again && connection.forgotten(error)) {
           // The server has started again, say, and has a session for whoever asks for one.
           connection.lost = true;
-          void connection.close();
+          this.#forgotten.add(connection);
           continue;
         }
         throw connection.explain(error, `called for ${name}`);
@@ -138,8 +140,8 @@ export class McpClient {
   async #reopen(): Promise<Connection> {
     const { reconnects, reconnectMs, goneMs } = this.#options;
     let last: unknown = new ToolError("ERR_TOOL_UNREACHABLE", "it is not to be connected to again");
-    // What is left of the old one: a program that has lost its streams may still run.
-    void this.#connection.close();
+    // What is left of the old one: a program that has lost its streams may still run. Of a session that is forgotten other calls have yet to hear so.
+    if (!this.#forgotten.has(this.#connection)) void this.#connection.close();
     for (let attempt = 0; attempt < reconnects; attempt++) {
       if (attempt > 0) await pause(reconnectMs * 2 ** (attempt - 1), this.#stop.signal);
       try {
@@ -170,7 +172,7 @@ export class McpClient {
   async #close(): Promise<void> {
     this.#stop.abort(this.#closedError());
     await this.#opening?.catch(() => undefined);
-    await this.#connection.close();
+    await Promise.all([this.#connection, ...this.#forgotten].map((connection) => connection.close()));
   }
 }
 

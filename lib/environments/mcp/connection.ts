@@ -88,7 +88,9 @@ export class Connection {
       await connection.#start(options);
       return connection;
     } catch (error) {
-      const told = options.signal.aborted ? (options.signal.reason as unknown) : connection.#unreachable(error);
+      const told = options.signal.aborted
+        ? (options.signal.reason as unknown)
+        : connection.explain(error, "connected to");
       await connection.close();
       throw told;
     }
@@ -186,7 +188,7 @@ export class Connection {
     try {
       const request = { method: "tools/call" as const, params: { name, arguments: args } };
       const options = { signal: own.signal, timeout: NEVER };
-      return (await this.#client.request(request, this.#sdk.CallToolResultSchema, options));
+      return await this.#client.request(request, this.#sdk.CallToolResultSchema, options);
     } finally {
       signal.removeEventListener("abort", abort);
     }
@@ -215,9 +217,11 @@ export class Connection {
       const text = `Expected what the protocol asks for from ${label} when it was ${what} but received another shape`;
       return new ToolError("ERR_TOOL_ANSWER", `${text}: ${excerpt(message)}`, { cause: error });
     }
+    if (code === this.#sdk.ErrorCode.RequestTimeout && message.endsWith("Request timed out")) {
+      const text = `Expected an answer from the MCP server ${label} when it was ${what} but none came in time`;
+      return new ToolError("ERR_TOOL_TIMEOUT", text, { retryable: true, cause: error });
+    }
     if (this.lost || data === "lost" || !(error instanceof this.#sdk.McpError)) return this.#unreachable(error);
-    if (code === this.#sdk.ErrorCode.RequestTimeout)
-      return new ToolError("ERR_TOOL_TIMEOUT", `${label} did not answer when it was ${what}`, { retryable: true });
     const text = `${label} answered with an error when it was ${what}: ${excerpt(this.#clean(tidy(message)))}`;
     return new ToolError("ERR_TOOL_REPORTED", text, { cause: error });
   }

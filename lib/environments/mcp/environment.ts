@@ -164,7 +164,7 @@ async function checker(label: string): Promise<Checker> {
 function serve(tool: McpTool, { role, text }: McpToolOptions & { role: string }, checks: Checker): Served {
   const { name, description, inputSchema } = tool;
   const { properties } = inputSchema;
-  if (text !== undefined && !Object.hasOwn((properties ?? {}), text))
+  if (text !== undefined && !Object.hasOwn(properties ?? {}, text))
     fail("ERR_TOOL_OPTIONS", `Expected an argument of tool ${name} for text but received ${describe(text)}`);
   const argument = text ?? onlyArgument(inputSchema);
   const check = checks(tool);
