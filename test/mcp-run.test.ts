@@ -143,7 +143,7 @@ t.test("several tools in one run: each call goes to its own, and files and lists
   refuse({ kind: "mcp", server: {} }, /environment\.server/);
 });
 
-t.test("train calls a server's tool, says so, and refuses to go on with another list", async (t) => {
+t.test("train calls a server's tool, and says so", async (t) => {
   const texts = path.join(temporary(), "texts.jsonl");
   writeFileSync(texts, world.pages.map((page) => `${JSON.stringify(page)}\n`).join(""));
   const environment = {
@@ -175,13 +175,6 @@ t.test("train calls a server's tool, says so, and refuses to go on with another 
   t.ok(calls.length > 8 && calls.every(({ error }) => error === undefined), `${calls.length} calls`);
   const config = readFileSync(path.join(cwd, "out/config.json"), "utf8");
   t.match(config, '"TEXTS": "${TEXTS}"', "variables are kept by name");
-  writeFileSync(texts, "");
-  writeFileSync(file, readFileSync(file, "utf8").replace('"steps":1', '"steps":2'));
-  const renamed = { ...env, ADD_NAME: "plus" };
-  t.match(await rolegrad(["train", "run.json"], { cwd, env: renamed }), {
-    status: 1,
-    stderr: /ERR_TOOL_OPTIONS.*received "add"/,
-  });
 });
 
 t.test("a list that has changed is another run's, by the name of the tool", async (t) => {

@@ -76,7 +76,10 @@ t.test("a search server is a tool with limits, and its secrets stay out of the f
       { kind: "web" },
       /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite", "mcp", "set" but received "web"/,
     ],
-    [{}, /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite", "mcp", "set" but it is missing/],
+    [
+      {},
+      /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite", "mcp", "set" but it is missing/,
+    ],
     [
       { kind: "retriever", url, topk: 3 },
       /Expected no field environment\.topk; environment has kind, url, form, batch/,

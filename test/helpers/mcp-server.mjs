@@ -9,8 +9,6 @@ import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { Server } from "@modelcontextprotocol/sdk/server/index.js";
-import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
-import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
 import { CallToolRequestSchema, isInitializeRequest, ListToolsRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 
 const WORDS = { tall: "of more than average height", bank: "the land along a river" };
@@ -140,6 +138,7 @@ async function body(request) {
 const option = (name) => (process.argv.includes(name) ? process.argv[process.argv.indexOf(name) + 1] : undefined);
 
 if (process.argv.includes("--http")) {
+  const { StreamableHTTPServerTransport } = await import("@modelcontextprotocol/sdk/server/streamableHttp.js");
   const stateless = process.argv.includes("--stateless");
   const token = option("--token");
   const sessions = new Map();
@@ -172,5 +171,6 @@ if (process.argv.includes("--http")) {
     process.on("SIGTERM", () => undefined);
     setInterval(() => undefined, 1000);
   }
+  const { StdioServerTransport } = await import("@modelcontextprotocol/sdk/server/stdio.js");
   await makeServer().connect(new StdioServerTransport());
 }

@@ -48,21 +48,35 @@ export function checkArguments(tool: Signature, args: Record<string, unknown>): 
  * @example
  * usageOf({ properties: { a: { type: "number" }, unit: { enum: ["m", "km"] } }, required: ["a"] }); // {"a": number, "unit"?: "m" | "km"}
  */
-export function usageOf({ properties, required }: Record<string, unknown>): string {
+export function usageOf(schema: Record<string, unknown>): string {
+  return fieldsOf(schema, schema, 0);
+}
+
+/** Deeper than this a schema is told by the name of its type: it may hold itself. */
+const DEPTH = 3;
+
+function fieldsOf(schema: Record<string, unknown>, root: Record<string, unknown>, depth: number): string {
+  const { properties, required } = schema;
   const needed = Array.isArray(required) ? (required as unknown[]) : [];
   const fields = Object.entries(isObject(properties) ? properties : {}).map(
-    ([name, schema]) => `${JSON.stringify(name)}${needed.includes(name) ? "" : "?"}: ${typeOf(schema)}`,
+    ([name, own]) => `${JSON.stringify(name)}${needed.includes(name) ? "" : "?"}: ${typeOf(own, root, depth + 1)}`,
   );
   return `{${fields.join(", ")}}`;
 }
 
-function typeOf(schema: unknown): string {
+function typeOf(schema: unknown, root: Record<string, unknown>, depth: number): string {
   if (!isObject(schema)) return "any";
-  const { type, enum: values, anyOf } = schema;
+  const { type, enum: values, anyOf, $ref, properties, items } = schema;
+  if (typeof $ref === "string") {
+    const [, group = "", name = ""] = /^#\/(\$defs|definitions)\/(.+)$/.exec($ref) ?? [];
+    const found = (root[group] as Record<string, unknown> | undefined)?.[name];
+    return depth < DEPTH ? typeOf(found, root, depth + 1) : "any";
+  }
   if (Array.isArray(values)) return values.map((value) => JSON.stringify(value)).join(" | ");
-  if (Array.isArray(anyOf)) return [...new Set(anyOf.map(typeOf))].join(" | ");
-  if (type === "array") return `[${typeOf(schema["items"])}, ...]`;
+  if (Array.isArray(anyOf)) return [...new Set(anyOf.map((each) => typeOf(each, root, depth)))].join(" | ");
+  if (type === "array") return `[${typeOf(items, root, depth)}, ...]`;
   if (Array.isArray(type)) return type.join(" | ");
+  if (isObject(properties) && depth < DEPTH) return fieldsOf(schema, root, depth);
   return typeof type === "string" ? type : "any";
 }
 

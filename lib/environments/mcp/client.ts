@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { checkInteger, describe } from "../../arguments.js";
 import { fail } from "../../errors.js";
 import { ToolError } from "../tool-error.js";
@@ -67,6 +68,8 @@ export class McpClient {
   private constructor(server: ResolvedServer, options: Settings, connection: Connection, tools: readonly ListedTool[]) {
     this.#server = server;
     this.#options = options;
+    // Calls without a signal of their own listen to it.
+    setMaxListeners(0, this.#stop.signal);
     this.#connection = connection;
     this.label = server.label;
     this.tools = tools.map(toTool);
