@@ -6,8 +6,10 @@ import { describe } from "../arguments.js";
 import { fail, RolegradError } from "../errors.js";
 import type { ChatTool } from "../prompts/calls.js";
 import { tagInstruction } from "../prompts/tags.js";
+import { resolveEnvironment, rolesNamed, sqliteOf, tellsTools } from "./environments.js";
 import { judgedBySql, resolveRewards } from "./reward.js";
 import { runJsonSchema, runSchema, type RunConfig } from "./schema.js";
+import { toolsInstruction } from "./served.js";
 import { planVariant } from "./variants.js";
 
 /** What a command line may change in a run.json. */
@@ -73,18 +75,21 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
   const environment = c.environment ?? { kind: "none" as const };
   const sqlite = environment.kind === "sqlite";
   const chat = agent.format === "chat";
-  const spans = agent.spans ?? (chat ? [] : [{ role: "tool", open: "<search>", close: "</search>" }]);
+  const told = tellsTools(environment);
+  const spans = agent.spans ?? (chat || told ? [] : [{ role: "tool", open: "<search>", close: "</search>" }]);
   spans.forEach(({ role }, i) => known(role, `agent.spans[${i}].role`));
   if (chat && agent.chat)
     wrong("agent.chat", 'Expected no agent.chat with the format "chat", which is by the template');
   for (const field of ["system", "tools"] as const)
     if (!chat && agent[field] !== undefined) wrong(`agent.${field}`, 'Expected agent.format "chat" with it');
-  const tools: ChatTool[] | undefined = chat ? (agent.tools ?? [SEARCH_TOOL]) : undefined;
+  const tools: ChatTool[] | undefined = chat ? (agent.tools ?? (told ? undefined : [SEARCH_TOOL])) : undefined;
+  for (const [role, field] of rolesNamed(environment)) known(role, field);
   tools?.forEach(({ role = "tool" }, i) => known(role, `agent.tools[${i}].role`));
-  const instruction = sqlite ? defaultSqlPrompt : chat ? chatInstruction : tagInstruction;
+  const byTags = told && !spans.some(({ call = true }) => call) ? toolsInstruction : tagInstruction;
+  const instruction = sqlite ? defaultSqlPrompt : chat ? chatInstruction : byTags;
   const prompt = agent.prompt ?? instruction({ ...agent, spans });
   if (!prompt.includes("{question}")) wrong("agent.prompt", "Expected a text with {question} in it");
-  if (judgedBySql({ ...c, environment }) && !sqlite)
+  if (judgedBySql({ ...c, environment }) && sqliteOf(environment) === undefined)
     wrong(
       "reward",
       `Expected environment.kind "sqlite" for the reward "sql" but received ${describe(environment.kind)}`,
@@ -134,18 +139,6 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     ...(c.parameters === "adapters" && { rank, alpha: c.alpha ?? 2 * rank }),
     output: output === undefined ? resolve(c.output ?? defaultOutput(file)) : path.resolve(output),
   };
-}
-
-function resolveEnvironment(
-  environment: RunConfig["environment"],
-  resolve: (name: string) => string,
-): RunConfig["environment"] {
-  if (environment.kind === "search") return { ...environment, passages: resolve(environment.passages) };
-  if (environment.kind !== "sqlite") return environment;
-  const { databases } = environment;
-  if (typeof databases === "string") return { ...environment, databases: resolve(databases) };
-  const files = Object.entries(databases).map(([name, file]) => [name, resolve(file)]);
-  return { ...environment, databases: Object.fromEntries(files) as Record<string, string> };
 }
 
 function defaultOutput(file: string): string {
@@ -283,6 +276,7 @@ function fieldName(path: readonly PropertyKey[]): string {
 interface SchemaNode {
   properties?: Record<string, SchemaNode>;
   items?: SchemaNode;
+  additionalProperties?: SchemaNode | false;
   const?: unknown;
   anyOf?: SchemaNode[];
   oneOf?: SchemaNode[];
@@ -300,7 +294,10 @@ function knownFields(path: readonly PropertyKey[], input: unknown): string[] {
     of === undefined ? [] : [of, ...[...(of.anyOf ?? []), ...(of.oneOf ?? [])].flatMap(shapesOf)];
   let nodes = shapesOf(runJsonSchema());
   for (const part of path) {
-    const next = (shape: SchemaNode) => (typeof part === "number" ? shape.items : shape.properties?.[String(part)]);
+    const next = (shape: SchemaNode) =>
+      typeof part === "number"
+        ? shape.items
+        : (shape.properties?.[String(part)] ?? (shape.additionalProperties || undefined));
     nodes = nodes.flatMap((shape) => shapesOf(next(shape)));
   }
   const kind = (input as { kind?: unknown } | undefined)?.kind;

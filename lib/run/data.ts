@@ -8,6 +8,7 @@ import { listDatabases } from "../environments/sql/databases.js";
 import type { Question } from "../environments/types.js";
 import { HEADER } from "../search/format.js";
 import { isSearchIndex } from "../search/search-index.js";
+import { namedEnvironments, type NamedOne } from "./environments.js";
 import { initialFiles } from "./initial.js";
 import { judgedBySql, rewardModules } from "./reward.js";
 import type { RunConfig } from "./schema.js";
@@ -96,6 +97,13 @@ export async function hashes(config: RunConfig): Promise<Record<string, string>>
 }
 
 function environmentFiles(environment: RunConfig["environment"]): Record<string, string> {
+  const files = namedEnvironments(environment).flatMap(([set, own]) =>
+    Object.entries(filesOf(own)).map(([name, file]) => [set === undefined ? name : `${set} ${name}`, file]),
+  );
+  return Object.fromEntries(files) as Record<string, string>;
+}
+
+function filesOf(environment: NamedOne): Record<string, string> {
   if (environment.kind === "search") {
     const { passages } = environment;
     // The header of an index names the SHA-256 of its other files.

@@ -74,6 +74,9 @@ const data = z.strictObject({
     .describe("Evaluate on the rows whose split is this. Without it and without evalQuestions there is no evaluation."),
   passageFormat: z.exactOptional(format).describe("Of environment.passages. Without it: as its name ends."),
   passageFields: z.exactOptional(passageFields),
+  passageIds: z
+    .exactOptional(z.enum(IDS))
+    .describe('As `ids`, of passages: "row" numbers those that have none. Without it: "field".'),
 });
 
 const sampling = z.strictObject({
@@ -122,17 +125,22 @@ const agent = z.strictObject({
           call: z.exactOptional(z.boolean()).describe("Whether the closing tag calls the tool. Without it: true."),
           output: z.exactOptional(tagPair).describe("Tags around what this tool returns. Without it: agent.output."),
           content: z.exactOptional(text).describe("What stands between the tags, for the instruction."),
+          tool: z
+            .exactOptional(text)
+            .describe("The tool that it calls, where its role has several. Without it: the role's."),
         }),
       ),
     )
     .describe(
       "Text of another role, by its tags. At the closing tag the tool is called with the text between; under `chat` none calls anything. " +
-        "Without it: <search> of the role tool; under `chat` none.",
+        "Without it: <search> of the role tool; for MCP servers and sets a tag of each tool's name; under `chat` none.",
     ),
   system: z.exactOptional(text).describe("The system message, under `format` chat."),
   tools: z
     .exactOptional(z.array(tool).min(1))
-    .describe("What the model may call, under `format` chat. Without it: search, with a query."),
+    .describe(
+      "What the model may call, under `format` chat. Without it: what MCP servers and sets offer; else search, with a query.",
+    ),
   templateVariables: z
     .record(z.string(), z.unknown())
     .default({})
@@ -141,7 +149,9 @@ const agent = z.strictObject({
   answer: tags("<answer>", "</answer>").describe("Tags of the final answer."),
   prompt: z
     .exactOptional(text)
-    .describe("The prompt, with {question}. Without it: an instruction that explains the tags above."),
+    .describe(
+      "The prompt, with {question} (and {tools}, of MCP servers and sets). Without it: an instruction that explains the tags above.",
+    ),
   chat: z.boolean().default(false).describe("Put the prompt as the user's turn of the checkpoint's chat template."),
   actionBudget: z.int().min(0).default(4).describe("Tool calls of one answer."),
   finalAnswer: z
