@@ -1,7 +1,7 @@
 import { fail } from "./errors.js";
 
 /**
- * Loads a package that only some users need and install themselves: `what` is what it is needed for. One that is not installed ->
+ * Loads a package (or a module of one) that only some users need and install themselves: `what` is what it is needed for. One that is not installed ->
  * ERR_OPTIONAL_MISSING with the line that installs it.
  */
 export async function importOptional<T>(name: string, what: string): Promise<T> {
@@ -10,7 +10,8 @@ export async function importOptional<T>(name: string, what: string): Promise<T> 
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     // A package that is there but lacks one of its own is broken, not missing.
-    if (code === "ERR_MODULE_NOT_FOUND" && message.includes(`'${name}'`)) missing(name, what, cause);
+    const [spec = name] = /^(@[^/]+\/)?[^/]+/.exec(name) ?? [];
+    if (code === "ERR_MODULE_NOT_FOUND" && message.includes(`'${spec}'`)) missing(spec, what, cause);
     throw cause;
   }
 }

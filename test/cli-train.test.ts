@@ -5,7 +5,7 @@ import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs
 import path from "node:path";
 import { createInterface } from "node:readline";
 import t from "tap";
-import { inspectDirectory, resolveRunConfig, WORLD_CHECKPOINT } from "rolegrad";
+import { inspectDirectory, readRunConfig, resolveRunConfig, WORLD_CHECKPOINT } from "rolegrad";
 import { rolegrad } from "./helpers/command.js";
 import { needsShared, root, shared } from "./helpers/shared.js";
 import { temporary, worldRunFile } from "./helpers/world.js";
@@ -27,6 +27,20 @@ t.test("init writes a run.json that is valid, with its schema, and overwrites no
   t.match(await rolegrad(["init", "search"], { cwd }), { status: 1, stderr: /ERR_FILE_EXISTS.*run\.json/ });
   t.match(await rolegrad(["init", "search", "sub/other.json"], { cwd }), { status: 0 });
 });
+
+for (const [kind, expected] of [
+  ["sql", { environment: { kind: "sqlite" }, agent: { prompt: /\{schema\}/, spans: [{ open: "<sql>" }] } }],
+  ["mcp", { environment: { kind: "mcp", tools: undefined }, agent: { spans: [], prompt: /\{tools\}/ } }],
+  ["chat", { agent: { format: "chat", chat: false, spans: [], tools: [{ name: "search" }] } }],
+] as const)
+  t.test(`init ${kind} writes one that is valid, and says what belongs in it`, async (t) => {
+    const cwd = temporary();
+    const { status, stdout } = await rolegrad(["init", kind], { cwd });
+    t.equal(status, 0);
+    t.match(stdout, /data\.questions +a line each[^]*rolegrad train run\.json --check/);
+    const config = await readRunConfig(path.join(cwd, "run.json"));
+    t.match(config, { ...expected, output: path.join(cwd, `runs/${kind}`) });
+  });
 
 t.test("train says what it does a line a step, where things are, and the same command goes on", async (t) => {
   const file = worldRunFile();

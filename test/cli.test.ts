@@ -114,6 +114,12 @@ t.test("colours only where they are wanted", async (t) => {
   t.notMatch((await rolegrad(["doctor"])).stdout, "\x1b[", "none in a pipe");
   t.match((await rolegrad(["doctor"], { env: { FORCE_COLOR: "1" } })).stdout, "\x1b[1m", "FORCE_COLOR");
   t.notMatch((await rolegrad(["doctor"], { env: { NO_COLOR: "1" } })).stdout, "\x1b[", "NO_COLOR");
+  const [piped, forced] = [
+    await rolegrad(["inspect", "nowhere"]),
+    await rolegrad(["inspect", "nowhere"], { env: { FORCE_COLOR: "1" } }),
+  ];
+  t.match(piped.stderr, /^error \[ERR_INSPECT\]/, "an error that is piped has none");
+  t.match(forced.stderr, "\x1b[1m\x1b[31merror");
 });
 
 t.test("a reader that goes away is no error", async (t) => {

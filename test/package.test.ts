@@ -115,12 +115,13 @@ t.test("the packed package", async (t) => {
       prebuild,
       "LICENSE",
       "README.md",
+      "examples/spider-sql/real.json",
       "native/build.mjs",
       "native/gyp/include/node/common.gypi",
     ])
       t.ok(files.includes(needed), needed);
     const stray = files.filter((file) =>
-      /(^|\/)(test|tests|benchmarks|examples|scripts|shared|\.ci)\/|\.test\.|tsbuildinfo|\.o$/.test(file),
+      /(^|\/)(test|tests|benchmarks|runs|scripts|shared|\.ci)\/|\.test\.|tsbuildinfo|\.o$/.test(file),
     );
     t.strictSame(stray, [], "no tests, scripts or build leftovers");
     const size = megabytes(filesBelow(path.join(app, "node_modules")));

@@ -63,26 +63,29 @@ t.test("the prompt speaks of the tags that are configured", async (t) => {
 t.test("a search server is a tool with limits, and its secrets stay out of the file", async (t) => {
   const url = "http://127.0.0.1:8000";
   const resolve = (environment: object) => resolveRunConfig({ ...smallest, environment }, "run.json").environment;
-  t.same(resolve({ kind: "retriever", url, tools: { retries: 1, backoff: { firstMs: 5 } } }), {
+  t.same(resolve({ kind: "retriever", url, limits: { retries: 1, backoff: { firstMs: 5 } } }), {
     ...{ kind: "retriever", url, topK: 3, form: "queries", separator: "\n" },
-    tools: {
+    limits: {
       ...{ concurrency: 16, retries: 1, cacheEntries: 10_000 },
       backoff: { firstMs: 5, factor: 2, maxMs: 10_000, jitter: 0.5 },
     },
   });
-  t.match(resolve({ kind: "opensearch", url, index: "wiki" }), { fields: ["title", "text"], tools: { retries: 3 } });
+  t.match(resolve({ kind: "opensearch", url, index: "wiki" }), { fields: ["title", "text"], limits: { retries: 3 } });
   for (const [environment, said] of [
     [
       { kind: "web" },
-      /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite" but received "web"/,
+      /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite", "mcp", "set", "none" but received "web"/,
     ],
-    [{}, /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite" but it is missing/],
+    [
+      {},
+      /environment\.kind: Expected one of "search", "retriever", "opensearch", "sqlite", "mcp", "set", "none" but it is missing/,
+    ],
     [
       { kind: "retriever", url, topk: 3 },
       /Expected no field environment\.topk; environment has kind, url, form, batch/,
     ],
     [{ kind: "opensearch", url }, /environment\.index: Expected a text but it is missing/],
-    [{ kind: "retriever", url, tools: { retry: 1 } }, /environment\.tools\.retry; .* concurrency, timeout, retries/],
+    [{ kind: "retriever", url, limits: { retry: 1 } }, /environment\.limits\.retry; .* concurrency, timeout, retries/],
     [{ kind: "retriever", url: "http://a:s3cret@b" }, /environment\.url: Expected an address [^]*without a password$/],
   ] as const) {
     t.throws(() => resolve(environment), { code: "ERR_CONFIG", message: said });
@@ -142,7 +145,7 @@ t.test("each thing that is wrong in a run.json is an ERR_CONFIG that names file 
       { optimizer: { learningrate: 1 } },
       /Expected no field optimizer\.learningrate; optimizer has learningRate, betas/,
     ],
-    [{ data: {} }, /data\.questions: Expected a text but it is missing/],
+    [{ data: {} }, /data\.questions: Expected a file of questions but it is missing/],
     [
       { data: { questions: "q", fields: { answer: "a" } } },
       /Expected no field data\.fields\.answer; data\.fields has id, question, answers, split/,
@@ -232,6 +235,6 @@ t.test("assets/run.schema.json is the schema of run.json (node scripts/run-schem
   t.same(written, runJsonSchema());
   t.match(written, {
     properties: { steps: { default: 100, minimum: 1, description: /step/ } },
-    required: ["model", "data", "environment"],
+    required: ["model", "data"],
   });
 });

@@ -15,7 +15,10 @@ interface Options {
 export function register(program: Command): void {
   program
     .command("retriever")
-    .argument("<corpus>", "JSON Lines file of passages: id, title (may be absent), text; or id, contents")
+    .argument(
+      "<corpus>",
+      "file of passages (id, title, text; or id, contents), or a directory that rolegrad index made",
+    )
     .description("serve a search over passages by Search-R1's protocol (POST /retrieve), until Ctrl-C")
     .option("--host <address>", "address to listen on; every other machine may ask at 0.0.0.0", "127.0.0.1")
     .option("--port <number>", "0: one that is free", portNumber, 8000)
@@ -23,10 +26,14 @@ export function register(program: Command): void {
     .option("--json", "print where it listens as JSON for machines")
     .action(async (corpus: string, { host, port, topk, json }: Options) => {
       const { readPassages } = await import("../data/passages.js");
+      const { isSearchIndex, SearchIndex } = await import("../search/search-index.js");
       const { SearchEnvironment } = await import("../environments/search.js");
       const { startRetriever } = await import("../environments/retriever-server.js");
       const signal = interruptSignal();
-      const search = SearchEnvironment.fromPassages(await readPassages(corpus), { topK: topk });
+      const options = { topK: topk };
+      const search = isSearchIndex(corpus)
+        ? await SearchIndex.open(corpus, options)
+        : SearchEnvironment.fromPassages(await readPassages(corpus), options);
       signal.throwIfAborted();
       const server = await startRetriever(search, { host, port, topK: topk, maxTopK: Math.max(100, topk) });
       const { url } = server;
@@ -36,6 +43,7 @@ export function register(program: Command): void {
       // Its end by a signal is what a server is for: no error.
       if (!signal.aborted) await once(signal, "abort");
       await server.close();
+      if (search instanceof SearchIndex) search.close();
     });
 }
 

@@ -16,8 +16,8 @@ export const style = {
   good: paint("green"),
   warning: paint("yellow"),
   bad: paint("red"),
-  /** For stderr. */
-  error: paint(["bold", "red"], process.stderr),
+  /** For stderr. One format at a time: Node 20 looks at the stream for no list of them. */
+  error: (text: string): string => paint("bold", process.stderr)(paint("red", process.stderr)(text)),
   /** The colour of a role by its number (reason 0, tool 1, ...); negative: text of no role. */
   role: (role: number, text: string): string =>
     paint(role < 0 ? "dim" : (palette[role % palette.length] ?? "reset"))(text),

@@ -28,6 +28,8 @@ export class TrainText implements TrainOutput {
   #steps = 0;
   #done = 0;
   #note = "";
+  /** Demonstrations have no reward, no calls and no answers. */
+  #supervised = false;
   readonly #begin = performance.now();
 
   start(config: RunConfig, setup: LoadedRun, step: number): void {
@@ -39,21 +41,29 @@ export class TrainText implements TrainOutput {
     const routes = Object.entries(setup.adapters.routes ?? {}).map(
       ([role, adapter]) => `${role} -> ${adapter ?? "none"}`,
     );
-    const { steps, questionsPerStep, group, seed, variant, parameters, rank, alpha } = config;
+    const { steps, questionsPerStep, group, seed, variant, parameters, rank, alpha, initialAdapters: from } = config;
+    const demonstrations = setup.demonstrations?.length;
+    this.#supervised = demonstrations !== undefined;
+    const source = demonstrations === undefined ? questions.length : demonstrations;
+    const ofStep =
+      demonstrations === undefined
+        ? `${questionsPerStep} questions x ${group} answers`
+        : `${Math.min(questionsPerStep * group, demonstrations)} demonstrations`;
+    const begin = from === undefined ? "" : `; from ${where(from)}`;
     const trained =
       parameters === "full"
         ? `${variant}: every parameter of ${setup.agents === undefined ? "the model" : "a model a role"}`
-        : `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}`;
+        : `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}${begin}`;
     const rows = [
       ["model", `${model.name} (${model.info.backend})`],
-      ["questions", `${grouped(questions.length)} to train on, ${judged}`],
+      [demonstrations === undefined ? "questions" : "demonstrations", `${grouped(source)} to train on, ${judged}`],
       environment.size === undefined
         ? ["tool", toolText(config.environment)]
         : ["passages", `${grouped(environment.size)} indexed`],
       ...setup.skipped.map((report) => ["skipped", skippedText(report)]),
       ...(config.sampler === undefined ? [] : [["sampling", samplerText(config)]]),
       [parameters === "full" ? "trains" : "adapters", trained],
-      ["run", `${where(directory)}: ${steps} steps of ${questionsPerStep} questions x ${group} answers, seed ${seed}`],
+      ["run", `${where(directory)}: ${steps} steps of ${ofStep}, seed ${seed}`],
     ];
     console.log(formatTable(rows.map(([name = "", value = ""]) => [style.bold(name), value])));
     if (step >= steps) console.log(`step ${step} of ${steps} is done already`);
@@ -69,9 +79,9 @@ export class TrainText implements TrainOutput {
 
   onStep(record: StepRecord): void {
     this.#done = record.step;
-    this.#note = `  reward ${record.reward.toFixed(3)}`;
+    this.#note = this.#supervised ? `  loss ${record.loss.toFixed(4)}` : `  reward ${record.reward.toFixed(3)}`;
     if (process.stdout.isTTY) this.#training?.update(record.step, this.#note.trim());
-    else console.log(stepText(record, this.#steps));
+    else console.log(stepText(record, this.#steps, this.#supervised));
   }
 
   onEvaluation(record: EvaluationRecord): void {
@@ -112,8 +122,10 @@ export class TrainText implements TrainOutput {
   }
 }
 
-function stepText(record: StepRecord, steps: number): string {
+function stepText(record: StepRecord, steps: number, supervised: boolean): string {
   const norms = Object.entries(record.gradNorms).map(([adapter, norm]) => `${adapter} ${norm.toPrecision(2)}`);
+  if (supervised)
+    return `step ${record.step}/${steps}  loss ${record.loss.toFixed(4)}  gradients ${norms.join(" ")}  ${formatSeconds(record.seconds)}`;
   return (
     `step ${record.step}/${steps}  reward ${record.reward.toFixed(3)}  loss ${record.loss.toFixed(4)}  gradients ${norms.join(" ")}  ` +
     `calls ${record.searches.toFixed(2)}  answered ${(100 * record.answerRate).toFixed(0)} %  ${formatSeconds(record.seconds)}`

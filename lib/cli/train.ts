@@ -70,14 +70,18 @@ async function checkData(config: RunConfig, json: boolean): Promise<void> {
   const { loadData } = await import("../run/data.js");
   const { skippedText } = await import("../data/rows.js");
   const { toolText } = await import("../run/tools.js");
+  const { toolLines } = await import("../run/served.js");
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
   await environment.close?.();
   const counts = { questions: questions.length, evalQuestions: evalQuestions.length, passages: environment.size };
-  if (json) return printJson({ event: "check", ...counts, skipped });
+  const { tools = [] } = environment;
+  if (json)
+    return printJson({ event: "check", ...counts, ...(tools.length > 0 && { tools: toolLines(tools) }), skipped });
   const tool = environment.size === undefined ? toolText(config.environment) : `${grouped(environment.size)} passages`;
   console.log(
     `${grouped(counts.questions)} questions to train on, ${grouped(counts.evalQuestions)} to evaluate on, ${tool}`,
   );
+  for (const line of toolLines(tools)) console.log(`  ${line}`);
   for (const report of skipped) console.log(skippedText(report));
 }
 

@@ -120,7 +120,8 @@ export class JsonEndpoint {
   }
 }
 
-function authorizationOf(auth: HttpAuth): string {
+/** The value of the header Authorization. */
+export function authorizationOf(auth: HttpAuth): string {
   if ("bearer" in auth) return `Bearer ${auth.bearer}`;
   if ("apiKey" in auth) return `ApiKey ${auth.apiKey}`;
   if (typeof auth.username === "string" && typeof auth.password === "string")

@@ -1,6 +1,7 @@
 export type { CallRecord, Environment, Passage, Question, ToolCall, ToolResult } from "./types.js";
 export type { HttpAuth } from "./http.js";
 export { managedTool, type Backoff, type ManagedTool, type ManagedToolOptions, type ToolStats } from "./managed.js";
+export * from "./mcp/index.js";
 export { OpenSearchClient, type OpenSearchOptions } from "./opensearch.js";
 export { ReplayEnvironment, type RecordedCalls, type ReplayOptions } from "./replay.js";
 export { RetrieverClient, type RetrieverOptions, type SearchClientOptions } from "./retriever.js";

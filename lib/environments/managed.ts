@@ -1,5 +1,6 @@
 import { describe } from "../arguments.js";
 import { fail } from "../errors.js";
+import type { ChatTool } from "../prompts/calls.js";
 import { Random } from "../random.js";
 import { Gate } from "./gate.js";
 import { ResultCache } from "./lru.js";
@@ -32,7 +33,7 @@ export interface ManagedToolOptions {
   retries?: number;
   backoff?: Backoff;
   /**
-   * Keep results, by role and text, and let equal calls share one request. For a tool whose answer follows from these two;
+   * Keep results, by role, name, arguments and text, and let equal calls share one request. For a tool whose answer follows from these;
    * where it also reads the question, give `key` (undefined: not this call). Without `cache` every call is made.
    */
   cache?: { maxEntries?: number; maxBytes?: number; key?: (call: ToolCall) => string | undefined };
@@ -67,6 +68,7 @@ export interface ToolStats {
 
 /** See {@link managedTool}. */
 export interface ManagedTool extends Environment {
+  readonly timesOut: true;
   close(): Promise<void>;
   stats(): ToolStats;
 }
@@ -94,6 +96,7 @@ export function managedTool(environment: Environment, options: ManagedToolOption
 }
 
 class Managed implements ManagedTool {
+  readonly timesOut = true;
   readonly #environment: Environment;
   readonly #timeout: number;
   readonly #retries: number;
@@ -133,7 +136,15 @@ class Managed implements ManagedTool {
     this.#gate = new Gate(concurrency);
     this.#random = new Random(this.#backoff.seed, "tool back-off");
     this.#cache = cache === undefined ? undefined : new ResultCache(cache);
-    this.#key = cache?.key ?? (({ role, text }) => JSON.stringify([role, text]));
+    this.#key = cache?.key ?? keyOf;
+  }
+
+  get tools(): readonly ChatTool[] {
+    return this.#environment.tools ?? [];
+  }
+
+  check(call: ToolCall): string | undefined {
+    return this.#environment.check?.(call);
   }
 
   stats(): ToolStats {
@@ -280,6 +291,10 @@ class Managed implements ManagedTool {
 }
 
 const MAX_TIMER = 2 ** 31 - 1;
+
+function keyOf({ role, text, name, arguments: args }: ToolCall): string {
+  return JSON.stringify(name === undefined ? [role, text] : [role, text, name, args]);
+}
 
 /** One caller may change what it got; the others must not see it. */
 function copyOf(result: ToolResult): ToolResult {

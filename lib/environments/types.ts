@@ -1,3 +1,5 @@
+import type { ChatTool } from "../prompts/calls.js";
+
 /** A question to answer. Fields beyond these are kept as they are: an environment or a reward may read them. */
 export interface Question {
   id: string;
@@ -56,5 +58,11 @@ export interface ToolResult {
  */
 export interface Environment {
   act(call: ToolCall, options: { signal: AbortSignal }): Promise<ToolResult>;
+  /** What is wrong with a call, in words for the model: it then is not made. A rollout without `checkCall` of its own asks this. */
+  check?(call: ToolCall): string | undefined;
+  /** The tools that it offers, where it knows their schemas: for a chatRenderer. */
+  readonly tools?: readonly ChatTool[];
+  /** It ends each call itself after some time, so that a rollout has no `toolTimeout` unless one is given. */
+  readonly timesOut?: boolean;
   close?(): void | Promise<void>;
 }

@@ -17,11 +17,13 @@ export interface ChatTool {
    * text is the JSON of all arguments.
    */
   text?: string;
+  /** What is wrong with arguments, in words for the model, in place of what `parameters` says of them. */
+  validate?: (args: Record<string, unknown>) => string | undefined;
 }
 
 /** Reads calls of the form `{"name": ..., "arguments": {...}}`. */
 export class CallParser {
-  readonly #tools = new Map<string, { tool: ChatTool; schema: z.ZodType; text: string | undefined }>();
+  readonly #tools = new Map<string, { check: Check; text: string | undefined }>();
   readonly #key: string;
 
   /** `key` is how the template calls the arguments, for what the model is told; "arguments" and "parameters" are both read. */
@@ -34,14 +36,8 @@ export class CallParser {
       if (this.#tools.has(tool.name))
         fail("ERR_INVALID_ARGUMENT", `Expected distinct tools but received ${describe(tool.name)} twice`);
       const { parameters = { type: "object", properties: {} } } = tool;
-      let schema: z.ZodType;
-      try {
-        schema = z.fromJSONSchema({ type: "object", ...parameters });
-      } catch (cause) {
-        const what = `Expected a JSON schema for the parameters of tool ${tool.name}`;
-        return fail("ERR_INVALID_ARGUMENT", `${what}: ${(cause as Error).message}`, cause);
-      }
-      this.#tools.set(tool.name, { tool, schema, text: tool.text ?? onlyArgument(parameters) });
+      const check = tool.validate ?? checkBySchema(tool.name, parameters);
+      this.#tools.set(tool.name, { check, text: tool.text ?? onlyArgument(parameters) });
     });
   }
 
@@ -70,12 +66,28 @@ export class CallParser {
       }
     }
     if (!isObject(args)) return error(`the "${this.#key}" of ${name} are not a JSON object. Write them as ${form}`);
-    const checked = found.schema.safeParse(args, { reportInput: true });
-    if (!checked.success) return error(checked.error.issues.map((issue) => explain(issue, name)).join("; "));
+    const wrong = found.check(args);
+    if (wrong !== undefined) return error(wrong);
     const value = found.text === undefined ? undefined : args[found.text];
     const text = typeof value === "string" ? value : JSON.stringify(value ?? args);
     return { name, arguments: args, text };
   }
+}
+
+type Check = NonNullable<ChatTool["validate"]>;
+
+function checkBySchema(name: string, parameters: Record<string, unknown>): Check {
+  let schema: z.ZodType;
+  try {
+    schema = z.fromJSONSchema({ type: "object", ...parameters });
+  } catch (cause) {
+    const what = `Expected a JSON schema for the parameters of tool ${name}`;
+    return fail("ERR_INVALID_ARGUMENT", `${what}: ${(cause as Error).message}`, cause);
+  }
+  return (args) => {
+    const checked = schema.safeParse(args, { reportInput: true });
+    return checked.success ? undefined : checked.error.issues.map((issue) => explain(issue, name)).join("; ");
+  };
 }
 
 function explain(issue: z.core.$ZodIssue, name: string): string {
@@ -85,7 +97,8 @@ function explain(issue: z.core.$ZodIssue, name: string): string {
   return `the argument "${field}" of ${name} is wrong: ${issue.message}`;
 }
 
-function onlyArgument(parameters: Record<string, unknown>): string | undefined {
+/** The argument that a text alone means: the only one that is required, or the only one. */
+export function onlyArgument(parameters: Record<string, unknown>): string | undefined {
   const { required, properties } = parameters;
   const names = isObject(properties) ? Object.keys(properties) : [];
   const needed = Array.isArray(required) ? (required as string[]) : [];

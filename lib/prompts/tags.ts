@@ -13,6 +13,8 @@ export interface TagSpan extends RoleSpan {
   output?: Tags;
   /** What stands between the tags, for the instruction, e.g. "your query". */
   content?: string;
+  /** The tool that it calls, where its role has several. Default: the role's. */
+  tool?: string;
 }
 
 export interface TagRendererOptions {
@@ -72,7 +74,11 @@ export function tagRenderer(tokenizer: Tokenizer, options: TagRendererOptions): 
       const { open, close } = spans[span]?.output ?? output;
       return Int32Array.from(encodeAround(tokenizer, [text], ([hidden = ""]) => `${open}${hidden}${close}`));
     },
-    parseCall: ({ span, text }) => ({ name: router.spans[span]?.role ?? base, arguments: {}, text }),
+    parseCall: ({ span, text }) => ({
+      name: spans[span]?.tool ?? router.spans[span]?.role ?? base,
+      arguments: {},
+      text,
+    }),
   };
 }
 

@@ -89,7 +89,7 @@ export interface RolloutOptions {
    */
   observationTokens?: number;
   /**
-   * Looks at a call before the tool does: a text refuses it, is what the model reads (a correction), and costs a turn. Recorded with the call as
+   * Looks at a call before the tool does (default: the environment's `check`): a text refuses it, is what the model reads (a correction), and costs a turn. Recorded with the call as
    * ERR_INVALID_CALL, whatever `onToolError` says.
    *
    * @example
@@ -118,7 +118,7 @@ export interface RolloutOptions {
   answer?: { open: string; close: string };
   /** Ids that end a trajectory. Default: those of the tokenizer. */
   stopIds?: readonly number[];
-  /** Milliseconds until a tool that has not answered counts as failed. @default 30000 */
+  /** Milliseconds until a tool that has not answered counts as failed. Default: 30,000, or none for a tool that counts itself (`timesOut`). */
   toolTimeout?: number;
   /**
    * What a tool that throws or never answers does: "observe" (default): the model reads the error; "finish": the trajectory ends as "error";
@@ -233,7 +233,7 @@ export function checkOptions(options: RolloutOptions): void {
 /** The options with their defaults, some of which are the model's. */
 export function resolveOptions(options: RolloutOptions, model: Model): ResolvedOptions {
   const { config } = model;
-  const { concurrency = 64, sampling = {} } = options;
+  const { concurrency = 64, sampling = {}, environment } = options;
   const maxLength = options.maxLength ?? Math.min(4096, config.maxPositions);
   checkInteger(maxLength, "maxLength", 2, config.maxPositions);
   const { temperature = 1, topP = 1, topK = 0, maxNewTokens = 512 } = sampling;
@@ -247,10 +247,11 @@ export function resolveOptions(options: RolloutOptions, model: Model): ResolvedO
     addBos: true,
     output: { open: "<information>", close: "</information>" },
     answer: { open: "<answer>", close: "</answer>" },
-    toolTimeout: 30_000,
+    toolTimeout: environment.timesOut === true ? 2 ** 31 - 1 : 30_000,
     onToolError: "observe",
     kv: "separate",
     shuffleRoutes: false,
+    ...(environment.check && { checkCall: (call: ToolCall) => environment.check?.(call) }),
     ...given(options),
     concurrency,
     maxLength,

@@ -6,10 +6,12 @@ import { describe } from "../arguments.js";
 import { fail, RolegradError } from "../errors.js";
 import type { ChatTool } from "../prompts/calls.js";
 import { tagInstruction } from "../prompts/tags.js";
+import { resolveEnvironment, rolesNamed, sqliteOf, tellsTools } from "./environments.js";
 import { judgedBySql, resolveRewards } from "./reward.js";
 import { whyNotServed } from "./sampler.js";
 import { SERVER_IMPORTANCE } from "./sampler-schema.js";
 import { runJsonSchema, runSchema, type RunConfig } from "./schema.js";
+import { toolsInstruction } from "./served.js";
 import { planVariant } from "./variants.js";
 
 /** What a command line may change in a run.json. */
@@ -62,23 +64,37 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     }
   };
   known(agent.base, "agent.base");
-  const sqlite = c.environment.kind === "sqlite";
+  const supervised = c.objective.kind === "sft";
+  const { questions, evalQuestions, evalSplit } = c.data;
+  const evaluated = evalQuestions !== undefined || evalSplit !== undefined;
+  if (questions === undefined && (!supervised || (evaluated && evalQuestions === undefined)))
+    wrong("data.questions", "Expected a file of questions but it is missing");
+  if (c.environment === undefined && (!supervised || evaluated))
+    wrong(
+      "environment",
+      `Expected the tool that answers are written with but it is missing; its kind is one of ${kinds().map(describe).join(", ")}`,
+    );
+  const environment = c.environment ?? { kind: "none" as const };
+  const sqlite = environment.kind === "sqlite";
   const chat = agent.format === "chat";
-  const spans = agent.spans ?? (chat ? [] : [{ role: "tool", open: "<search>", close: "</search>" }]);
+  const told = tellsTools(environment);
+  const spans = agent.spans ?? (chat || told ? [] : [{ role: "tool", open: "<search>", close: "</search>" }]);
   spans.forEach(({ role }, i) => known(role, `agent.spans[${i}].role`));
   if (chat && agent.chat)
     wrong("agent.chat", 'Expected no agent.chat with the format "chat", which is by the template');
   for (const field of ["system", "tools"] as const)
     if (!chat && agent[field] !== undefined) wrong(`agent.${field}`, 'Expected agent.format "chat" with it');
-  const tools: ChatTool[] | undefined = chat ? (agent.tools ?? [SEARCH_TOOL]) : undefined;
+  const tools: ChatTool[] | undefined = chat ? (agent.tools ?? (told ? undefined : [SEARCH_TOOL])) : undefined;
+  for (const [role, field] of rolesNamed(environment)) known(role, field);
   tools?.forEach(({ role = "tool" }, i) => known(role, `agent.tools[${i}].role`));
-  const instruction = sqlite ? defaultSqlPrompt : chat ? chatInstruction : tagInstruction;
+  const byTags = told && !spans.some(({ call = true }) => call) ? toolsInstruction : tagInstruction;
+  const instruction = sqlite ? defaultSqlPrompt : chat ? chatInstruction : byTags;
   const prompt = agent.prompt ?? instruction({ ...agent, spans });
   if (!prompt.includes("{question}")) wrong("agent.prompt", "Expected a text with {question} in it");
-  if (judgedBySql(c) && !sqlite)
+  if (judgedBySql({ ...c, environment }) && sqliteOf(environment) === undefined)
     wrong(
       "reward",
-      `Expected environment.kind "sqlite" for the reward "sql" but received ${describe(c.environment.kind)}`,
+      `Expected environment.kind "sqlite" for the reward "sql" but received ${describe(environment.kind)}`,
     );
   if (c.objective.aggregation === "seq-mean-token-sum-norm" && c.objective.normLength === undefined) {
     wrong("objective.normLength", 'Expected the tokens that "seq-mean-token-sum-norm" divides by but it is missing');
@@ -88,7 +104,6 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
   const { clipLow, clipHigh = clipLow, dualClip } = c.objective;
   if (dualClip !== undefined && dualClip <= 1 + clipHigh)
     wrong("objective.dualClip", `Expected more than 1 + clipHigh (${1 + clipHigh}) but received ${dualClip}`);
-  const supervised = c.objective.kind === "sft";
   if (supervised && c.data.demonstrations === undefined)
     wrong("data.demonstrations", 'Expected a file for objective.kind "sft" but it is missing');
   if (!supervised && c.data.demonstrations !== undefined)
@@ -103,7 +118,7 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
         "parameters",
         `Expected "adapters" for the variant ${c.variant}, which is made of them, but received "full"`,
       );
-    for (const field of ["rank", "alpha", "dropout", "addTokens"] as const)
+    for (const field of ["rank", "alpha", "dropout", "addTokens", "initialAdapters"] as const)
       if (c[field] !== undefined) wrong(field, 'Expected none with parameters "full"');
     if (c.precision !== "exact" || c.crossRole === "exact")
       wrong(c.crossRole === "exact" ? "crossRole" : "precision", 'Expected another with parameters "full"');
@@ -123,32 +138,21 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     model: modelPath(c.model, resolve),
     data: {
       ...c.data,
-      questions: resolve(c.data.questions),
+      ...(questions === undefined ? {} : { questions: resolve(questions) }),
       ...(c.data.demonstrations === undefined ? {} : { demonstrations: resolve(c.data.demonstrations) }),
       ...(c.data.evalQuestions === undefined ? {} : { evalQuestions: resolve(c.data.evalQuestions) }),
     },
-    environment: resolveEnvironment(c.environment, resolve),
+    environment: resolveEnvironment(environment, resolve),
     ...(weighted && { objective: { ...c.objective, ...weighted } }),
     ...(c.sampler?.adapterDirectory !== undefined && {
       sampler: { ...c.sampler, adapterDirectory: resolve(c.sampler.adapterDirectory) },
     }),
     agent: { ...agent, spans, prompt, ...(tools && { tools }) },
     ...reward,
+    ...(c.initialAdapters === undefined ? {} : { initialAdapters: resolve(c.initialAdapters) }),
     ...(c.parameters === "adapters" && { rank, alpha: c.alpha ?? 2 * rank }),
     output: output === undefined ? resolve(c.output ?? defaultOutput(file)) : path.resolve(output),
   };
-}
-
-function resolveEnvironment(
-  environment: RunConfig["environment"],
-  resolve: (name: string) => string,
-): RunConfig["environment"] {
-  if (environment.kind === "search") return { ...environment, passages: resolve(environment.passages) };
-  if (environment.kind !== "sqlite") return environment;
-  const { databases } = environment;
-  if (typeof databases === "string") return { ...environment, databases: resolve(databases) };
-  const files = Object.entries(databases).map(([name, file]) => [name, resolve(file)]);
-  return { ...environment, databases: Object.fromEntries(files) as Record<string, string> };
 }
 
 function defaultOutput(file: string): string {
@@ -286,6 +290,7 @@ function fieldName(path: readonly PropertyKey[]): string {
 interface SchemaNode {
   properties?: Record<string, SchemaNode>;
   items?: SchemaNode;
+  additionalProperties?: SchemaNode | false;
   const?: unknown;
   anyOf?: SchemaNode[];
   oneOf?: SchemaNode[];
@@ -303,7 +308,10 @@ function knownFields(path: readonly PropertyKey[], input: unknown): string[] {
     of === undefined ? [] : [of, ...[...(of.anyOf ?? []), ...(of.oneOf ?? [])].flatMap(shapesOf)];
   let nodes = shapesOf(runJsonSchema());
   for (const part of path) {
-    const next = (shape: SchemaNode) => (typeof part === "number" ? shape.items : shape.properties?.[String(part)]);
+    const next = (shape: SchemaNode) =>
+      typeof part === "number"
+        ? shape.items
+        : (shape.properties?.[String(part)] ?? (shape.additionalProperties || undefined));
     nodes = nodes.flatMap((shape) => shapesOf(next(shape)));
   }
   const kind = (input as { kind?: unknown } | undefined)?.kind;

@@ -8,6 +8,8 @@ import { listDatabases } from "../environments/sql/databases.js";
 import type { Question } from "../environments/types.js";
 import { HEADER } from "../search/format.js";
 import { isSearchIndex } from "../search/search-index.js";
+import { namedEnvironments, type NamedOne } from "./environments.js";
+import { initialFiles } from "./initial.js";
 import { judgedBySql, rewardModules } from "./reward.js";
 import type { RunConfig } from "./schema.js";
 import { loadEnvironment, type RunEnvironment } from "./tools.js";
@@ -41,13 +43,18 @@ async function readRunQuestions(
 ): Promise<{ questions: Question[]; evalQuestions: Question[] }> {
   const { questions: file, split, limit, evalQuestions: evalFile, evalSplit } = config.data;
   const options = questionOptions(config, onSkipped);
-  const questions = await readQuestions(file, {
-    ...options,
-    ...(split === undefined ? {} : { split }),
-    ...(limit === undefined ? {} : { limit }),
-  });
-  if (evalFile === undefined && evalSplit === undefined) return { questions, evalQuestions: [] };
-  const evalQuestions = await readQuestions(evalFile ?? file, {
+  // Supervised training may have none.
+  const questions =
+    file === undefined
+      ? []
+      : await readQuestions(file, {
+          ...options,
+          ...(split === undefined ? {} : { split }),
+          ...(limit === undefined ? {} : { limit }),
+        });
+  const evaluated = evalFile ?? (evalSplit === undefined ? undefined : file);
+  if (evaluated === undefined) return { questions, evalQuestions: [] };
+  const evalQuestions = await readQuestions(evaluated, {
     ...options,
     limit: config.evaluation.questions,
     ...(evalSplit === undefined ? {} : { split: evalSplit }),
@@ -69,13 +76,15 @@ function questionOptions(config: RunConfig, onSkipped: OnSkipped): ReadQuestions
   };
 }
 
-/** SHA-256 of the data and of reward modules: a run goes on only with what it began with. */
-export async function hashes({ data, environment, reward }: RunConfig): Promise<Record<string, string>> {
+/** SHA-256 of the data, of reward modules and of adapters to begin with: a run goes on only with what it began with. */
+export async function hashes(config: RunConfig): Promise<Record<string, string>> {
+  const { data, environment, reward } = config;
   const files: Record<string, string> = {
-    questions: data.questions,
+    ...(data.questions === undefined ? {} : { questions: data.questions }),
     ...(data.evalQuestions === undefined ? {} : { evalQuestions: data.evalQuestions }),
     ...(data.demonstrations === undefined ? {} : { demonstrations: data.demonstrations }),
     ...environmentFiles(environment),
+    ...initialFiles(config),
     ...Object.fromEntries(rewardModules(reward).map(({ name, file }) => [`reward ${name}`, file])),
   };
   const out: Record<string, string> = {};
@@ -88,6 +97,13 @@ export async function hashes({ data, environment, reward }: RunConfig): Promise<
 }
 
 function environmentFiles(environment: RunConfig["environment"]): Record<string, string> {
+  const files = namedEnvironments(environment).flatMap(([set, own]) =>
+    Object.entries(filesOf(own)).map(([name, file]) => [set === undefined ? name : `${set} ${name}`, file]),
+  );
+  return Object.fromEntries(files) as Record<string, string>;
+}
+
+function filesOf(environment: NamedOne): Record<string, string> {
   if (environment.kind === "search") {
     const { passages } = environment;
     // The header of an index names the SHA-256 of its other files.

@@ -22,8 +22,11 @@ export interface RunSetup {
   model: Model;
   /** Router, environment, reward, prompt, sampling, limits: how answers are written, in training and evaluation. */
   rollout: RolloutParts;
-  /** The adapters to make: rank, alpha, routes. Their roles are the router's, their seed is the run's. */
-  adapters: Omit<CreateAdaptersOptions, "roles" | "seed">;
+  /**
+   * The adapters to make: rank, alpha, routes. Their roles are the router's, their seed is the run's. `from`: a directory of saved ones, whose
+   * weights they begin with (a run directory, a checkpoint, or an adapter's directory for each name). What does not fit -> ERR_ADAPTER_INVALID.
+   */
+  adapters: Omit<CreateAdaptersOptions, "roles" | "seed"> & { from?: string };
   /** Optimizer, objective, loss roles: how adapters are trained. */
   trainer: Omit<TrainerOptions, "adapters" | "full" | "roles">;
   /** Train every parameter of the model (loaded with dtype "float32") instead of adapters. A KL then needs `trainer.reference`. @default false */
@@ -144,8 +147,9 @@ export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<R
   const command = setup.command ?? null;
   return directory.locked(command, async () => {
     if (directory.exists) await directory.checkSame(description);
-    await directory.begin(description, command);
+    // What cannot begin leaves no files of a run behind.
     const policy = await startPolicy(setup, directory);
+    await directory.begin(description, command);
     await directory.rewind(policy.steps);
     return new Run(setup, hooks, directory, sources, policy).toEnd();
   });
@@ -267,7 +271,7 @@ class Run {
     const { record, trajectories } = await evaluate({
       model,
       // New adapters change nothing (B = 0), so before the first step it is the model itself that is measured.
-      ...(step === 0 && this.#setup.adapters.tokenInit !== "mean"
+      ...(step === 0 && !this.#beginsChanged
         ? { rollout }
         : {
             rollout: { ...rollout, ...this.#policy.sampling },
@@ -286,6 +290,12 @@ class Run {
     await this.#directory.writeTrajectories(`eval-${stepName(step).slice(5)}`, trajectories);
     await this.#directory.appendEvaluation(record);
     await onEvaluation?.(record, trajectories);
+  }
+
+  /** Whether the adapters change something before their first step. */
+  get #beginsChanged(): boolean {
+    const { from, tokenInit } = this.#setup.adapters;
+    return from !== undefined || tokenInit === "mean";
   }
 
   #checkpointIsDue(): boolean {

@@ -11,6 +11,7 @@ import type { Trajectory } from "../rollout/trajectory.js";
 import type { Writer } from "../rollout/writers.js";
 import { Trainer, type StepOptions } from "../trainer/trainer.js";
 import type { StepMetrics, TrainerOptions } from "../trainer/types.js";
+import { beginWith } from "./initial.js";
 import type { EvaluationRecord } from "./records.js";
 
 /** What a run trains. */
@@ -18,8 +19,8 @@ export interface PolicySetup {
   model: Model;
   /** Whose roles the policy has. */
   router: RoleRouter;
-  /** The adapters to make: rank, alpha, routes. Their roles are the router's, their seed is `seed`. */
-  adapters: Omit<CreateAdaptersOptions, "roles" | "seed">;
+  /** The adapters to make: rank, alpha, routes, and saved ones `from` which they begin. Their roles are the router's, their seed is `seed`. */
+  adapters: Omit<CreateAdaptersOptions, "roles" | "seed"> & { from?: string };
   trainer: Omit<TrainerOptions, "adapters" | "full" | "roles">;
   /** Every parameter of the model is trained (loaded with dtype "float32"), and there are no adapters. @default false */
   full?: boolean;
@@ -170,7 +171,9 @@ async function startTrainer(
   const whole = { ...options, full: true as const, roles: router.roles };
   if (folder !== undefined) return Trainer.resume(folder, model, full ? whole : options);
   if (full) return new Trainer(model, whole);
-  const adapters = createAdapters(model, { ...part.adapters, roles: [...router.roles], seed });
+  const { from, ...made } = part.adapters;
+  const adapters = createAdapters(model, { ...made, roles: [...router.roles], seed });
+  if (from !== undefined) await beginWith(adapters, from);
   return new Trainer(model, { ...options, adapters });
 }
 

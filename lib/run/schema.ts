@@ -34,9 +34,12 @@ const passageFields = z
   .describe("Where the fields of a passage are, if not under their usual names: names, or paths with dots.");
 
 const data = z.strictObject({
-  questions: text.describe(
-    "File of questions (JSON Lines, JSON, CSV, TSV, Parquet): id, question, answers (or golden_answers, answer), and split where there are several.",
-  ),
+  questions: z
+    .exactOptional(text)
+    .describe(
+      "File of questions (JSON Lines, JSON, CSV, TSV, Parquet): id, question, answers (or golden_answers, answer), and split where there are several. " +
+        'Only with objective.kind "sft" may it be absent.',
+    ),
   format: z.exactOptional(format).describe("Of the files of questions. Without it: as their names end."),
   fields: z.exactOptional(questionFields),
   separator: z
@@ -72,6 +75,9 @@ const data = z.strictObject({
     .describe("Evaluate on the rows whose split is this. Without it and without evalQuestions there is no evaluation."),
   passageFormat: z.exactOptional(format).describe("Of environment.passages. Without it: as its name ends."),
   passageFields: z.exactOptional(passageFields),
+  passageIds: z
+    .exactOptional(z.enum(IDS))
+    .describe('As `ids`, of passages: "row" numbers those that have none. Without it: "field".'),
 });
 
 const sampling = z.strictObject({
@@ -120,17 +126,22 @@ const agent = z.strictObject({
           call: z.exactOptional(z.boolean()).describe("Whether the closing tag calls the tool. Without it: true."),
           output: z.exactOptional(tagPair).describe("Tags around what this tool returns. Without it: agent.output."),
           content: z.exactOptional(text).describe("What stands between the tags, for the instruction."),
+          tool: z
+            .exactOptional(text)
+            .describe("The tool that it calls, where its role has several. Without it: the role's."),
         }),
       ),
     )
     .describe(
       "Text of another role, by its tags. At the closing tag the tool is called with the text between; under `chat` none calls anything. " +
-        "Without it: <search> of the role tool; under `chat` none.",
+        "Without it: <search> of the role tool; for MCP servers and sets a tag of each tool's name; under `chat` none.",
     ),
   system: z.exactOptional(text).describe("The system message, under `format` chat."),
   tools: z
     .exactOptional(z.array(tool).min(1))
-    .describe("What the model may call, under `format` chat. Without it: search, with a query."),
+    .describe(
+      "What the model may call, under `format` chat. Without it: what MCP servers and sets offer; else search, with a query.",
+    ),
   templateVariables: z
     .record(z.string(), z.unknown())
     .default({})
@@ -139,7 +150,9 @@ const agent = z.strictObject({
   answer: tags("<answer>", "</answer>").describe("Tags of the final answer."),
   prompt: z
     .exactOptional(text)
-    .describe("The prompt, with {question}. Without it: an instruction that explains the tags above."),
+    .describe(
+      "The prompt, with {question} (and {tools}, of MCP servers and sets). Without it: an instruction that explains the tags above.",
+    ),
   chat: z.boolean().default(false).describe("Put the prompt as the user's turn of the checkpoint's chat template."),
   actionBudget: z.int().min(0).default(4).describe("Tool calls of one answer."),
   finalAnswer: z
@@ -272,7 +285,7 @@ export const runSchema = z.strictObject({
   $schema: z.exactOptional(z.string()).describe("This schema, for editors."),
   model: text.describe("Checkpoint directory in Hugging Face's layout, or a hub id that is in the local cache."),
   data,
-  environment,
+  environment: z.exactOptional(environment),
   agent: agent.prefault({}),
   reward: z
     .exactOptional(z.union([text, rewardEntry, z.array(z.union([text, rewardEntry])).min(1)]))
@@ -308,6 +321,12 @@ export const runSchema = z.strictObject({
     .describe(
       "A server that writes the answers, of variants with one adapter (docs/serving.md). Without it: this engine does. With it objective.importance " +
         'is { "cap": 2, "mode": "truncate" } where it is not said.',
+    ),
+  initialAdapters: z
+    .exactOptional(text)
+    .describe(
+      "Directory of saved adapters to begin with, of the same names, rank and alpha: a run directory (its newest checkpoint), a checkpoint, or a " +
+        "directory with one of PEFT for each. Without it: new ones, which change nothing at first.",
     ),
   optimizer: optimizer.prefault({}),
   objective: objective.prefault({}),
@@ -355,7 +374,8 @@ export type RunConfigInput = z.input<typeof runSchema>;
 type Parsed = z.output<typeof runSchema>;
 
 /** A run.json with every default filled in and every path absolute. */
-export interface RunConfig extends Omit<Parsed, "$schema" | "agent" | "rank" | "alpha" | "output"> {
+export interface RunConfig extends Omit<Parsed, "$schema" | "agent" | "environment" | "rank" | "alpha" | "output"> {
+  environment: NonNullable<Parsed["environment"]>;
   agent: Omit<Parsed["agent"], "prompt" | "spans" | "tools"> & {
     prompt: string;
     spans: TagSpan[];

@@ -1,6 +1,5 @@
 import { readDemonstrations } from "../data/demonstrations.js";
 import type { SkippedRows } from "../data/rows.js";
-import { SqlEnvironment } from "../environments/sql/environment.js";
 import { sqlPrompt } from "../environments/sql/prompt.js";
 import type { Question } from "../environments/types.js";
 import { fail } from "../errors.js";
@@ -11,11 +10,13 @@ import { chatRenderer } from "../prompts/chat.js";
 import type { Renderer } from "../prompts/renderer.js";
 import { tagRenderer } from "../prompts/tags.js";
 import { hashes, loadData } from "./data.js";
+import { sqliteOf } from "./environments.js";
 import type { RolloutParts } from "./evaluate.js";
 import type { RunSetup } from "./loop.js";
 import { defaultMaxLength } from "./prompts.js";
 import { judgedBySql, loadReward } from "./reward.js";
 import type { RunConfig } from "./schema.js";
+import { withTools } from "./served.js";
 import { fill, type RunEnvironment } from "./tools.js";
 import { loadSampler } from "./sampler.js";
 import { planVariant } from "./variants.js";
@@ -49,8 +50,10 @@ export interface LoadRunOptions {
  * }
  */
 export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): Promise<LoadedRun> {
-  const { data, agent, evaluation, variant, rank = 0, alpha = 0 } = config;
-  const { routes, routing, lossRoles, shuffleRoutes } = planVariant(variant, agent.roles);
+  const { data, evaluation, variant, rank = 0, alpha = 0 } = config;
+  // What training began with is nothing to an evaluation, and may be gone.
+  const { initialAdapters, ...rest } = config;
+  const { routes, routing, lossRoles, shuffleRoutes } = planVariant(variant, config.agent.roles);
   const sampler = loadSampler(config);
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
   const models: Model[] = [];
@@ -61,6 +64,7 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
     void Promise.resolve(environment.close?.()).catch(() => undefined);
   };
   try {
+    const agent = withTools(config.agent, environment.tools ?? []);
     const sql = sqlOf(config, environment);
     const reward = await loadReward(config.reward, { ...agent, ...(sql && { sql }) });
     const { model, agents, reference } = await loadModels(config, options, models);
@@ -69,7 +73,7 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
     if (tokenizer === undefined)
       fail("ERR_TOKENIZER_NOT_FOUND", `Expected tokenizer.json in ${model.directory}; download it with the checkpoint`);
     const maxLength = agent.maxLength ?? defaultMaxLength(model);
-    const content = await contentOf(config, environment, [...questions, ...evalQuestions]);
+    const content = await contentOf({ ...config, agent }, environment, [...questions, ...evalQuestions]);
     const renderer = rendererOf(agent, content, tokenizer);
     const demonstrations =
       data.demonstrations === undefined
@@ -80,7 +84,7 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
       environment,
       skipped,
       rollout: {
-        ...rolloutParts({ ...agent, maxLength }, config, renderer),
+        ...rolloutParts({ ...agent, maxLength }, environment, renderer),
         environment,
         reward,
         tokenizer,
@@ -92,6 +96,7 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
         routes,
         rank,
         alpha,
+        ...(initialAdapters !== undefined && { from: initialAdapters }),
         ...(routing && { routing }),
         ...(config.dropout !== undefined && { dropout: config.dropout }),
         ...(addTokens && { trainableTokens: addTokens }),
@@ -121,8 +126,8 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
       directory: config.output,
       description: {
         ...config,
-        agent: { ...agent, maxLength },
-        hashes: await hashes(config),
+        agent: { ...config.agent, maxLength },
+        hashes: { ...(await hashes(options.evaluationOnly === true ? rest : config)), ...environment.hashes },
         modelParameters: countParameters(model.directory),
       },
       close,
@@ -160,8 +165,9 @@ async function loadModels(
 }
 
 function sqlOf({ environment: named }: RunConfig, environment: RunEnvironment) {
-  if (!(environment instanceof SqlEnvironment) || named.kind !== "sqlite") return undefined;
-  return { environment, gold: named.gold };
+  const sqlite = sqliteOf(named);
+  if (environment.sql === undefined || sqlite === undefined) return undefined;
+  return { environment: environment.sql, gold: sqlite.gold };
 }
 
 /** The text of a question's prompt; of a database, with its schema. */
@@ -170,8 +176,9 @@ async function contentOf(
   environment: RunEnvironment,
   questions: readonly Question[],
 ): Promise<(question: Question) => string> {
-  if (environment instanceof SqlEnvironment && named.kind === "sqlite")
-    return sqlPrompt(environment, questions, { template: agent.prompt, sampleRows: named.sampleRows });
+  const sqlite = sqliteOf(named);
+  if (environment.sql !== undefined && sqlite !== undefined && (named === sqlite || agent.prompt.includes("{schema}")))
+    return sqlPrompt(environment.sql, questions, { template: agent.prompt, sampleRows: sqlite.sampleRows });
   return ({ question }) => fill(agent.prompt, { question });
 }
 
@@ -191,7 +198,7 @@ function rendererOf(agent: RunConfig["agent"], prompt: (question: Question) => s
 
 function rolloutParts(
   agent: RunConfig["agent"] & { maxLength: number },
-  { environment }: RunConfig,
+  environment: RunEnvironment,
   renderer: Renderer,
 ): Omit<RolloutParts, "environment" | "reward" | "tokenizer"> {
   const { answer, sampling, concurrency, actionBudget, finalAnswer, observationTokens } = agent;
@@ -208,7 +215,7 @@ function rolloutParts(
     maxLength,
     answer,
     // A tool with limits counts the time of each attempt itself; waiting for a turn or a retry is no failure.
-    toolTimeout: "tools" in environment ? 2 ** 31 - 1 : toolTimeout,
+    ...(environment.timesOut !== true && { toolTimeout }),
     onToolError,
   };
 }
