@@ -13,6 +13,7 @@ import { tagRenderer } from "../prompts/tags.js";
 import { hashes, loadData } from "./data.js";
 import type { RolloutParts } from "./evaluate.js";
 import type { RunSetup } from "./loop.js";
+import { modelFingerprint } from "./fingerprint.js";
 import { defaultMaxLength } from "./prompts.js";
 import { judgedBySql, loadReward } from "./reward.js";
 import type { RunConfig } from "./schema.js";
@@ -107,7 +108,7 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
       description: {
         ...config,
         agent: { ...agent, maxLength },
-        hashes: await hashes(config),
+        hashes: { model: await modelFingerprint(model.directory), ...(await hashes(config)) },
         modelParameters: countParameters(model.directory),
       },
       close,
