@@ -61,7 +61,7 @@ t.test("train says what it does a line a step, where things are, and the same co
     t.ok(existsSync(path.join(cwd, "out", name)), name);
   t.match(JSON.parse(readFileSync(path.join(cwd, "out/config.json"), "utf8")), {
     command: ["rolegrad", "train", "run.json", "--steps", "1"],
-    hashes: { questions: /^[0-9a-f]{64}$/, passages: /^[0-9a-f]{64}$/ },
+    hashes: { model: /^[0-9a-f]{64}$/, questions: /^[0-9a-f]{64}$/, passages: /^[0-9a-f]{64}$/ },
     modelParameters: 584_960,
     agent: { maxLength: 256 },
   });

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { writeError } from "../durable.js";
 import type { Question } from "../environments/types.js";
 import type { LoadedRun, RunConfig, RunHooks, RunOverrides, RunResult } from "../run/index.js";
 import { grouped, wholeNumber } from "./numbers.js";
@@ -57,7 +58,10 @@ export function register(program: Command): void {
             onCheckpoint: (directory, step) => output.onCheckpoint?.(directory, step),
           },
         );
-        output.end(config, setup, result, await report(setup, result));
+        const page = await report(setup, result).catch(async (error: unknown) => {
+          throw await writeError(error, result.directory);
+        });
+        output.end(config, setup, result, page);
         if (result.status === "interrupted") process.exitCode = interruptExitCode() ?? 1;
       } finally {
         setup.close();

@@ -109,7 +109,7 @@ function filesOf(environment: NamedOne): Record<string, string> {
     // The header of an index names the SHA-256 of its other files.
     return { passages: isSearchIndex(passages) ? path.join(passages, HEADER) : passages };
   }
-  if (environment.kind !== "sqlite") return {};
+  if (environment.kind !== "sqlite") return {}; // a server: what it will answer cannot be known
   const files = [...listDatabases(environment.databases)].map(([name, file]) => [`database ${name}`, file]);
   return Object.fromEntries(files) as Record<string, string>;
 }

@@ -13,6 +13,7 @@ import { hashes, loadData } from "./data.js";
 import { sqliteOf } from "./environments.js";
 import type { RolloutParts } from "./evaluate.js";
 import type { RunSetup } from "./loop.js";
+import { modelFingerprint } from "./fingerprint.js";
 import { defaultMaxLength } from "./prompts.js";
 import { judgedBySql, loadReward } from "./reward.js";
 import type { RunConfig } from "./schema.js";
@@ -127,7 +128,11 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
       description: {
         ...config,
         agent: { ...config.agent, maxLength },
-        hashes: { ...(await hashes(options.evaluationOnly === true ? rest : config)), ...environment.hashes },
+        hashes: {
+          model: await modelFingerprint(model.directory),
+          ...(await hashes(options.evaluationOnly === true ? rest : config)),
+          ...environment.hashes,
+        },
         modelParameters: countParameters(model.directory),
       },
       close,
