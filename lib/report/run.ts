@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { fail } from "../errors.js";
 import type { EvaluationRecord, StepRecord } from "../run/records.js";
+import type { RunEvent } from "./events.js";
 import type { Example } from "./examples.js";
 
 /** What a report is made of: a run directory's files, read. */
@@ -15,6 +16,8 @@ export interface RunFiles {
   /** In the order in which they were made. */
   evaluations: EvaluationRecord[];
   examples: Example[];
+  /** events.jsonl: warnings and the like. */
+  events: RunEvent[];
   /** What was left out or is not there, for the reader. */
   remarks: string[];
 }
@@ -45,6 +48,7 @@ export async function readRun(directory: string): Promise<RunFiles> {
     "high",
   ])) as unknown as EvaluationRecord[];
   const examples = (await lines("examples.jsonl", ["step", "reward"])) as unknown as Example[];
+  const events: RunEvent[] = await lines("events.jsonl", []);
   return {
     directory: absolute,
     config,
@@ -52,6 +56,7 @@ export async function readRun(directory: string): Promise<RunFiles> {
     metrics: [...new Map(metrics.map((line) => [line.step, line])).values()].sort((a, b) => a.step - b.step),
     evaluations,
     examples: examples.filter(({ segments }) => Array.isArray(segments)),
+    events,
     remarks,
   };
 }

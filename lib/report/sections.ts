@@ -1,8 +1,9 @@
-import { curves, evaluationSeries, mainSeries, seriesName, stepsTable } from "./curves.js";
+import { evaluationSeries, mainSeries, seriesName } from "./curves.js";
 import { labelOf } from "./annotate.js";
 import type { Example } from "./examples.js";
-import { count, duration, figure, percent } from "./format.js";
+import { count, duration, percent } from "./format.js";
 import { html, type Html } from "./html.js";
+import { COLORS } from "./names.js";
 import type { EvaluationRecord } from "../run/records.js";
 import type { RunFiles } from "./run.js";
 import type { TextSegment } from "./text.js";
@@ -107,7 +108,9 @@ export function answers(examples: readonly Example[]): Html | undefined {
         <div class="answers">${list.map((example) => answer(example, paired, roles))}</div>`;
     })}
     <ul class="keys">
-      <li>${roles.map((role, i) => html`${i > 0 && ", "}<b class="c-${i % 4}">${role}</b>`)}: written by the model</li>
+      <li>
+        ${roles.map((role, i) => html`${i > 0 && ", "}<b class="c-${i % COLORS}">${role}</b>`)}: written by the model
+      </li>
       <li><b class="c-output">output</b>, <b class="c-muted">prompt</b>: given to it</li>
     </ul>
   </section>`;
@@ -136,18 +139,7 @@ function answer(example: Example, paired: boolean, roles: readonly string[]): Ht
 
 function colorOf(part: TextSegment, roles: readonly string[]): string {
   if (part.kind !== "sampled") return part.kind === "prompt" ? "muted" : "output";
-  return String(Math.max(0, roles.indexOf(part.role)) % 4);
-}
-
-/** The curves, and every step as a table. */
-export function learning(run: RunFiles): Html | undefined {
-  const charts = curves(run);
-  if (charts.length === 0) return undefined;
-  return html`<section aria-labelledby="curves">
-    <h2 id="curves">Learning curves</h2>
-    <div class="charts">${charts}</div>
-    ${stepsTable(run.metrics, (value) => (typeof value === "number" ? figure(value) : "-"))}
-  </section>`;
+  return String(Math.max(0, roles.indexOf(part.role)) % COLORS);
 }
 
 /** evaluations.jsonl as a table. */
