@@ -15,4 +15,5 @@ export * from "./rollout/index.js";
 export * from "./run/index.js";
 export * from "./search/index.js";
 export * from "./trainer/index.js";
+export * from "./watch/index.js";
 export * from "./world/index.js";

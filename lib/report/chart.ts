@@ -13,7 +13,7 @@ export interface Point {
 
 export interface Series {
   name: string;
-  /** Which of the page's colours: "0", "1", ... for roles, or "main", "muted". */
+  /** Which of the page's colours: "0" to "5" for roles, or "main", "muted", "output", "wrong". */
   color: string;
   points: readonly Point[];
 }
@@ -104,16 +104,20 @@ export function lineChart(options: ChartOptions): Html | undefined {
     round(HEIGHT - BOTTOM - ((value * scale - yLow) / (yHigh - yLow)) * (HEIGHT - TOP - BOTTOM));
   const yStep = (yTicks[1] as number) - yLow;
   const unit = format === "percent" ? " %" : "";
-  // A digit more than the ticks have; two for a share, whose ticks are coarse.
-  const precision = format === "percent" ? yStep / 100 : yStep / 10;
+  // A digit more than the ticks have; two for a share whose ticks are coarse.
+  const precision = format === "percent" && yStep >= 5 ? yStep / 100 : yStep / 10;
   const show = (value: number): string => `${formatTick(value * scale, precision)}${unit}`;
+  // "100,000" is wider than the margin.
+  const large = yHigh >= 100_000 && yStep >= 1000;
+  const tickText = (tick: number): string =>
+    large && tick !== 0 ? `${formatTick(tick / 1000, yStep / 1000)}k` : formatTick(tick, yStep);
   const description = options.description ?? describe(series, xLabel, show);
   const id = chartId(title);
 
   const grid = yTicks.map((tick) => {
     const at = y(tick / scale);
     return html`<line class="grid" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${at}" y2="${at}" />
-      <text class="tick" x="${LEFT - 7}" y="${at + 4}" text-anchor="end">${formatTick(tick, yStep)}${unit}</text>`;
+      <text class="tick" x="${LEFT - 7}" y="${at + 4}" text-anchor="end">${tickText(tick)}${unit}</text>`;
   });
   const below = xTicks
     .filter((tick) => tick >= xLow && tick <= xHigh)

@@ -16,6 +16,9 @@ type Value = (row: Row) => unknown;
 
 const STEP = "optimizer step";
 
+/** Colours of lines that are no role's. */
+const OTHERS = ["main", "muted", "wrong"];
+
 /**
  * Every chart that the run's files have numbers for, by matter. Lines of metrics.jsonl differ between versions and kinds of training: what a line
  * does not have is not drawn, and fields of roles, adapters and tools are found wherever they stand.
@@ -24,8 +27,7 @@ export function chartGroups(run: RunFiles): ChartGroup[] {
   const lines = new Lines(run.metrics as unknown as Row[], nameColors(run));
   const groups: [id: string, title: string, charts: (Html | undefined)[]][] = [
     ["learning", "Learning", learning(run, lines)],
-    ["policy", "Policy", policy(run, lines)],
-    ["adapters-curves", "Adapters", adapters(lines)],
+    ["policy", "Policy and adapters", [...policy(run, lines), ...adapters(lines)]],
     ["behaviour", "Answers and tools", behaviour(lines)],
     ["speed", "Speed", speed(lines)],
   ];
@@ -97,12 +99,9 @@ function learning({ evaluations, metrics }: RunFiles, lines: Lines): (Html | und
     .map((one) => (one.split === main?.split && one.note === main?.note ? (main ?? one) : one))
     .filter((one) => steps(one) || one.note !== undefined);
   const look = (one: EvaluationSeries, i: number): string =>
-    one === main ? "main" : (["output", "1", "2"][(i - 1) % 3] as string);
+    one === main ? "main" : (["output", "muted", "wrong"][(i - 1) % 3] as string);
   const parts = lines.by((row) => row["rewardParts"]);
-  const rewards = [
-    lines.one("reward", "main", (row) => row["reward"]),
-    ...parts.map((part, i) => ({ ...part, color: String((i + 1) % 6) })),
-  ];
+  const rewards = [lines.one("reward", "main", (row) => row["reward"]), ...parts];
   const shares = metrics.every(({ reward }) => reward >= 0 && reward <= 1);
   return [
     lines.chart({
@@ -157,9 +156,9 @@ function policy({ config }: RunFiles, lines: Lines): (Html | undefined)[] {
     (role) => at(role, "kl"),
   );
   const clips = [
-    lines.one("from above", "0", (row) => row["clipHigh"]),
-    lines.one("from below", "1", (row) => row["clipLow"]),
-    lines.one("dual clip", "2", (row) => row["dualClip"]),
+    lines.one("from above", "main", (row) => row["clipHigh"]),
+    lines.one("from below", "muted", (row) => row["clipLow"]),
+    lines.one("dual clip", "output", (row) => row["dualClip"]),
   ];
   const clipRoles = lines.by(
     (row) => row["roles"],
@@ -167,8 +166,8 @@ function policy({ config }: RunFiles, lines: Lines): (Html | undefined)[] {
   );
   const ratios = [lines.one("ratio", "main", (row) => row["maxRatioDeviation"])];
   const importance = [
-    lines.one("mean weight", "0", (row) => row["importance"]),
-    lines.one("share bounded", "1", (row) => row["importanceBounded"]),
+    lines.one("mean weight", "main", (row) => row["importance"]),
+    lines.one("share bounded", "muted", (row) => row["importanceBounded"]),
   ];
   const penalised = number(at(config, "objective", "klCoefficient")) > 0;
   return [
@@ -247,14 +246,14 @@ function adapters(lines: Lines): (Html | undefined)[] {
 function behaviour(lines: Lines): (Html | undefined)[] {
   const tools = (value: (tool: unknown) => unknown) => lines.by((row) => row["tools"], value);
   const failures = ["errors", "timeouts", "retries"].map((name, i) =>
-    lines.one(name, String(i + 1), (row) =>
+    lines.one(name, OTHERS[i] as string, (row) =>
       row["tools"] === undefined
         ? undefined
         : Object.values(fieldsOf(row["tools"])).reduce<number>((sum, tool) => sum + (number(at(tool, name)) || 0), 0),
     ),
   );
   const ends = ["length", "budget", "error"].map((why, i) =>
-    lines.one(why, String(i + 1), (row) => ratio(at(row, "finish", why), row["trajectories"])),
+    lines.one(why, OTHERS[i] as string, (row) => ratio(at(row, "finish", why), row["trajectories"])),
   );
   return [
     lines.chart({
@@ -310,14 +309,14 @@ function speed(lines: Lines): (Html | undefined)[] {
       hint: "Tokens written, a second of the rollout; tokens learned from, a second of the update.",
       yLabel: "tokens/s",
       series: [
-        lines.one("rollout", "0", (row) => ratio(sampled(row), row["rolloutSeconds"])),
-        lines.one("update", "1", (row) => ratio(row["tokens"], update(row))),
+        lines.one("rollout", "main", (row) => ratio(sampled(row), row["rolloutSeconds"])),
+        lines.one("update", "muted", (row) => ratio(row["tokens"], update(row))),
       ],
     }),
     lines.chart({
       title: "Seconds a step",
       yLabel: "seconds",
-      series: [lines.one("rollout", "0", (row) => row["rolloutSeconds"]), lines.one("update", "1", update)],
+      series: [lines.one("rollout", "main", (row) => row["rolloutSeconds"]), lines.one("update", "muted", update)],
     }),
   ];
 }

@@ -18,10 +18,10 @@ export interface Frame {
 
 let script: { text: string; hash: string } | undefined;
 
-/** assets/page.js, which every page holds: values of charts, finding answers, and taking updates in. */
+/** browser/page.js, which every page holds: values of charts, finding answers, and taking updates in. */
 function pageScript(): { text: string; hash: string } {
   if (script === undefined) {
-    const text = readFileSync(new URL("../../assets/page.js", import.meta.url), "utf8");
+    const text = readFileSync(new URL("../../lib/report/browser/page.js", import.meta.url), "utf8");
     script = { text, hash: createHash("sha256").update(text).digest("base64") };
   }
   return script;

@@ -57,7 +57,6 @@ export function pageParts(input: PageInput): [id: string, part: Html | undefined
       stepsTable(run.metrics, (value) => (typeof value === "number" ? figure(value) : "-")),
     ),
     charts("policy"),
-    charts("adapters-curves"),
     charts("behaviour"),
     charts("speed"),
     ["viewer-frame", input.viewer],

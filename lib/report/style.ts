@@ -74,7 +74,7 @@ pre { margin: 0; padding: 14px 16px; font-size: 14px; overflow-x: auto; backgrou
 .keys { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 14px 0 0; padding: 0; color: var(--soft); font-size: 14px; }
 .keys b { color: var(--c); }
 
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 32px 28px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 32px 28px; }
 .charts.two { grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); }
 figure { margin: 0; }
 .chart svg { display: block; width: 100%; height: auto; overflow: visible; }
@@ -90,7 +90,7 @@ figure { margin: 0; }
 .legend { list-style: none; margin: 4px 0 0; padding: 0 0 0 12%; display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: 13.5px; color: var(--soft); }
 .chart .legend svg { width: 30px; height: 10px; display: inline-block; margin-right: 4px; }
 .c-0 { --c: var(--role-0); } .c-1 { --c: var(--role-1); } .c-2 { --c: var(--role-2); } .c-3 { --c: var(--role-3); } .c-4 { --c: var(--role-4); } .c-5 { --c: var(--role-5); }
-.c-main { --c: var(--main); } .c-muted { --c: var(--soft); } .c-output { --c: var(--output); }
+.c-main { --c: var(--main); } .c-muted { --c: var(--soft); } .c-output { --c: var(--output); } .c-wrong { --c: var(--wrong); }
 
 .heading { display: flex; flex-wrap: wrap; justify-content: space-between; align-items: baseline; gap: 0 20px; }
 .heading label, .keys label { cursor: pointer; }
@@ -193,6 +193,8 @@ summary { cursor: pointer; color: var(--main); }
 details > .wide, details > pre { margin-top: 12px; }
 .remark { border-left: 4px solid var(--wrong); padding-left: 12px; }
 @media (max-width: 620px) {
+  .chart :is(.tick, .label) { font-size: 14.5px; }
+  .chart .end { font-size: 14.5px; }
   body > header { padding-top: 20px; }
   .headline { font-size: 31px; gap: 2px 10px; }
   .card { padding: 18px 16px; }

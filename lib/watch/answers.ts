@@ -3,7 +3,7 @@ import { html } from "../report/html.js";
 import { findAnswers, readAnswer, trajectoryFile, type TrajectorySource } from "../report/trajectories.js";
 import type { WatchedRun } from "./watched-run.js";
 
-const PAGE = 50;
+const PAGE = 20;
 
 /** A request that cannot be answered, with its status. */
 export class Refusal extends Error {

@@ -121,7 +121,8 @@
   });
   document.addEventListener("keydown", (event) => {
     const probe = event.target;
-    if (!(probe instanceof Element) || !probe.matches(".probe") || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (!(probe instanceof Element) || !probe.matches(".probe") || event.altKey || event.ctrlKey || event.metaKey)
+      return;
     const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }[event.key];
     const to = { Home: 0, End: Infinity }[event.key] ?? (by === undefined ? undefined : (probe.at ?? 0) + by);
     if (to !== undefined) {
@@ -278,7 +279,10 @@
   /** What the server answers, of the entries in the page. */
   function findHeld(query) {
     const steps = frozenSteps(query.kind).sort((a, b) => a - b);
-    const step = steps.reduce((best, one) => (Math.abs(one - query.step) < Math.abs(best - query.step) ? one : best), steps[0]);
+    const step = steps.reduce(
+      (best, one) => (Math.abs(one - query.step) < Math.abs(best - query.step) ? one : best),
+      steps[0],
+    );
     const text = query.text.toLowerCase();
     const own = heldEntries().filter(({ dataset }) => dataset.kind === query.kind && Number(dataset.step) === step);
     const found = own.filter(
@@ -413,11 +417,15 @@
     }
   }
 
-  document.addEventListener("toggle", ({ target }) => {
-    if (!(target instanceof Element) || !target.matches("#entries > .entry") || !target.open) return;
-    history.replaceState(null, "", address(target));
-    void fill(target);
-  }, true);
+  document.addEventListener(
+    "toggle",
+    ({ target }) => {
+      if (!(target instanceof Element) || !target.matches("#entries > .entry") || !target.open) return;
+      history.replaceState(null, "", address(target));
+      void fill(target);
+    },
+    true,
+  );
   document.addEventListener("change", ({ target }) => {
     if (!target.form?.matches(".controls")) return;
     if (target.name === "kind") field("step").value = ranges().find(({ kind }) => kind === target.value)?.last ?? "";
