@@ -41,7 +41,7 @@ export function pageParts(input: PageInput): [id: string, part: Html | undefined
   const calm = html`<label class="smoothing"
     ><input type="checkbox" id="smooth" autocomplete="off" /> smooth lines</label
   >`;
-  const begun = Object.keys(run.config).length > 0;
+  const begun = !live || Object.keys(run.config).length > 0;
   return [
     ["status", statusLine(run, traces, now, live)],
     [

@@ -153,7 +153,7 @@ export function evaluationTable({ evaluations }: RunFiles): Html | undefined {
   const caption = `Intervals are over questions${single ? " (Wilson)" : ""}. Tool used: share of answers with a call; calls: mean of an answer.`;
   return html`<section aria-labelledby="evaluations">
     <h2 id="evaluations">Evaluations</h2>
-    <div class="wide" tabindex="0" role="region" aria-label="Evaluations">
+    <div class="wide" tabindex="0" role="region" aria-label="Evaluations, a table">
       <table class="data">
         <caption>
           ${caption}

@@ -3,7 +3,7 @@ import { accessSync, constants, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import type { Test } from "tap";
-import { chromium, type Browser, type BrowserContextOptions, type Page } from "playwright-core";
+import { chromium, type Browser, type BrowserContext, type BrowserContextOptions, type Page } from "playwright-core";
 
 function findChromium(): string | undefined {
   const named = process.env["ROLEGRAD_CHROMIUM"];
@@ -36,38 +36,49 @@ export function launch(): Promise<Browser> {
   return chromium.launch({ executablePath, args: ["--no-sandbox"] });
 }
 
-/** A page that may ask only `url`'s server, and whose console stays clean; the test fails where it is not so. */
-export async function openPage(
-  t: Test,
-  browser: Browser,
-  url: string,
-  options: BrowserContextOptions = {},
-): Promise<Page> {
-  const context = await browser.newContext(options);
-  const page = await context.newPage();
+/** Opens a page of its own. */
+export type OpenPage = (url: string, options?: BrowserContextOptions) => Promise<Page>;
+
+/**
+ * A test with pages of a browser. It fails where a page writes to its console, throws, opens a dialog, or asks anything but the server (or the file)
+ * that it came from.
+ */
+export async function withPages(t: Test, browser: Browser, body: (open: OpenPage) => Promise<void>): Promise<void> {
   const wrong: string[] = [];
-  page.on("console", (message) => wrong.push(`console ${message.type()}: ${message.text()}`));
-  page.on("pageerror", (error) => wrong.push(`error: ${String(error)}`));
-  page.on("dialog", (dialog) => {
-    wrong.push(`dialog: ${dialog.message()}`);
-    void dialog.dismiss();
-  });
-  page.on("request", (request) => {
-    if (!request.url().startsWith(new URL(url).origin === "null" ? url : new URL(url).origin))
-      wrong.push(`request: ${request.url()}`);
-  });
-  t.teardown(async () => {
+  const contexts: BrowserContext[] = [];
+  const open: OpenPage = async (url, options = {}) => {
+    const context = await browser.newContext({ reducedMotion: "reduce", ...options });
+    contexts.push(context);
+    context.setDefaultTimeout(8000);
+    const page = await context.newPage();
+    page.on("console", (message) => wrong.push(`console ${message.type()}: ${message.text()}`));
+    page.on("pageerror", (error) => wrong.push(`error: ${String(error)}`));
+    page.on("dialog", (dialog) => {
+      wrong.push(`dialog: ${dialog.message()}`);
+      void dialog.dismiss();
+    });
+    const { origin, protocol } = new URL(url);
+    const own = protocol === "file:" ? url.replace(/#.*/, "") : `${origin}/`;
+    page.on("request", (request) => {
+      if (!request.url().startsWith(own)) wrong.push(`request: ${request.url()}`);
+    });
+    await page.goto(url);
+    return page;
+  };
+  try {
+    await body(open);
     t.strictSame(wrong, [], "the console is clean and no other host is asked");
-    await context.close();
-  });
-  await page.goto(url);
-  return page;
+  } finally {
+    for (const context of contexts) await context.close();
+  }
 }
 
-/** What axe-core finds wrong with a page, contrast of text among it. */
-export async function violations(page: Page): Promise<string[]> {
-  await page.evaluate(readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
-  const found = (await page.evaluate("axe.run(document, { resultTypes: ['violations'] })")) as {
+/** What axe-core finds wrong with a page, by all its rules (contrast of text is one) or some. */
+export async function violations(page: Page, rules?: readonly string[]): Promise<string[]> {
+  if (await page.evaluate("typeof axe === 'undefined'"))
+    await page.evaluate(readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
+  const options = { resultTypes: ["violations"], ...(rules === undefined ? {} : { runOnly: [...rules] }) };
+  const found = (await page.evaluate(`axe.run(document, ${JSON.stringify(options)})`)) as {
     violations: { id: string; nodes: { html: string; failureSummary?: string }[] }[];
   };
   return found.violations.flatMap(({ id, nodes }) =>

@@ -427,7 +427,8 @@
     true,
   );
   document.addEventListener("change", ({ target }) => {
-    if (!target.form?.matches(".controls")) return;
+    // Text is listed as it is typed.
+    if (!target.form?.matches(".controls") || target.name === "text") return;
     if (target.name === "kind") field("step").value = ranges().find(({ kind }) => kind === target.value)?.last ?? "";
     void list();
   });
