@@ -13,7 +13,7 @@ import { downsample, smooth, spread } from "../lib/report/downsample.js";
 import { isOwnHost } from "../lib/watch/server.js";
 import { JsonLinesTail } from "../lib/watch/tail.js";
 import { launch, needsChromium, violations, withPages, type OpenPage } from "./helpers/browser.js";
-import { answerLine, evaluationLine, jsonLines, metricsLine, runConfig, writeFiles } from "./helpers/run-files.js";
+import { answerLine, evaluationLine, jsonLines, metricsLine, runConfig, writeFiles } from "./helpers/watched.js";
 import { root } from "./helpers/shared.js";
 
 const tokenizer = await loadTokenizer(WORLD_CHECKPOINT);
@@ -45,7 +45,10 @@ function runFolder(t: Test, files: Record<string, string> = {}, folder = t.testd
     "metrics.jsonl": jsonLines(steps),
     "evaluations.jsonl": jsonLines([evaluationLine(0, 0.2), evaluationLine(10, 0.4), evaluationLine(20, 0.6)]),
     "events.jsonl": jsonLines([
-      { step: 10, kind: "reward", message: `no reward ${hostile}`, trajectory: "rollout/s10q2#0" },
+      {
+        ...{ step: 10, event: "zero-reward", message: `no reward ${hostile}`, trajectory: "rollout/s10q2#0" },
+        ...{ findings: ["none answered"], file: "trajectories/step-000010.jsonl" },
+      },
     ]),
     "trajectories/step-000010.jsonl": answersOf(10),
     "trajectories/step-000020.jsonl": answersOf(20),
@@ -89,7 +92,7 @@ inBrowser("the page has a chart of everything that the run's files tell", async 
     ...["Calls, by tool", "Failed calls", "Seconds a call, by tool", "Tokens a second", "Seconds a step"],
   ]);
   t.match(await text(page, "#status"), /Running\s+step 30 of 40\s+about 13 s to go/);
-  t.match(await text(page, ".events"), `step 10 reward no reward ${hostile}`);
+  t.match(await text(page, ".events"), `step 10 zero-reward no reward ${hostile}`);
 });
 
 inBrowser("values of a chart by the keyboard and by the pointer, as a table, and smooth", async (t, open) => {
@@ -344,7 +347,7 @@ t.test("it answers to its own address alone", async (t) => {
     t.equal((await ask(url, "/", { host })).status, 403, host);
   t.equal((await ask(url, "/answers?kind=step", { host: "evil.example" })).status, 403);
   t.ok(isOwnHost("box.lan:80", "box.lan"));
-  for (const none of [undefined, "", "127.0.0.1:x", "a@127.0.0.1"]) t.notOk(isOwnHost(none, "127.0.0.1"), none);
+  for (const none of [undefined, "", "127.0.0.1:x", "a@127.0.0.1"]) t.notOk(isOwnHost(none, "127.0.0.1"), String(none));
 });
 
 t.test("only what the run's folder lists can be asked for", async (t) => {

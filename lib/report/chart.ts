@@ -1,6 +1,6 @@
 // Line charts as inline SVG. A charting library (vega) would bake its colours into the picture, where these follow the reader's light or dark
 // through the page's CSS variables, print, and need nothing installed; lines, ticks and interval bands are all that is drawn here.
-import { downsample, smooth, spread } from "./downsample.js";
+import { downsample, MOST_POINTS, smooth, spread } from "./downsample.js";
 import { html, type Html, type HtmlValue } from "./html.js";
 
 export interface Point {
@@ -33,6 +33,8 @@ export interface ChartOptions {
   yMax?: number;
   /** Offer a smooth line beside the points. @default where a line has 20 points */
   smooth?: boolean;
+  /** @default where there are several lines */
+  legend?: boolean;
   series: readonly Series[];
 }
 
@@ -136,7 +138,10 @@ export function lineChart(options: ChartOptions): Html | undefined {
     points.map((point) => Number(point.y.toPrecision(5))),
   ]);
   const box = [LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM, WIDTH, xLow, xHigh];
-  return html`<figure class="chart ${series.some((one) => "smooth" in one) && "calm"}" id="${id}">
+  return html`<figure
+    class="chart ${series.some((one) => "smooth" in one) && "calm"} ${longest > MOST_POINTS && "dense"}"
+    id="${id}"
+  >
     <figcaption>
       <h3>${title}</h3>
       ${hint !== undefined && html`<p class="hint">${hint}</p>`}
@@ -160,7 +165,7 @@ export function lineChart(options: ChartOptions): Html | undefined {
       </svg>
       <div class="probe" data-keep="all"></div>
     </div>
-    ${series.length > 1 && legend(series)} ${table(whole, xLabel, title, show)}
+    ${(options.legend ?? series.length > 1) && legend(series)} ${table(whole, xLabel, title, show)}
   </figure>`;
 }
 

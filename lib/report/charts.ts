@@ -164,7 +164,10 @@ function policy({ config }: RunFiles, lines: Lines): (Html | undefined)[] {
     (row) => row["roles"],
     (role) => at(role, "clip"),
   );
-  const ratios = [lines.one("ratio", "main", (row) => row["maxRatioDeviation"])];
+  const ratios = [
+    lines.one("ratio", "main", (row) => row["maxRatioDeviation"]),
+    lines.one("first update", "muted", (row) => row["firstRatioMax"]),
+  ];
   const importance = [
     lines.one("mean weight", "main", (row) => row["importance"]),
     lines.one("share bounded", "muted", (row) => row["importanceBounded"]),
@@ -178,7 +181,7 @@ function policy({ config }: RunFiles, lines: Lines): (Html | undefined)[] {
       title: "KL to the start, by role",
       hint: "How far each role's tokens have moved.",
       yLabel: "nats a token",
-      series: klRoles,
+      series: [...klRoles, lines.one("all", "muted", (row) => row["klToStart"])],
     }),
     lines.chart({
       title: "Entropy, by role",
@@ -205,6 +208,17 @@ function policy({ config }: RunFiles, lines: Lines): (Html | undefined)[] {
           series: clipRoles,
         })
       : undefined,
+    lines.chart({
+      title: "Share of the loss, by role",
+      hint: "Of the sum of the tokens' absolute losses.",
+      yLabel: "share",
+      format: "percent",
+      yMax: 1,
+      series: lines.by(
+        (row) => row["roles"],
+        (role) => at(role, "lossShare"),
+      ),
+    }),
     lines.chart({ title: "Importance weights", yLabel: "weight, share", series: importance }),
   ];
 }

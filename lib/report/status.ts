@@ -1,9 +1,10 @@
-import { stat } from "node:fs/promises";
+import { readdir, readFile, stat } from "node:fs/promises";
+import os from "node:os";
 import path from "node:path";
+import { eventName } from "./events.js";
 import { count, duration } from "./format.js";
 import { html, type Html } from "./html.js";
 import type { RunFiles } from "./run.js";
-import { readdir } from "node:fs/promises";
 
 /** What a run's folder says of how the run stands. */
 export interface RunTraces {
@@ -13,9 +14,11 @@ export interface RunTraces {
   checkpoint: number | undefined;
   /** When one of the run's files was last written, in ms since 1970. */
   lastWrite: number;
+  /** Whether the process that has locked the folder is there; undefined: no lock, or one of another machine. */
+  alive?: boolean | undefined;
 }
 
-export type RunStatus = "waiting" | "running" | "finished" | "interrupted" | "stalled";
+export type RunStatus = "waiting" | "running" | "finished" | "interrupted" | "stopped" | "stalled";
 
 /** Seconds without a write after which a run that should go on counts as stalled, at least. */
 const QUIET_SECONDS = 60;
@@ -28,9 +31,10 @@ export async function readTraces(directory: string): Promise<RunTraces> {
     );
   const list = (name: string): Promise<string[]> => readdir(path.join(directory, name)).catch(() => []);
   const files = ["config.json", "metrics.jsonl", "evaluations.jsonl", "trajectories", "checkpoints"];
-  const [checkpoints, adapters, ...times] = await Promise.all([
+  const [checkpoints, adapters, alive, ...times] = await Promise.all([
     list("checkpoints"),
     list("adapters"),
+    list(".").then((names) => holderIsAlive(directory, names)),
     ...files.map(time),
   ]);
   const steps = checkpoints.flatMap((name) => Number(/^step-(\d+)$/.exec(name)?.[1] ?? NaN));
@@ -39,7 +43,23 @@ export async function readTraces(directory: string): Promise<RunTraces> {
     adapters: adapters.length > 0,
     checkpoint: known.length > 0 ? Math.max(...known) : undefined,
     lastWrite: Math.max(...times),
+    alive,
   };
+}
+
+/** Whether a process of this machine that has left its lock in the folder is running. */
+async function holderIsAlive(directory: string, names: readonly string[]): Promise<boolean | undefined> {
+  const lock = names.find((name) => name.startsWith("run.lock-"));
+  if (lock === undefined) return undefined;
+  try {
+    const { pid, host } = JSON.parse(await readFile(path.join(directory, lock), "utf8")) as Record<string, unknown>;
+    if (typeof pid !== "number" || pid < 1 || host !== os.hostname()) return undefined;
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return code === "ESRCH" ? false : code === "EPERM" ? true : undefined;
+  }
 }
 
 /** Steps that the run is to take, where config.json says so. */
@@ -56,16 +76,23 @@ function stepSeconds({ metrics }: RunFiles): number | undefined {
 
 /**
  * How a run stands, as far as its files tell: finished with its last step and its adapters; interrupted where it is quiet and left a checkpoint of its
- * last step, which a run that is stopped writes; stalled where it is quiet for longer than five of its steps take (and a minute).
+ * last step, which a run that is stopped writes, or where the process that locked it is gone; stalled where it is quiet for longer than five of its steps take (and a minute); stopped where its last event
+ * says so.
  */
 export function runStatus(run: RunFiles, traces: RunTraces, now: number): RunStatus {
   if (Object.keys(run.config).length === 0) return "waiting";
   const done = run.metrics.at(-1)?.step ?? 0;
   const planned = stepsPlanned(run);
   if (traces.adapters && (planned === undefined || done >= planned)) return "finished";
+  const last = run.events.at(-1);
+  if (traces.alive !== true && last !== undefined && eventName(last) === "stopped" && last.step !== undefined) {
+    // Not where the run has gone on since.
+    if (Number(last.step) >= done) return "stopped";
+  }
+  if (traces.alive === false) return "interrupted";
   const quiet = (now - traces.lastWrite) / 1000;
   if (quiet < Math.max(QUIET_SECONDS, 5 * (stepSeconds(run) ?? 0))) return "running";
-  return traces.checkpoint === done && done > 0 ? "interrupted" : "stalled";
+  return traces.alive !== true && traces.checkpoint === done && done > 0 ? "interrupted" : "stalled";
 }
 
 const WORDS: Record<RunStatus, string> = {
@@ -73,6 +100,7 @@ const WORDS: Record<RunStatus, string> = {
   running: "Running",
   finished: "Finished",
   interrupted: "Interrupted",
+  stopped: "Stopped by one of its checks (see Warnings)",
   stalled: "Stalled",
 };
 
@@ -104,7 +132,8 @@ export function statusLine(run: RunFiles, traces: RunTraces, now: number, live: 
       }
       ${
         status === "interrupted" &&
-        html`<span class="soft">the same command goes on from step ${count(traces.checkpoint ?? done)}</span>`
+        traces.checkpoint !== undefined &&
+        html`<span class="soft">the same command goes on from step ${count(traces.checkpoint)}</span>`
       }
     </p>
     ${

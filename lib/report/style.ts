@@ -103,6 +103,9 @@ body:not(:has(.calm)) .smoothing { display: none; }
 body:has(#smooth:checked) .smooth { display: inline; }
 body:has(#smooth:checked) .calm .line, body:has(#smooth:checked) .calm .mark { opacity: 0.3; }
 body:has(#smooth:checked) .legend .line, body:has(#smooth:checked) .legend .mark { opacity: 1; }
+.dense .line { stroke-width: 1; opacity: 0.4; }
+.dense .smooth { display: inline; }
+.dense .legend .line { stroke-width: 1.8; opacity: 1; }
 .numbers { margin: 4px 0 0; font-size: 13px; }
 .numbers > .wide { max-height: 260px; overflow-y: auto; }
 table.data tbody th { font-weight: 500; }
@@ -121,7 +124,7 @@ table.data tbody th { font-weight: 500; }
 .dot { display: inline-block; width: 10px; height: 10px; margin-right: 8px; border-radius: 50%; background: var(--soft); }
 .status.running .dot { background: var(--right); animation: breathe 2s ease-in-out infinite; }
 .status.finished .dot { background: var(--right); }
-.status.stalled .dot, .status.interrupted .dot { background: var(--wrong); border-radius: 2px; }
+.status.stalled .dot, .status.stopped .dot, .status.interrupted .dot { background: var(--wrong); border-radius: 2px; }
 .status.waiting .dot { background: none; border: 2px solid var(--soft); }
 @keyframes breathe { 50% { opacity: 0.35; } }
 @media (prefers-reduced-motion: reduce) { .dot { animation: none !important; } }
@@ -185,6 +188,7 @@ table.data caption { text-align: left; color: var(--soft); padding: 0 0 8px; }
 table.data th, table.data td { padding: 7px 12px 7px 0; text-align: left; border-bottom: 1px solid var(--rule); vertical-align: top; }
 table.data thead th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 table.data .number { text-align: right; white-space: nowrap; }
+table.data .number + :not(.number) { padding-left: 14px; }
 table.data td { overflow-wrap: break-word; }
 table.setup td { overflow-wrap: anywhere; }
 table.setup th { width: 190px; font-weight: 500; color: var(--soft); }

@@ -137,6 +137,7 @@ export class WatchedRuns implements LivePage {
         yLabel: "exact match",
         format: "percent",
         yMax: 1,
+        legend: true,
         series: runs.map((run) => ({
           name: run.name,
           color: color(run),
@@ -149,6 +150,7 @@ export class WatchedRuns implements LivePage {
         title: "Mean reward by run",
         xLabel: "optimizer step",
         yLabel: "reward",
+        legend: true,
         series: runs.map((run) => ({
           name: run.name,
           color: color(run),

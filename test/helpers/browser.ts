@@ -78,9 +78,10 @@ export async function violations(page: Page, rules?: readonly string[]): Promise
   if (await page.evaluate("typeof axe === 'undefined'"))
     await page.evaluate(readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
   const options = { resultTypes: ["violations"], ...(rules === undefined ? {} : { runOnly: [...rules] }) };
-  const found = (await page.evaluate(`axe.run(document, ${JSON.stringify(options)})`)) as {
+  interface Found {
     violations: { id: string; nodes: { html: string; failureSummary?: string }[] }[];
-  };
+  }
+  const found = await page.evaluate<Found>(`axe.run(document, ${JSON.stringify(options)})`);
   return found.violations.flatMap(({ id, nodes }) =>
     nodes.map(({ html, failureSummary = "" }) => `${id}: ${html.slice(0, 200)} ${failureSummary}`),
   );

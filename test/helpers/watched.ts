@@ -25,9 +25,9 @@ export const runConfig = {
 };
 
 /** A line of metrics.jsonl with all that one can have. */
-export function metricsLine(step: number): StepRecord & Record<string, unknown> {
+export function metricsLine(step: number): StepRecord {
   const wave = Math.sin(step);
-  return {
+  const line: unknown = {
     step,
     loss: 0.01 * wave,
     kl: 0.002 * step,
@@ -59,6 +59,7 @@ export function metricsLine(step: number): StepRecord & Record<string, unknown> 
     seconds: 1.25,
     rolloutSeconds: 0.5,
   };
+  return line as StepRecord;
 }
 
 export function evaluationLine(step: number, exactMatch: number): EvaluationRecord {
