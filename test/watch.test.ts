@@ -6,12 +6,15 @@ import { request as httpRequest } from "node:http";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
+import fc from "fast-check";
 import t, { type Test } from "tap";
 import { loadTokenizer, startWatch, WORLD_CHECKPOINT, writeReport } from "rolegrad";
 import type { Page } from "playwright-core";
 import { downsample, smooth, spread } from "../lib/report/downsample.js";
+import { listAnswers } from "../lib/watch/answers.js";
 import { isOwnHost } from "../lib/watch/server.js";
 import { JsonLinesTail } from "../lib/watch/tail.js";
+import { WatchedRun } from "../lib/watch/watched-run.js";
 import { launch, needsChromium, violations, withPages, type OpenPage } from "./helpers/browser.js";
 import { answerLine, evaluationLine, jsonLines, metricsLine, runConfig, writeFiles } from "./helpers/watched.js";
 import { root } from "./helpers/shared.js";
@@ -422,6 +425,46 @@ t.test("only new bytes of a file are read, and a file that was written anew is r
   writeFileSync(`${file}.new`, '{"c":1}\n{"c":2}\n{"c":3}\n');
   renameSync(`${file}.new`, file);
   t.match(await tail.poll(), { reset: true, lines: { length: 3 } }, "renamed into place");
+});
+
+t.test("whatever the lines of a run's files hold, there is a page, and no markup of theirs in it", async (t) => {
+  const line = fc.dictionary(
+    fc.constantFrom(
+      ...Object.keys(metricsLine(1)),
+      ...Object.keys(evaluationLine(1, 0)),
+      "event",
+      "message",
+      "segments",
+    ),
+    fc.oneof(fc.jsonValue(), fc.constant(hostile), fc.double()),
+  );
+  const text = (lines: object[]) => lines.map((one) => `${JSON.stringify({ step: 3, reward: 1, ...one })}\n`).join("");
+  const folder = t.testdir({ trajectories: {} });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(line, { maxLength: 4 }),
+      fc.dictionary(fc.string(), fc.jsonValue()),
+      async (lines, config) => {
+        const whole = lines.map((one) => ({ n: 1, exactMatch: 0.5, low: 0, high: 1, ids: [1], id: "x", ...one }));
+        writeFiles(folder, {
+          "config.json": JSON.stringify({ ...config, agent: config["x"] ?? null }),
+          ...Object.fromEntries(
+            ["metrics", "evaluations", "events", "examples", "trajectories/step-000001"].map((name) => [
+              `${name}.jsonl`,
+              text(whole),
+            ]),
+          ),
+        });
+        const run = new WatchedRun(folder);
+        await run.refresh();
+        const page = run.document();
+        const found = [...page.matchAll(/<script|<img/g)].length;
+        const listed = await listAnswers(run, new URLSearchParams({ kind: "step", text: "a" }));
+        return found === 1 && typeof listed === "object";
+      },
+    ),
+    { numRuns: 60 },
+  );
 });
 
 t.test("a drawn line keeps its ends and its spikes", async (t) => {

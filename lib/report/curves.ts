@@ -11,14 +11,18 @@ export interface EvaluationSeries {
 
 /** Evaluations by split and note, in the order in which each first came; of one step made twice, the last. */
 export function evaluationSeries(evaluations: readonly EvaluationRecord[]): EvaluationSeries[] {
-  const series = new Map<string, EvaluationSeries>();
+  const series = new Map<string, { split: string; note: string | undefined; bySteps: Map<number, EvaluationRecord> }>();
   for (const line of evaluations) {
     const key = JSON.stringify([line.split, line.note ?? null, line.n, line.samples, line.temperature]);
-    const own = series.get(key) ?? { split: line.split, note: line.note, lines: [] };
-    own.lines = [...own.lines.filter(({ step }) => step !== line.step), line].sort((a, b) => a.step - b.step);
+    const own = series.get(key) ?? { split: line.split, note: line.note, bySteps: new Map<number, EvaluationRecord>() };
+    own.bySteps.set(line.step, line);
     series.set(key, own);
   }
-  return [...series.values()];
+  return [...series.values()].map(({ split, note, bySteps }) => ({
+    split,
+    note,
+    lines: [...bySteps.values()].sort((a, b) => a.step - b.step),
+  }));
 }
 
 /** What the run is judged by: the evaluations at the most steps; undefined where there are none. */
@@ -33,7 +37,9 @@ export function mainSeries(evaluations: readonly EvaluationRecord[]): Evaluation
 
 /** "dev", or "dev, pages withheld". */
 export function seriesName({ split, note }: Pick<EvaluationSeries, "split" | "note">): string {
-  return note === undefined ? split : `${split}, ${note}`;
+  // A line of another program may lack it.
+  const questions = (split as string | undefined) ?? "questions";
+  return note === undefined ? questions : `${questions}, ${note}`;
 }
 
 /** Rows of the table of steps, at most. */

@@ -92,9 +92,12 @@ export async function indexAnswers(file: string): Promise<AnswerIndex> {
       broken++;
       continue;
     }
-    const { id, question, reward, finish, calls, ids, answer } = line;
+    const { id, reward, calls, ids } = line;
     const summary: AnswerSummary = {
-      ...{ id, question, reward, finish, answer, offset, length },
+      ...{ id, reward, offset, length },
+      question: String(line.question),
+      finish: typeof line.finish === "string" ? line.finish : "error",
+      answer: typeof line.answer === "string" ? line.answer : null,
       calls: Array.isArray(calls) ? calls.length : 0,
       tokens: ids.length,
       groupMean: reward,
@@ -184,7 +187,11 @@ export async function findAnswers(file: string, index: AnswerIndex, query: Answe
     const places = new Set<number>();
     for await (const line of jsonLines(file)) {
       const { response, question, answer, id } = parseLine(line.text) ?? {};
-      if ([response, question, answer, id].some((field) => field?.toLowerCase().includes(wanted)))
+      if (
+        [response, question, answer, id].some(
+          (field) => typeof field === "string" && field.toLowerCase().includes(wanted),
+        )
+      )
         places.add(line.offset);
     }
     found = found.filter(({ offset }) => places.has(offset));

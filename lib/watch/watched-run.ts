@@ -6,6 +6,7 @@ import { nameColors } from "../report/names.js";
 import { frame } from "../report/page.js";
 import { pageParts, type PageInput } from "../report/parts.js";
 import { runTokenizer } from "../report/reader.js";
+import { cleaned, missingField, type LinesFile } from "../report/lines.js";
 import type { RunFiles } from "../report/run.js";
 import { readAdapters, type AdapterFacts } from "../report/setup.js";
 import { readTraces, statusLine, type RunTraces } from "../report/status.js";
@@ -18,17 +19,12 @@ import { JsonLinesTail } from "./tail.js";
 
 type Row = Record<string, unknown>;
 
-/** Numbers without which a line is left out. */
-const NEEDED = { metrics: ["step", "reward"], evaluations: ["step", "n", "exactMatch", "low", "high"] };
-
-const has = (row: Row, numbers: readonly string[]): boolean => numbers.every((name) => typeof row[name] === "number");
-
 /** A run's folder, read as it grows. The folder need not be there yet, and may begin anew. */
 export class WatchedRun implements LivePage {
   readonly directory: string;
   readonly name: string;
   readonly indices = new AnswerIndexCache();
-  readonly #tails: Record<"metrics" | "evaluations" | "examples" | "events", JsonLinesTail>;
+  readonly #tails: Record<LinesFile, JsonLinesTail>;
   readonly #parts = new VersionedParts();
   readonly #back: string | undefined;
   #config: Row = {};
@@ -37,7 +33,7 @@ export class WatchedRun implements LivePage {
   #evaluations: EvaluationRecord[] = [];
   #examples: RunFiles["examples"] = [];
   #events: RunFiles["events"] = [];
-  #left = { metrics: 0, evaluations: 0 };
+  #left: Record<LinesFile, number> = { metrics: 0, evaluations: 0, examples: 0, events: 0 };
   #adapters: AdapterFacts[] = [];
   #traces: RunTraces = { adapters: false, checkpoint: undefined, lastWrite: 0 };
   #tracesStamp = "";
@@ -64,7 +60,7 @@ export class WatchedRun implements LivePage {
   /** The run's files as last read. */
   get files(): RunFiles {
     const remarks = Object.entries(this.#tails).flatMap(([name, { broken }]) => {
-      const left = broken + (name === "metrics" || name === "evaluations" ? this.#left[name] : 0);
+      const left = broken + this.#left[name as LinesFile];
       return left === 0
         ? []
         : [`${left} ${left === 1 ? "line" : "lines"} of ${name}.jsonl cannot be read and are left out.`];
@@ -123,7 +119,6 @@ export class WatchedRun implements LivePage {
     const changes = [
       await this.#readConfig(),
       await this.#readMetrics(),
-      await this.#readEvaluations(),
       await this.#readRest(),
       await this.#readFolder(),
     ];
@@ -169,40 +164,38 @@ export class WatchedRun implements LivePage {
     return true;
   }
 
-  async #readMetrics(): Promise<boolean> {
-    const { reset, lines } = await this.#tails.metrics.poll();
-    if (reset) [this.#metrics, this.#left.metrics] = [[], 0];
-    const whole = lines.filter((row) => has(row, NEEDED.metrics)) as unknown as StepRecord[];
-    this.#left.metrics += lines.length - whole.length;
-    const before = this.#metrics.at(-1)?.step ?? -Infinity;
-    const all = this.#metrics.length === 0 ? whole : this.#metrics;
-    if (all !== whole) for (const row of whole) all.push(row);
-    this.#metrics = all;
-    // A step that was taken twice: the last counts.
-    const ordered = whole.every((row, i) => row.step > (whole[i - 1]?.step ?? before));
-    if (!ordered)
-      this.#metrics = [...new Map(all.map((row) => [row.step, row])).values()].sort((a, b) => a.step - b.step);
-    return reset || lines.length > 0;
+  /** New lines of a file that can be shown. */
+  async #readLines<T>(file: LinesFile): Promise<{ reset: boolean; whole: T[]; news: boolean }> {
+    const { reset, lines } = await this.#tails[file].poll();
+    if (reset) this.#left[file] = 0;
+    const whole = lines.filter((row) => missingField(file, row) === undefined).map((row) => cleaned(file, row));
+    this.#left[file] += lines.length - whole.length;
+    return { reset, whole: whole as T[], news: reset || lines.length > 0 };
   }
 
-  async #readEvaluations(): Promise<boolean> {
-    const { reset, lines } = await this.#tails.evaluations.poll();
-    if (reset) [this.#evaluations, this.#left.evaluations] = [[], 0];
-    const whole = lines.filter((row) => has(row, NEEDED.evaluations)) as unknown as EvaluationRecord[];
-    this.#left.evaluations += lines.length - whole.length;
-    this.#evaluations.push(...whole);
-    return reset || lines.length > 0;
+  async #readMetrics(): Promise<boolean> {
+    const { reset, whole, news } = await this.#readLines<StepRecord>("metrics");
+    if (reset) this.#metrics = [];
+    const all = this.#metrics;
+    let ordered = true;
+    for (const row of whole) {
+      ordered &&= row.step > (all.at(-1)?.step ?? -Infinity);
+      all.push(row);
+    }
+    // A step that was taken twice: the last counts.
+    if (!ordered)
+      this.#metrics = [...new Map(all.map((row) => [row.step, row])).values()].sort((a, b) => a.step - b.step);
+    return news;
   }
 
   async #readRest(): Promise<boolean> {
-    const examples = await this.#tails.examples.poll();
-    if (examples.reset) this.#examples = [];
-    const shown = examples.lines.filter((row) => Array.isArray(row["segments"]) && Array.isArray(row["roles"]));
-    this.#examples.push(...(shown as unknown as RunFiles["examples"]));
-    const events = await this.#tails.events.poll();
-    if (events.reset) this.#events = [];
-    for (const row of events.lines) this.#events.push(row);
-    return [examples, events].some(({ reset, lines }) => reset || lines.length > 0);
+    const evaluations = await this.#readLines<EvaluationRecord>("evaluations");
+    this.#evaluations = [...(evaluations.reset ? [] : this.#evaluations), ...evaluations.whole];
+    const examples = await this.#readLines<RunFiles["examples"][0]>("examples");
+    this.#examples = [...(examples.reset ? [] : this.#examples), ...examples.whole];
+    const events = await this.#readLines<RunFiles["events"][0]>("events");
+    this.#events = [...(events.reset ? [] : this.#events), ...events.whole];
+    return evaluations.news || examples.news || events.news;
   }
 
   async #readFolder(): Promise<boolean> {
