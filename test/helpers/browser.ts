@@ -49,7 +49,7 @@ export async function withPages(t: Test, browser: Browser, body: (open: OpenPage
   const open: OpenPage = async (url, options = {}) => {
     const context = await browser.newContext({ reducedMotion: "reduce", ...options });
     contexts.push(context);
-    context.setDefaultTimeout(8000);
+    context.setDefaultTimeout(20_000);
     const page = await context.newPage();
     page.on("console", (message) => wrong.push(`console ${message.type()}: ${message.text()}`));
     page.on("pageerror", (error) => wrong.push(`error: ${String(error)}`));
