@@ -33,5 +33,6 @@ export default defineConfig(
       "@typescript-eslint/no-unsafe-return": "off",
     },
   },
-  { files: ["**/*.js", "**/*.mjs"], languageOptions: { globals: globals.node } },
+  { files: ["**/*.js", "**/*.mjs"], ignores: ["lib/**/browser/*.js"], languageOptions: { globals: globals.node } },
+  { files: ["lib/**/browser/*.js"], languageOptions: { globals: globals.browser } },
 );

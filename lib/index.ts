@@ -16,4 +16,5 @@ export * from "./run/index.js";
 export * from "./search/index.js";
 export * from "./serving/index.js";
 export * from "./trainer/index.js";
+export * from "./watch/index.js";
 export * from "./world/index.js";

@@ -1,4 +1,5 @@
 // What a person reads of a run: trajectories on a terminal, and report.html.
+import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { stripVTControlCharacters } from "node:util";
@@ -8,6 +9,7 @@ import { annotate, exampleOf, pickExample, writeReport } from "../lib/report/ind
 import { formatTick, lineChart, ticks } from "../lib/report/chart.js";
 import { visible, wrap } from "../lib/report/text.js";
 import type { EvaluationRecord, StepRecord } from "../lib/run/records.js";
+import { root } from "./helpers/shared.js";
 
 const ESC = "\x1b";
 const roles = ["reason", "tool"];
@@ -276,7 +278,13 @@ function runDirectory(t: Test, files: Record<string, string> = {}): string {
   return folder;
 }
 
-const pageOf = async (directory: string): Promise<string> => readFileSync(await writeReport(directory), "utf8");
+const documentOf = async (directory: string): Promise<string> => readFileSync(await writeReport(directory), "utf8");
+
+const SCRIPT = readFileSync(path.join(root, "lib/report/browser/page.js"), "utf8");
+
+/** The page without its one script. */
+const pageOf = async (directory: string): Promise<string> =>
+  (await documentOf(directory)).replace(`<script>${SCRIPT}</script>`, "");
 
 /** The text between tags, as a reader sees it. */
 function textOf(markup: string): string {
@@ -315,7 +323,9 @@ t.test("text never becomes markup, wherever it comes from", async (t) => {
 t.test("the page needs nothing but itself", async (t) => {
   const page = await pageOf(runDirectory(t));
   t.notMatch(page, /https?:|<[^>]*\bsrc=|url\(|@import|<link|<iframe/);
-  t.match(page, `<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">`);
+  const hash = createHash("sha256").update(SCRIPT).digest("base64");
+  const policy = `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${hash}'`;
+  t.match(page, `<meta http-equiv="Content-Security-Policy" content="${policy}">`);
   for (const part of ["prefers-color-scheme: dark", "@media print", 'name="viewport"', '<html lang="en">'])
     t.match(page, part);
 });
@@ -357,7 +367,7 @@ t.test("setup and command are there, the command as a shell takes it", async (t)
   t.match(text, "Seed 7");
   t.match(text, "kernels avx2");
   t.match(text, "rolegrad quickstart --out 'my runs/a'");
-  t.match(text, "Started 2026-01-02 03:04:05 UTC");
+  t.match(text, "started 2026-01-02 03:04:05 UTC");
 });
 
 t.test("who cannot see or use a mouse gets it too", async (t) => {

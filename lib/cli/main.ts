@@ -36,6 +36,7 @@ const commands: Record<string, () => Promise<CommandFile>> = {
   init: () => import("./init.js"),
   train: () => import("./train.js"),
   eval: () => import("./eval.js"),
+  watch: () => import("./watch.js"),
   inspect: () => import("./inspect.js"),
   retriever: () => import("./retriever.js"),
   index: () => import("./index-passages.js"),

@@ -18,7 +18,7 @@ export interface Checkpoint {
  * The directory of a checkpoint: a path as it is, or a hub id ("Qwen/Qwen2.5-0.5B") in the local Hugging Face cache
  * (HF_HUB_CACHE, HF_HOME/hub, ~/.cache/huggingface/hub). Nothing is downloaded: ERR_MODEL_NOT_FOUND says how to.
  */
-function findCheckpoint(model: string): string {
+export function findCheckpoint(model: string): string {
   if (existsSync(model)) {
     if (!statSync(model).isDirectory()) {
       fail(

@@ -1,5 +1,6 @@
 // Line charts as inline SVG. A charting library (vega) would bake its colours into the picture, where these follow the reader's light or dark
 // through the page's CSS variables, print, and need nothing installed; lines, ticks and interval bands are all that is drawn here.
+import { downsample, MOST_POINTS, smooth, spread } from "./downsample.js";
 import { html, type Html, type HtmlValue } from "./html.js";
 
 export interface Point {
@@ -12,13 +13,15 @@ export interface Point {
 
 export interface Series {
   name: string;
-  /** Which of the page's colours: "0", "1", ... for roles, or "main", "muted". */
+  /** Which of the page's colours: "0" to "5" for roles, or "main", "muted", "output", "wrong". */
   color: string;
   points: readonly Point[];
 }
 
 export interface ChartOptions {
   title: string;
+  /** What is counted, how, and what a reader should look for; a line below the title. */
+  hint?: string;
   /** A sentence for those who do not see it. Default: the first and the last value of each series. */
   description?: string;
   xLabel: string;
@@ -28,7 +31,16 @@ export interface ChartOptions {
   /** Bounds of the y axis; the data may widen them. @default from 0 (or below it) to the largest value */
   yMin?: number;
   yMax?: number;
+  /** Offer a smooth line beside the points. @default where a line has 20 points */
+  smooth?: boolean;
+  /** @default where there are several lines */
+  legend?: boolean;
   series: readonly Series[];
+}
+
+/** The id of a chart's figure, by its title. */
+export function chartId(title: string): string {
+  return `chart-${title.toLowerCase().replace(/[^a-z0-9]+/g, "-")}`;
 }
 
 // In SVG units; a chart is about this wide on a screen, so that its letters are as large as the text.
@@ -60,12 +72,20 @@ export function formatTick(value: number, step: number): string {
 
 /** A chart with its legend; nothing where no series has a point. */
 export function lineChart(options: ChartOptions): Html | undefined {
-  const { title, xLabel, yLabel, format = "number" } = options;
+  const { title, xLabel, yLabel, hint, format = "number" } = options;
   const finite = (point: Point): boolean => Number.isFinite(point.x) && Number.isFinite(point.y);
-  const series = options.series
+  const whole = options.series
     .map((one) => ({ ...one, points: one.points.filter(finite) }))
     .filter(({ points }) => points.length > 0);
-  if (series.length === 0) return undefined;
+  if (whole.length === 0) return undefined;
+  const longest = Math.max(...whole.map(({ points }) => points.length));
+  const calm = options.smooth ?? longest >= 20;
+  const series = whole.map(({ points, ...one }) => ({
+    ...one,
+    points: downsample(points),
+    // A twentieth of the run: long enough to calm a mean of some hundred samples, short enough to follow learning.
+    ...(calm && points.length >= 20 ? { smooth: downsample(smooth(points, points.length / 20), 120) } : {}),
+  }));
   const all = series.flatMap(({ points }) => points);
   const scale = format === "percent" ? 100 : 1;
   const bounds = all.flatMap(({ y, low = y, high = y }) => [y * scale, low * scale, high * scale]);
@@ -74,7 +94,7 @@ export function lineChart(options: ChartOptions): Html | undefined {
     Math.max((options.yMax ?? -Infinity) * scale, ...bounds),
     5,
   );
-  const xTicks = ticks(Math.min(...all.map(({ x }) => x)), Math.max(...all.map(({ x }) => x)), 6, true);
+  const xTicks = ticks(Math.min(...all.map(({ x }) => x)), Math.max(...all.map(({ x }) => x)), 5, true);
   const [yLow, yHigh] = [yTicks[0] as number, yTicks.at(-1) as number];
   // The x axis ends with the data; ticks beyond it are left out.
   const [xLow, xHigh] = [Math.min(...all.map(({ x }) => x)), Math.max(...all.map(({ x }) => x))];
@@ -86,45 +106,117 @@ export function lineChart(options: ChartOptions): Html | undefined {
     round(HEIGHT - BOTTOM - ((value * scale - yLow) / (yHigh - yLow)) * (HEIGHT - TOP - BOTTOM));
   const yStep = (yTicks[1] as number) - yLow;
   const unit = format === "percent" ? " %" : "";
-  // A digit more than the ticks have; two for a share, whose ticks are coarse.
-  const precision = format === "percent" ? yStep / 100 : yStep / 10;
+  // A digit more than the ticks have; two for a share whose ticks are coarse.
+  const precision = format === "percent" && yStep >= 5 ? yStep / 100 : yStep / 10;
   const show = (value: number): string => `${formatTick(value * scale, precision)}${unit}`;
+  // "100,000" is wider than the margin.
+  const large = yHigh >= 100_000 && yStep >= 1000;
+  const tickText = (tick: number): string =>
+    large && tick !== 0 ? `${formatTick(tick / 1000, yStep / 1000)}k` : formatTick(tick, yStep);
   const description = options.description ?? describe(series, xLabel, show);
-  const id = `chart-${title.toLowerCase().replace(/[^a-z0-9]+/g, "-")}`;
+  const id = chartId(title);
 
   const grid = yTicks.map((tick) => {
     const at = y(tick / scale);
     return html`<line class="grid" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${at}" y2="${at}" />
-      <text class="tick" x="${LEFT - 7}" y="${at + 4}" text-anchor="end">${formatTick(tick, yStep)}${unit}</text>`;
+      <text class="tick" x="${LEFT - 7}" y="${at + 4}" text-anchor="end">${tickText(tick)}${unit}</text>`;
   });
   const below = xTicks
     .filter((tick) => tick >= xLow && tick <= xHigh)
     .map(
       (tick) =>
         html`<line class="axis" x1="${x(tick)}" x2="${x(tick)}" y1="${HEIGHT - BOTTOM}" y2="${HEIGHT - BOTTOM + 4}" />
-          <text class="tick" x="${x(tick)}" y="${HEIGHT - BOTTOM + 18}" text-anchor="middle">${tick}</text>`,
+          <text class="tick" x="${x(tick)}" y="${HEIGHT - BOTTOM + 18}" text-anchor="middle">
+            ${tick.toLocaleString("en-US")}
+          </text>`,
     );
-  return html`<figure class="chart">
-    <figcaption><h3>${title}</h3></figcaption>
-    <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-labelledby="${id}-title ${id}-desc">
-      <title id="${id}-title">${title}</title>
-      <desc id="${id}-desc">${description}</desc>
-      ${grid}
-      <line class="axis" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(yLow / scale)}" y2="${y(yLow / scale)}" />
-      ${below}
-      <text class="label" x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 6}" text-anchor="middle">${xLabel}</text>
-      <text class="label" x="2" y="11">${yLabel}</text>
-      ${series.map((one, i) => drawSeries(one, i, x, y, xLabel, show))} ${endLabels(series, y, show)}
-    </svg>
-    ${series.length > 1 && legend(series)}
+  // What the page's script reads values out of: [name, colour, [x...], [y...]] of each line; no markup, and no strings but names.
+  const data = series.map(({ name, color, points }) => [
+    name,
+    color,
+    points.map((point) => point.x),
+    points.map((point) => Number(point.y.toPrecision(5))),
+  ]);
+  const box = [LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM, WIDTH, xLow, xHigh];
+  return html`<figure
+    class="chart ${series.some((one) => "smooth" in one) && "calm"} ${longest > MOST_POINTS && "dense"}"
+    id="${id}"
+  >
+    <figcaption>
+      <h3>${title}</h3>
+      ${hint !== undefined && html`<p class="hint">${hint}</p>`}
+    </figcaption>
+    <div
+      class="plot"
+      data-series="${JSON.stringify(data)}"
+      data-box="${box.join(" ")}"
+      data-x="${xLabel}"
+      data-unit="${unit}"
+    >
+      <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-labelledby="${id}-title ${id}-desc">
+        <title id="${id}-title">${title}</title>
+        <desc id="${id}-desc">${description}</desc>
+        ${grid}
+        <line class="axis" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(yLow / scale)}" y2="${y(yLow / scale)}" />
+        ${below}
+        <text class="label" x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 6}" text-anchor="middle">${xLabel}</text>
+        <text class="label" x="2" y="11">${yLabel}</text>
+        ${series.map((one, i) => drawSeries(one, i, x, y, xLabel, show))} ${endLabels(series, y, show)}
+      </svg>
+      <div class="probe" data-keep="all"></div>
+    </div>
+    ${(options.legend ?? series.length > 1) && legend(series)} ${table(whole, xLabel, title, show)}
   </figure>`;
+}
+
+/** Rows of a chart's table, at most. */
+const MOST_ROWS = 40;
+
+/** The chart's numbers: of many steps some, evenly spread. */
+function table(series: readonly Series[], xLabel: string, title: string, show: NumberText): Html {
+  const byX = series.map(({ points }) => new Map(points.map((point) => [point.x, point])));
+  const xs = [...new Set(series.flatMap(({ points }) => points.map((point) => point.x)))].sort((a, b) => a - b);
+  const rows = spread(xs, MOST_ROWS);
+  const bounds = ({ low, high }: Point): string | false =>
+    low !== undefined && high !== undefined && ` (${show(low)} to ${show(high)})`;
+  return html`<details class="numbers">
+    <summary>Table<span class="hidden"> of ${title}</span></summary>
+    <div class="wide" tabindex="0" role="region" aria-label="${title}: table">
+      <table class="data">
+        ${
+          rows.length < xs.length &&
+          html`<caption>
+            ${rows.length} of ${xs.length.toLocaleString("en-US")} steps
+          </caption>`
+        }
+        <thead>
+          <tr>
+            <th scope="col" class="number">${xLabel}</th>
+            ${series.map(({ name }) => html`<th scope="col" class="number">${name}</th>`)}
+          </tr>
+        </thead>
+        <tbody>
+          ${rows.map(
+            (at) =>
+              html`<tr>
+                <th scope="row" class="number">${at}</th>
+                ${byX.map((points) => {
+                  const point = points.get(at);
+                  return html`<td class="number">${point === undefined ? "" : [show(point.y), bounds(point)]}</td>`;
+                })}
+              </tr>`,
+          )}
+        </tbody>
+      </table>
+    </div>
+  </details>`;
 }
 
 type NumberText = (value: number) => string;
 type Place = (value: number) => number;
 
 function drawSeries(
-  { points, color, name }: Series,
+  { points, color, name, smooth: calm }: Series & { smooth?: readonly Point[] },
   i: number,
   x: Place,
   y: Place,
@@ -148,23 +240,30 @@ function drawSeries(
       />`,
   );
   // Beyond this many, marks would hide the line.
-  const marks = points.length <= 80 ? points : points.slice(-1);
+  const marks = points.length <= 40 ? points : points.slice(-1);
+  const n = shapeOf(color, i);
   return html`${band} ${whiskers}
     <polyline
       class="line c-${color}"
-      stroke-dasharray="${DASHES[i % DASHES.length]}"
+      stroke-dasharray="${points.length > 80 ? "none" : DASHES[n % DASHES.length]}"
       points="${path(points, (point) => point.y)}"
     />
+    ${calm !== undefined && html`<polyline class="smooth c-${color}" points="${path(calm, (point) => point.y)}" />`}
     ${marks.map((point) => {
       const bounds = point.low === undefined ? "" : ` (95 %: ${show(point.low)} to ${show(point.high as number)})`;
       const about = `${name}, ${xLabel} ${point.x}: ${show(point.y)}${bounds}`;
-      return html`<path class="mark c-${color}" d="${markAt(i, x(point.x), y(point.y), points.length)}"
+      return html`<path class="mark c-${color}" d="${markAt(n, x(point.x), y(point.y), points.length)}"
         ><title>${about}</title></path
       >`;
     })}`;
 }
 
 const DASHES = ["none", "6 3", "2 3", "8 3 2 3"];
+
+/** Dashes and marks go with the colour, so that a role has one look in every chart; named colours go by their place. */
+function shapeOf(color: string, place: number): number {
+  return /^\d$/.test(color) ? Number(color) : place;
+}
 
 /** A mark of its own for each series: circle, square, triangle, diamond. */
 function markAt(i: number, x: number, y: number, count: number): string {
@@ -206,9 +305,9 @@ function legend(series: readonly Series[]): Html {
               x2="29"
               y1="5"
               y2="5"
-              stroke-dasharray="${DASHES[i % DASHES.length]}"
+              stroke-dasharray="${DASHES[shapeOf(color, i) % DASHES.length]}"
             />
-            <path class="mark c-${color}" d="${markAt(i, 15, 5, 1)}" />
+            <path class="mark c-${color}" d="${markAt(shapeOf(color, i), 15, 5, 1)}" />
           </svg>
           ${name}
         </li>`,

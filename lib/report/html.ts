@@ -28,6 +28,7 @@ export function html(strings: TemplateStringsArray, ...values: HtmlValue[]): Htm
 function render(value: HtmlValue): string {
   if (value === null || value === undefined || value === false) return "";
   if (value instanceof Html) return value.text;
+  if (typeof value === "number") return String(value);
   if (typeof value === "object") return value.map(render).join("");
-  return escape(String(value));
+  return escape(value);
 }

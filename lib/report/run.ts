@@ -3,6 +3,8 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { fail } from "../errors.js";
 import type { EvaluationRecord, StepRecord } from "../run/records.js";
+import type { RunEvent } from "./events.js";
+import { cleaned, missingField, type LinesFile } from "./lines.js";
 import type { Example } from "./examples.js";
 
 /** What a report is made of: a run directory's files, read. */
@@ -15,6 +17,8 @@ export interface RunFiles {
   /** In the order in which they were made. */
   evaluations: EvaluationRecord[];
   examples: Example[];
+  /** events.jsonl: warnings and the like. */
+  events: RunEvent[];
   /** What was left out or is not there, for the reader. */
   remarks: string[];
 }
@@ -34,33 +38,27 @@ export async function readRun(directory: string): Promise<RunFiles> {
   }
   const config = asObject(await readFile(file, "utf8"), file);
   const remarks: string[] = [];
-  const lines = (name: string, numbers: readonly string[]): Promise<Record<string, unknown>[]> =>
-    readLines(path.join(absolute, name), numbers, remarks);
-  const metrics = (await lines("metrics.jsonl", ["step", "reward"])) as unknown as StepRecord[];
-  const evaluations = (await lines("evaluations.jsonl", [
-    "step",
-    "n",
-    "exactMatch",
-    "low",
-    "high",
-  ])) as unknown as EvaluationRecord[];
-  const examples = (await lines("examples.jsonl", ["step", "reward"])) as unknown as Example[];
+  const lines = (file: LinesFile): Promise<Record<string, unknown>[]> => readLines(absolute, file, remarks);
+  const metrics = (await lines("metrics")) as unknown as StepRecord[];
+  const evaluations = (await lines("evaluations")) as unknown as EvaluationRecord[];
+  const examples = (await lines("examples")) as unknown as Example[];
+  const events: RunEvent[] = await lines("events");
   return {
     directory: absolute,
     config,
     // A run that was resumed may have written a step twice: the last one counts.
     metrics: [...new Map(metrics.map((line) => [line.step, line])).values()].sort((a, b) => a.step - b.step),
     evaluations,
-    examples: examples.filter(({ segments }) => Array.isArray(segments)),
+    examples,
+    events,
     remarks,
   };
 }
 
-async function readLines(
-  file: string,
-  numbers: readonly string[],
-  remarks: string[],
-): Promise<Record<string, unknown>[]> {
+const WHAT: Record<string, string> = { roles: "names", segments: "stretches of text" };
+
+async function readLines(directory: string, name: LinesFile, remarks: string[]): Promise<Record<string, unknown>[]> {
+  const file = path.join(directory, `${name}.jsonl`);
   if (!existsSync(file)) return [];
   const text = await readFile(file, "utf8");
   const lines = text.split("\n");
@@ -76,9 +74,12 @@ async function readLines(
     if (line.trim() === "") return [];
     const place = `${file}:${i + 1}`;
     const row = asObject(line, place);
-    const missing = numbers.find((field) => typeof row[field] !== "number");
-    if (missing !== undefined) fail("ERR_RUN_FILE", `Expected a number for ${missing} at ${place}`);
-    return [row];
+    const missing = missingField(name, row);
+    // An example that another program has put down is none to show.
+    if (missing !== undefined && name === "examples" && !("segments" in row)) return [];
+    if (missing !== undefined)
+      fail("ERR_RUN_FILE", `Expected ${WHAT[missing] ?? "a number"} for ${missing} at ${place}`);
+    return [cleaned(name, row)];
   });
 }
 

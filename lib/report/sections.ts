@@ -1,11 +1,17 @@
-import { curves, evaluationSeries, mainSeries, seriesName, stepsTable } from "./curves.js";
+import { evaluationSeries, mainSeries, seriesName } from "./curves.js";
 import { labelOf } from "./annotate.js";
 import type { Example } from "./examples.js";
-import { count, duration, figure, percent } from "./format.js";
+import { count, duration, percent } from "./format.js";
 import { html, type Html } from "./html.js";
+import { COLORS } from "./names.js";
 import type { EvaluationRecord } from "../run/records.js";
 import type { RunFiles } from "./run.js";
 import type { TextSegment } from "./text.js";
+
+/** Evaluations of other questions or conditions that stand beside the main one, of each the last. */
+const MOST_CONTROLS = 3;
+/** Rows of the table of evaluations. */
+const MOST_EVALUATIONS = 200;
 
 /** What the run came to: exact match before and after with its intervals, the controls, the sizes. */
 export function headline(run: RunFiles): Html {
@@ -19,7 +25,7 @@ export function headline(run: RunFiles): Html {
   for (const series of evaluationSeries(evaluations)) {
     if (series.split === main?.split && series.note === main.note) continue;
     const name = series.split === main?.split && series.note !== undefined ? series.note : seriesName(series);
-    for (const line of series.lines)
+    for (const line of series.lines.slice(-MOST_CONTROLS))
       rows.push([line.step === after?.step ? name : `${name}, step ${line.step}`, "output", line]);
   }
   const last = metrics.at(-1);
@@ -107,7 +113,9 @@ export function answers(examples: readonly Example[]): Html | undefined {
         <div class="answers">${list.map((example) => answer(example, paired, roles))}</div>`;
     })}
     <ul class="keys">
-      <li>${roles.map((role, i) => html`${i > 0 && ", "}<b class="c-${i % 4}">${role}</b>`)}: written by the model</li>
+      <li>
+        ${roles.map((role, i) => html`${i > 0 && ", "}<b class="c-${i % COLORS}">${role}</b>`)}: written by the model
+      </li>
       <li><b class="c-output">output</b>, <b class="c-muted">prompt</b>: given to it</li>
     </ul>
   </section>`;
@@ -117,7 +125,7 @@ function answer(example: Example, paired: boolean, roles: readonly string[]): Ht
   const { step, reward, answer: said, finish, calls, segments } = example;
   const right = reward > 0;
   const when = step === 0 ? "Before training" : paired ? `After ${step} steps` : `Step ${step}`;
-  const verdict = said === null ? `no answer (${finish})` : said.trim();
+  const verdict = typeof said !== "string" ? `no answer (${finish})` : said.trim();
   return html`<article class="answer">
     <header>
       <h3>${when}</h3>
@@ -136,18 +144,7 @@ function answer(example: Example, paired: boolean, roles: readonly string[]): Ht
 
 function colorOf(part: TextSegment, roles: readonly string[]): string {
   if (part.kind !== "sampled") return part.kind === "prompt" ? "muted" : "output";
-  return String(Math.max(0, roles.indexOf(part.role)) % 4);
-}
-
-/** The curves, and every step as a table. */
-export function learning(run: RunFiles): Html | undefined {
-  const charts = curves(run);
-  if (charts.length === 0) return undefined;
-  return html`<section aria-labelledby="curves">
-    <h2 id="curves">Learning curves</h2>
-    <div class="charts">${charts}</div>
-    ${stepsTable(run.metrics, (value) => (typeof value === "number" ? figure(value) : "-"))}
-  </section>`;
+  return String(Math.max(0, roles.indexOf(part.role)) % COLORS);
 }
 
 /** evaluations.jsonl as a table. */
@@ -158,10 +155,12 @@ export function evaluationTable({ evaluations }: RunFiles): Html | undefined {
       .flatMap(([why, number]) => (number > 0 ? [`${why} ${count(number)}`] : []))
       .join(", ");
   const single = evaluations.every(({ samples }) => samples === 1);
-  const caption = `Intervals are over questions${single ? " (Wilson)" : ""}. Tool used: share of answers with a call; calls: mean of an answer.`;
+  const shown = evaluations.slice(-MOST_EVALUATIONS);
+  const left = shown.length < evaluations.length ? `The last ${shown.length} of ${evaluations.length}. ` : "";
+  const caption = `${left}Intervals are over questions${single ? " (Wilson)" : ""}. Tool used: share of answers with a call; calls: mean of an answer.`;
   return html`<section aria-labelledby="evaluations">
     <h2 id="evaluations">Evaluations</h2>
-    <div class="wide" tabindex="0" role="region" aria-label="Evaluations">
+    <div class="wide" tabindex="0" role="region" aria-label="Evaluations, a table">
       <table class="data">
         <caption>
           ${caption}
@@ -181,7 +180,7 @@ export function evaluationTable({ evaluations }: RunFiles): Html | undefined {
           </tr>
         </thead>
         <tbody>
-          ${evaluations.map(
+          ${shown.map(
             (line) =>
               html`<tr>
                 <td class="number">${line.step}</td>

@@ -1,0 +1,1 @@
+export { startWatch, type WatchOptions, type WatchServer } from "./server.js";
