@@ -16,7 +16,7 @@ import {
   type McpServer,
   type ToolCall,
 } from "rolegrad";
-import { call, until } from "./helpers/http.js";
+import { call, json, serve, until } from "./helpers/http.js";
 import { root } from "./helpers/shared.js";
 import { temporary, world, worldRollout } from "./helpers/world.js";
 
@@ -291,6 +291,61 @@ t.test("what cannot be connected to says why, and no secret", async (t) => {
     [program, { onLog: 1 }],
   ] as [McpServer, McpOptions][])
     await refuse(server, options, "ERR_TOOL_OPTIONS", /^Expected /);
+});
+
+t.test("whatever an address answers, a call ends, and only what is given up is cancelled", async (t) => {
+  const methods: string[] = [];
+  const { url } = await serve(t, (response, { request, body }) => {
+    if (request.method !== "POST") return response.writeHead(405).end();
+    const { id, method, params } = JSON.parse(body) as {
+      id?: number;
+      method: string;
+      params: { protocolVersion: string; arguments: { m: string } };
+    };
+    methods.push(method);
+    const answer = (rest: object) => json(response, { jsonrpc: "2.0", id, ...rest });
+    if (method === "initialize") {
+      const { protocolVersion } = params;
+      return answer({
+        result: { protocolVersion, capabilities: { tools: {} }, serverInfo: { name: "x", version: "1" } },
+      });
+    }
+    const inputSchema = {
+      $schema: "https://json-schema.org/draft/2020-12/schema",
+      ...{ type: "object", properties: { m: { $ref: "#/$defs/M" } }, required: ["m"] },
+      $defs: { M: { enum: ["json", "ends", "breaks", "busy", "wrong", "quota"] } },
+    };
+    if (method === "tools/list") return answer({ result: { tools: [{ name: "t", inputSchema }] } });
+    if (method !== "tools/call") return response.writeHead(202).end();
+    const { m } = params.arguments;
+    if (m === "json") return answer({ result: { content: [{ type: "text", text: "yes" }] } });
+    if (m === "wrong") return answer({ result: { content: "yes" } });
+    if (m === "quota") return answer({ error: { code: -32000, message: "no more of it" } });
+    if (m === "busy") return response.writeHead(503).end("in a moment");
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.write(": hello\n\n");
+    return setTimeout(() => (m === "ends" ? response.end() : response.destroy()), 5);
+  });
+  const environment = await connect(t, { url: `${url}/mcp?key=s3cret` });
+  const act = async (m: string, own = new AbortController()) => {
+    try {
+      return (await environment.act(asked("t", { m }), { signal: own.signal })).text;
+    } finally {
+      own.abort(); // as a rollout does
+    }
+  };
+  t.equal(await act("json"), "yes");
+  for (const [m, code, retryable, said] of [
+    ["ends", "ERR_TOOL_UNREACHABLE", true, `server ${url}/mcp but there was none: the answer ended before`],
+    ["breaks", "ERR_TOOL_UNREACHABLE", true, `server ${url}/mcp but there was none: the answer broke off`],
+    ["busy", "ERR_TOOL_HTTP", true, `${url}/mcp but received HTTP status 503: in a moment`],
+    ["wrong", "ERR_TOOL_ANSWER", false, `from ${url}/mcp when it was called for t but received another shape`],
+    ["quota", "ERR_TOOL_REPORTED", false, "when it was called for t: no more of it"],
+    ["new", "ERR_TOOL_ARGUMENTS", false, 'Write them as {"m": "json" | "ends" | "breaks"'],
+  ] as const)
+    await t.rejects(act(m), { code, retryable, message: said }, m);
+  t.equal(await act("json"), "yes");
+  t.notOk(methods.includes("notifications/cancelled"));
 });
 
 t.test("an answer beyond its bound is an error, and others go on", async (t) => {
