@@ -127,9 +127,12 @@ for (const [kind, ...args] of [["stdio"], ["http"], ["http", "--stateless"]]) {
     await t.rejects(left, { message: "enough" });
     let seen = await seenBy(environment);
     while (seen.cancelled < 2) seen = await seenBy(environment);
-    t.match(seen, { running: 0, cancelled: 2, mostRunning: 1 }, "the server has heard of both");
+    t.match(seen, { running: 0, cancelled: 2 }, "the server has heard of both");
+    const patient = managedTool(environment, { concurrency: 4, retries: 0 });
     const answers = await Promise.all(
-      Array.from({ length: 20 }, () => tool.act(asked("slow", { ms: 20 }), { signal: new AbortController().signal })),
+      Array.from({ length: 20 }, () =>
+        patient.act(asked("slow", { ms: 20 }), { signal: new AbortController().signal }),
+      ),
     );
     t.equal(answers.length, 20);
     t.match(await seenBy(environment), { mostRunning: 4, cancelled: 2 }, "what has its answer is not cancelled");
@@ -149,12 +152,12 @@ t.test("a program that falls over is started again, and its calls are made again
   t.notOk(alive(first));
   t.equal(environment.client.pid, undefined);
   const tool = managedTool(environment, { retries: 2, backoff: { firstMs: 1 } });
-  const slow = Array.from({ length: 5 }, () => tool.act(asked("slow", { ms: 300 }), { signal }));
+  const slow = Array.from({ length: 5 }, () => tool.act(asked("slow", { ms: 1000 }), { signal }));
   const second = Number((await environment.act(asked("pid"))).text);
   t.not(second, first);
   t.equal(second, environment.client.pid);
   await environment.act(asked("crash")).catch(() => undefined);
-  for (const { text } of await Promise.all(slow)) t.equal(text, "waited 300 ms");
+  for (const { text } of await Promise.all(slow)) t.equal(text, "waited 1000 ms");
   t.equal(tool.stats().retries, 5);
   t.match(await environment.act(asked("add", { a: 1, b: 1 })), { text: "2" });
 });
@@ -176,7 +179,7 @@ t.test("a server that cannot be reached again is gone, and is looked for after a
   await t.rejects(environment.act(asked("add", { a: 1, b: 1 })), gone);
   const begin = performance.now();
   await t.rejects(environment.act(asked("add", { a: 1, b: 1 })), gone);
-  t.ok(performance.now() - begin < 20, "at once");
+  t.ok(performance.now() - begin < 100, "at once");
   cpSync(script, own);
   await new Promise((resolve) => setTimeout(resolve, 400));
   t.match(await environment.act(asked("add", { a: 1, b: 1 })), { text: "2" });
