@@ -271,7 +271,14 @@ export interface NativeGenerator {
    */
   run(steps: number, tell?: (events: NativeGeneratorEvent[]) => void): NativeJob<NativeGeneratorEvent[]>;
   interrupt(): void;
-  take(id: number): { ids: Int32Array; roles: Int8Array; sampled: Uint8Array; logprobs: Float32Array };
+  /** `routing`: with shuffleRoutes. */
+  take(id: number): {
+    ids: Int32Array;
+    roles: Int8Array;
+    sampled: Uint8Array;
+    logprobs: Float32Array;
+    routing?: Int8Array;
+  };
   runnable(): number;
   stats(): NativeGeneratorStats;
   /** Gives the cache back, once a run that is under way has ended. */
@@ -314,8 +321,7 @@ interface EngineNative {
     gradientCheckpointing: boolean,
   ) => NativeTrainer;
   Generator: new (
-    model: NativeModel,
-    adapters: NativeAdapters | null,
+    writers: { model: NativeModel; adapters: NativeAdapters | null; adapterOfRole: Int32Array }[],
     options: {
       maxSequences: number;
       maxLength: number;
@@ -324,7 +330,10 @@ interface EngineNative {
       chunk?: number;
       tokenBytes: readonly Uint8Array[];
       router: NativeRouter;
-      adapterOfRole: Int32Array;
+      /** Of several writers: which one a role's predictions are; each has a cache of its own unless it is shared. */
+      writerOfRole?: Int32Array;
+      sharedCache?: boolean;
+      shuffleRoutes?: boolean;
       /** Events for every token. */
       tellTokens?: boolean;
     },

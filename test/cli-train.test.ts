@@ -182,7 +182,7 @@ t.test("what is wrong is said with a code: 1 for the work, 2 for the command lin
       1,
       /ERR_DATA_EMPTY.*found: "train", "dev"/,
     ],
-    [["eval", file, "--policy", "adapters"], 1, /ERR_RUN_DIRECTORY.*train it first/],
+    [["eval", file, "--policy", "trained"], 1, /ERR_RUN_DIRECTORY.*train it first/],
     [["eval", file, "--policy", "best"], 2, /ERR_USAGE/],
     [["eval", "nowhere"], 1, /ERR_RUN_NOT_FOUND/],
     [["eval", worldRunFile({ data: { questions: "questions.jsonl" } })], 1, /ERR_CONFIG.*data\.evalSplit/],

@@ -313,6 +313,29 @@ t.test("a KL in the reward is taken off before advantages are made", async (t) =
 
 // ---- policies sampled elsewhere, several updates
 
+t.test("a KL in the reward is that of the policy before the step, not of what another engine recorded", async (t) => {
+  const objective: Objective = { klCoefficient: 0.5, klPlacement: "reward", klEstimator: "k1", importance: { cap: 2 } };
+  const trainer = make(objective);
+  const { logprobs: old, cuSeqlens } = await (async () => {
+    const input = pack(grouped);
+    return { ...(await model.forward(input, { adapters: trainer.adapters! })), cuSeqlens: input.cuSeqlens };
+  })();
+  const { logprobs: reference } = await model.forward(pack(grouped));
+  const rewards = grouped.map((x, s) => {
+    const part = (all: Float32Array) => all.subarray(cuSeqlens[s], cuSeqlens[s + 1]);
+    const options = { sampled: x.sampled, logprobs: part(old), refLogprobs: part(reference), coefficient: 0.5 };
+    return penalizedReward(x.reward, options);
+  });
+  const elsewhere = (x: Trajectory): Trajectory => ({ ...x, logprobs: x.logprobs.map((own) => own * 1.1) });
+  await trainer.step(grouped.map(elsewhere));
+  const slow = make({ importance: { cap: 2 } });
+  const advantages = Float64Array.from([...groupAdvantages(rewards.slice(0, 2)), ...groupAdvantages(rewards.slice(2))]);
+  const own = trainingBatch(grouped.map(elsewhere));
+  await slow.accumulate({ ...own, advantages, oldLogprobs: old, behaviourLogprobs: own.oldLogprobs });
+  await slow.apply();
+  t.equal(adapterBits(trainer.adapters!), adapterBits(slow.adapters!));
+});
+
 t.test("with importance weights a step computes the old log-probabilities itself", async (t) => {
   const trainer = make({ importance: { cap: 2 } });
   const metrics = await trainer.step(grouped.map((x) => ({ ...x, precision: "bf16-multiply" as const })));

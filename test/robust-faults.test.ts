@@ -124,12 +124,11 @@ t.test("a result or a cache that no memory holds is refused by size", async (t) 
   const refused = { name: "RolegradError", code: "ERR_OUT_OF_MEMORY", message: /\d{12,}/ };
   t.throws(
     () =>
-      new native.Generator(model.native, null, {
+      new native.Generator([{ model: model.native, adapters: null, adapterOfRole: Int32Array.of(-1) }], {
         maxSequences: 1 << 20,
         maxLength: 1 << 24,
         tokenBytes: [],
         router: { base: 0, spans: [] },
-        adapterOfRole: Int32Array.of(-1),
       }),
     refused,
   );

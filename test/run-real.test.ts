@@ -48,7 +48,7 @@ t.test(
         `${found.length} passages read`,
       );
       for (const name of ["reason", "tool"])
-        t.ok(adapters.norm(name) > 0 && metrics[1]!.gradNorms[name]! > 0, `${name} was trained`);
+        t.ok(adapters!.norm(name) > 0 && metrics[1]!.gradNorms[name]! > 0, `${name} was trained`);
       const folders = {
         reason: path.join(config.output, "adapters/reason"),
         tool: path.join(config.output, "adapters/tool"),

@@ -63,8 +63,8 @@ t.test("a run that stops after a step and goes on ends with the same bits as one
     const stopped = temporary();
     await trainRun(worldSetup(model, stopped, { adapters, steps: 1 }));
     t.notOk(
-      weights(path.join(stopped, "adapters", whole.adapters.names[0]!)).equals(
-        weights(path.join(straight, "adapters", whole.adapters.names[0]!)),
+      weights(path.join(stopped, "adapters", whole.adapters!.names[0]!)).equals(
+        weights(path.join(straight, "adapters", whole.adapters!.names[0]!)),
       ),
     );
     await trainRun(worldSetup(model, stopped, { adapters, steps: 2 }));
@@ -240,10 +240,10 @@ t.test("a run directory holds what its contract says", async (t) => {
   t.equal(trained.step, 2);
   const module = "model.layers.0.self_attn.q_proj";
   for (const name of ["reason", "tool"]) {
-    t.same(loaded.get(name, module), result.adapters.get(name, module), `${name}: PEFT directory`);
-    t.same(trained.adapters.get(name, module), result.adapters.get(name, module), `${name}: checkpoint`);
+    t.same(loaded.get(name, module), result.adapters!.get(name, module), `${name}: PEFT directory`);
+    t.same(trained.adapters.get(name, module), result.adapters!.get(name, module), `${name}: checkpoint`);
     t.ok(
-      result.adapters.get(name, module).b.some((x) => x !== 0),
+      result.adapters!.get(name, module).b.some((x) => x !== 0),
       `${name} was trained`,
     );
   }

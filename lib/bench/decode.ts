@@ -60,12 +60,13 @@ interface Decoding {
 /** Samples `tokens` for every prompt, and says how many there were: a call at the last token grants one more. */
 async function decode(context: BenchContext, d: Decoding, results?: Decoded[]): Promise<number> {
   const { model, adapters, tokenBytes, prompts, tokens } = d;
-  const generator: NativeGenerator = new context.native.Generator(model.native, adapters?.native ?? null, {
+  const adapterOfRole = adapters?.adapterOfRole ?? new Int32Array(roles.length).fill(-1);
+  const writer = { model: model.native, adapters: adapters?.native ?? null, adapterOfRole };
+  const generator: NativeGenerator = new context.native.Generator([writer], {
     maxSequences: prompts.length,
     maxLength: prompt + tokens + 1,
     tokenBytes,
     router: { base: 0, spans: [{ open, close, role: 1 }] },
-    adapterOfRole: adapters?.adapterOfRole ?? new Int32Array(roles.length).fill(-1),
   });
   const request = { temperature: 1, topP: 1, topK: 0, seed: 4n, maxNewTokens: tokens, stopIds: new Int32Array(0) };
   const live = new Set(prompts.map((ids, i) => generator.add(ids, { ...request, stream: BigInt(i) })));

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { skippedText } from "../data/rows.js";
 import { fail } from "../errors.js";
 import type { EvaluationRecord } from "../run/records.js";
+import type { PolicyChoice } from "../run/chosen-policy.js";
 import type { RunConfig } from "../run/schema.js";
 import { notNegative, wholeNumber } from "./numbers.js";
 import { formatSeconds, printJson } from "./output.js";
@@ -12,6 +13,10 @@ import { style } from "./style.js";
 
 interface Options {
   policy?: string;
+  keep?: string;
+  writer?: string[];
+  kv?: string;
+  replay?: string;
   questions?: number;
   samples?: number;
   temperature?: number;
@@ -24,44 +29,52 @@ export function register(program: Command): void {
     .command("eval")
     .argument("<run>", "a run directory, or a run.json")
     .description("answer the evaluation questions of a run and score the answers")
-    .option("--policy <name>", "base: the model alone; adapters: what the run has trained (default where it has)")
+    .option("--policy <name>", "base: the model alone; trained: the newest checkpoint (default where there is one)")
+    .option("--keep <role>", "of the trained adapters this role's alone; the model alone writes the rest")
+    .option("--writer <role=from...>", "a hybrid: who writes a role instead: base, or another run's directory")
+    .option("--kv <cache>", "of a hybrid: separate (each model reads everything itself; default) or shared")
+    .option("--replay <file>", "serve back what the trajectories of a file retrieved, whatever is asked")
     .option("--questions <n>", "the first so many (default: as the run has it)", wholeNumber(1))
     .option("--samples <n>", "answers a question (default: as the run has it)", wholeNumber(1))
     .option("--temperature <t>", "0: the likeliest token, always (default: as the run has it)", notNegative)
     .option("--json", "print JSON for machines")
     .action(async (run: string, options: Options) => {
-      if (options.policy !== undefined && !["base", "adapters"].includes(options.policy))
-        fail("ERR_USAGE", `Expected base or adapters for --policy but received ${options.policy}`);
-      const { evaluate, explainReward, loadRun, loadTrainedAdapters } = await import("../run/index.js");
+      const { evaluate, explainReward, loadRun, choosePolicy, trainedModels } = await import("../run/index.js");
       const { config, directory, trained } = await readTarget(run);
-      const policy = options.policy ?? (trained ? "adapters" : "base");
+      const choice = policyChoice(options, { directory, trained });
       const { evaluation, agent } = config;
       if (config.data.evalSplit === undefined && config.data.evalQuestions === undefined)
         fail("ERR_CONFIG", `${run}: Expected data.evalSplit or data.evalQuestions: the run has nothing to evaluate on`);
-      const setup = await loadRun({
-        ...config,
-        evaluation: { ...evaluation, questions: options.questions ?? evaluation.questions },
-      });
+      const setup = await loadRun(
+        {
+          ...config,
+          evaluation: { ...evaluation, questions: options.questions ?? evaluation.questions },
+        },
+        {
+          evaluationOnly: true,
+          ...(choice.policy === "trained" && { trained: await trainedModels(directory, agent.base) }),
+        },
+      );
       for (const report of setup.skipped) console.error(skippedText(report));
       try {
-        const { model, rollout, seed } = setup;
-        const loaded = policy === "base" ? undefined : await loadTrainedAdapters(model, directory);
+        const { seed } = setup;
+        const chosen = await choosePolicy(setup, config, choice);
         const questions = setup.evaluation?.questions ?? [];
         const samples = options.samples ?? evaluation.samples;
         const progress = new Progress("answering", questions.length * samples);
         const { record, trajectories } = await evaluate({
-          model,
-          ...(loaded && { adapters: loaded.adapters }),
-          rollout,
+          ...chosen.options,
           questions,
           samples,
           temperature: options.temperature ?? evaluation.temperature,
           seed,
-          step: loaded?.step ?? 0,
           split: setup.evaluation?.split ?? "eval",
           signal: interruptSignal(),
           onProgress: (done) => progress.update(done),
-        }).finally(() => progress.end());
+        }).finally(() => {
+          progress.end();
+          chosen.close();
+        });
         const why = explainReward(trajectories, agent);
         if (options.json) printJson({ ...record, ...(why && { findings: why.findings }) });
         else console.log([evaluationText(record), ...(why?.findings ?? []).map((line) => `  - ${line}`)].join("\n"));
@@ -71,11 +84,19 @@ export function register(program: Command): void {
     });
 }
 
+const WRITTEN_BY: Record<EvaluationRecord["policy"], (step: number) => string> = {
+  base: () => "the model alone",
+  adapters: (step) => `adapters of step ${step}`,
+  model: (step) => `the model of step ${step}`,
+  agents: (step) => `agents of step ${step}`,
+  hybrid: (step) => (step === 0 ? "a hybrid with the model alone" : `a hybrid with what step ${step} left`),
+};
+
 /** One evaluation in two lines. */
 export function evaluationText(record: EvaluationRecord): string {
   const { exactMatch, low, high, n, samples, split, policy, step, temperature, searches, toolRate, seconds } = record;
   const answers = samples === 1 ? "" : ` x ${samples} answers`;
-  const by = policy === "base" ? "the model alone" : `adapters of step ${step}`;
+  const by = [WRITTEN_BY[policy](step), ...(record.note === undefined ? [] : [record.note])].join("; ");
   const { retrieval } = record;
   const found =
     retrieval === undefined ? "" : `a gold answer was retrieved in ${(100 * retrieval).toFixed(0)} % of them; `;
@@ -86,6 +107,30 @@ export function evaluationText(record: EvaluationRecord): string {
     `  tool used in ${(100 * toolRate).toFixed(0)} % of the answers, ${searches.toFixed(2)} calls an answer; ` +
     `${found}ended by ${ends.map(([reason, count]) => `${reason} ${count}`).join(", ")}`
   );
+}
+
+/** Which policy answers, as the options say it. */
+function policyChoice(options: Options, { directory, trained }: { directory: string; trained: boolean }): PolicyChoice {
+  const { policy = trained ? "trained" : "base", keep, writer = [], kv, replay } = options;
+  if (policy !== "base" && policy !== "trained")
+    fail("ERR_USAGE", `Expected base or trained for --policy but received ${policy}`);
+  if (kv !== undefined && kv !== "separate" && kv !== "shared")
+    fail("ERR_USAGE", `Expected separate or shared for --kv but received ${kv}`);
+  if (keep !== undefined && policy === "base") fail("ERR_USAGE", "Expected a trained policy for --keep");
+  const writers = writer.map((pair): [string, string] => {
+    const [role = "", ...from] = pair.split("=");
+    if (role === "" || from.join("=") === "")
+      fail("ERR_USAGE", `Expected ROLE=base or ROLE=DIRECTORY for --writer but received ${pair}`);
+    return [role, from.join("=")];
+  });
+  return {
+    policy,
+    directory,
+    ...(keep !== undefined && { keep }),
+    ...(writers.length > 0 && { writers: Object.fromEntries(writers) }),
+    ...(kv !== undefined && { kv }),
+    ...(replay !== undefined && { replay }),
+  };
 }
 
 /** A run directory's configuration and what it has trained; or a run.json's, with the run directory that it names. */

@@ -40,7 +40,11 @@ function rowsOf(found: Inspection): Row[] {
       return [
         ["trainer's checkpoint", found.directory],
         ["steps", `${found.steps}`],
-        found.full ? ["trained", "every parameter"] : ["roles", routesText(found.routes)],
+        found.agents.length > 0
+          ? ["agents", `${found.agents.join(", ")}: ${found.full ? "every parameter" : "an adapter"} each`]
+          : found.full
+            ? ["trained", "every parameter"]
+            : ["roles", routesText(found.routes)],
       ];
     case "run":
       return runRows(found);
@@ -106,7 +110,7 @@ function runRows(found: Extract<Inspection, { kind: "run" }>): Row[] {
       ];
     }),
     ["checkpoint", newest === undefined ? "none" : path.join("checkpoints", `step-${String(newest).padStart(6, "0")}`)],
-    ["adapters", found.adapters ? "adapters" : "none yet: the run is not finished"],
+    found.model ? ["model", "model"] : ["adapters", found.adapters ? "adapters" : "none yet: the run is not finished"],
     ["report", found.report ? "report.html" : "none"],
   ];
 }

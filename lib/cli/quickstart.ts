@@ -208,7 +208,7 @@ class Quickstart {
     const report = await writeReport(run.path);
     const evaluations = await run.evaluations();
     const seconds = (performance.now() - this.#begin) / 1000;
-    output.end({ directory: run.path, report, seconds, evaluations, adapters: result.adapters.names });
+    output.end({ directory: run.path, report, seconds, evaluations, adapters: result.adapters?.names ?? [] });
   }
 
   /** config.json's account of the run. */
@@ -304,7 +304,7 @@ class Quickstart {
     const { evaluate } = await import("../run/index.js");
     const { record, trajectories } = await evaluate({
       model: setup.model,
-      adapters,
+      ...(adapters && { adapters }),
       rollout: { ...setup.rollout, environment: world.withoutPages() },
       questions: setup.evaluation?.questions ?? [],
       seed: setup.seed,

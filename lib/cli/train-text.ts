@@ -38,7 +38,11 @@ export class TrainText implements TrainOutput {
     const routes = Object.entries(setup.adapters.routes ?? {}).map(
       ([role, adapter]) => `${role} -> ${adapter ?? "none"}`,
     );
-    const { steps, questionsPerStep, group, seed, variant, rank, alpha } = config;
+    const { steps, questionsPerStep, group, seed, variant, parameters, rank, alpha } = config;
+    const trained =
+      parameters === "full"
+        ? `${variant}: every parameter of ${setup.agents === undefined ? "the model" : "a model a role"}`
+        : `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}`;
     const rows = [
       ["model", `${model.name} (${model.info.backend})`],
       ["questions", `${grouped(questions.length)} to train on, ${judged}`],
@@ -46,7 +50,7 @@ export class TrainText implements TrainOutput {
         ? ["tool", toolText(config.environment)]
         : ["passages", `${grouped(environment.size)} indexed`],
       ...setup.skipped.map((report) => ["skipped", skippedText(report)]),
-      ["adapters", `${variant}: ${routes.join(", ")}; rank ${rank}, alpha ${alpha}`],
+      [parameters === "full" ? "trains" : "adapters", trained],
       ["run", `${where(directory)}: ${steps} steps of ${questionsPerStep} questions x ${group} answers, seed ${seed}`],
     ];
     console.log(formatTable(rows.map(([name = "", value = ""]) => [style.bold(name), value])));
@@ -77,6 +81,7 @@ export class TrainText implements TrainOutput {
   end(config: RunConfig, setup: LoadedRun, result: RunResult, report: string): void {
     this.#training?.end();
     const { status, step, stepsTaken, directory } = result;
+    const folder = config.parameters === "full" ? "model" : "adapters";
     const seconds = formatSeconds((performance.now() - this.#begin) / 1000);
     if (status === "interrupted") {
       console.log(
@@ -86,7 +91,7 @@ export class TrainText implements TrainOutput {
     const rows = [
       ["run directory", where(directory)],
       ["checkpoint", where(result.checkpoint)],
-      ...(status === "finished" ? [["adapters", where(path.join(directory, "adapters"))]] : []),
+      ...(status === "finished" ? [[folder, where(path.join(directory, folder))]] : []),
       ["report", where(report)],
     ];
     console.log(formatTable(rows, { indent: "  " }));

@@ -17,6 +17,7 @@ import type { Reward } from "../rewards/types.js";
 import type { RoleRouter } from "../roles/router.js";
 import { defaultCacheTokens } from "./cache.js";
 import type { ToolErrorPolicy } from "./tool-call.js";
+import { allWriters, checkWriters, type Writer, type WritersCache } from "./writers.js";
 
 /** Default of `finalAnswer`. */
 export const FINAL_ANSWER = "No more calls are possible. Give the final answer now.";
@@ -44,6 +45,26 @@ export interface StreamedToken {
 
 export interface RolloutOptions {
   adapters?: Adapters;
+  /**
+   * Roles that another model writes, or the same model with other adapters: hybrids, and policies of an agent a role. The model of the position
+   * before a token predicts it. All other roles are written by the rollout's own model and adapters. Models must share vocabulary and precision,
+   * and with kv "shared" their numbers of layers and heads (ERR_WRITERS).
+   *
+   * @example
+   * new Rollout(base, { ...options, writers: { tool: { model: trained } } }); // hybrid-tool: the base reasons, `trained` calls tools
+   */
+  writers?: Record<string, Writer>;
+  /**
+   * "separate": each writer has keys and values of its own of the whole history, which it computes when its turn comes. "shared": one cache,
+   * in which each position's are those of the writer of its role. @default "separate"
+   */
+  kv?: WritersCache;
+  /**
+   * The placebo of routing: each pair of neighbouring spans of one role takes its routes in an order drawn at random by the trajectory's key, so
+   * adapters get as many spans, and of the same lengths, but not those of a role. What was taken stands in `Trajectory.routing`, and training
+   * follows it. Prompts take the base role's. @default false
+   */
+  shuffleRoutes?: boolean;
   router: RoleRouter;
   environment: Environment;
   reward: Reward;
@@ -122,6 +143,7 @@ export type ResolvedOptions = Required<
   Omit<
     RolloutOptions,
     | "adapters"
+    | "writers"
     | "stopIds"
     | "onToken"
     | "checkCall"
@@ -134,7 +156,7 @@ export type ResolvedOptions = Required<
 > &
   Pick<
     RolloutOptions,
-    "adapters" | "stopIds" | "onToken" | "checkCall" | "observationTokens" | "chunk" | "renderer"
+    "adapters" | "writers" | "stopIds" | "onToken" | "checkCall" | "observationTokens" | "chunk" | "renderer"
   > & {
     sampling: Required<Sampling>;
   };
@@ -150,6 +172,7 @@ export function checkOptions(options: RolloutOptions): void {
   }
   if (adapters !== undefined) checkAdapters(adapters, "adapters");
   checkInstance(router, ["annotate"], "a RoleRouter", "router");
+  checkWriters(options);
   if (options.renderer !== undefined) {
     checkInstance(options.renderer, ["toolResult"], "a Renderer", "renderer");
     const same = JSON.stringify(options.renderer.router.native) === JSON.stringify(router.native);
@@ -171,6 +194,8 @@ export function checkOptions(options: RolloutOptions): void {
       fail("ERR_INVALID_ARGUMENT", `Expected a function for ${name} but received ${describe(value)}`);
   }
   const { temperature = 1, topP = 1 } = sampling;
+  if (options.shuffleRoutes !== undefined && typeof options.shuffleRoutes !== "boolean")
+    fail("ERR_INVALID_ARGUMENT", `Expected a boolean shuffleRoutes but received ${describe(options.shuffleRoutes)}`);
   if (options.stopIds !== undefined) checkNumbers(options.stopIds, "stopIds");
   if (!(Number.isFinite(temperature) && temperature >= 0))
     fail("ERR_INVALID_ARGUMENT", `Expected a temperature of at least 0 but received ${describe(temperature)}`);
@@ -185,11 +210,13 @@ export function checkOptions(options: RolloutOptions): void {
 }
 
 /** The options with their defaults, some of which are the model's. */
-export function resolveOptions(options: RolloutOptions, { config }: Model): ResolvedOptions {
+export function resolveOptions(options: RolloutOptions, model: Model): ResolvedOptions {
+  const { config } = model;
   const { concurrency = 64, sampling = {}, environment } = options;
   const maxLength = options.maxLength ?? Math.min(4096, config.maxPositions);
   checkInteger(maxLength, "maxLength", 2, config.maxPositions);
   const { temperature = 1, topP = 1, topK = 0, maxNewTokens = 512 } = sampling;
+  const caches = options.kv === "shared" ? 1 : allWriters(model, options).list.length;
   return {
     group: 8,
     seed: 0,
@@ -201,11 +228,13 @@ export function resolveOptions(options: RolloutOptions, { config }: Model): Reso
     answer: { open: "<answer>", close: "</answer>" },
     toolTimeout: environment.timesOut === true ? 2 ** 31 - 1 : 30_000,
     onToolError: "observe",
+    kv: "separate",
+    shuffleRoutes: false,
     ...(environment.check && { checkCall: (call: ToolCall) => environment.check?.(call) }),
     ...given(options),
     concurrency,
     maxLength,
-    cacheTokens: options.cacheTokens ?? defaultCacheTokens(config, concurrency, maxLength),
+    cacheTokens: options.cacheTokens ?? defaultCacheTokens(config, { concurrency, maxLength, caches }),
     sampling: { temperature, topP, topK, maxNewTokens },
   };
 }

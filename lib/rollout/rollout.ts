@@ -7,7 +7,6 @@ import {
   checkStrings,
   describe,
 } from "../arguments.js";
-import { native } from "../binding.js";
 import type { Question } from "../environments/types.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
@@ -16,6 +15,7 @@ import { checkOptions, resolveOptions, type RolloutOptions, type RunOptions } fr
 import { checkQuestion, Session, trajectoryId } from "./session.js";
 import { addStats, type RolloutStats, zeroStats } from "./stats.js";
 import type { Trajectory } from "./trajectory.js";
+import { makeGenerator } from "./writers.js";
 
 /**
  * Samples groups of trajectories with tools. Sequences join and leave at any step; a tool's answer is awaited while the others go on.
@@ -70,16 +70,12 @@ export class Rollout {
     checkSignal(run.signal);
     const { model, policyVersion } = this;
     const options = resolveOptions(this.options, model);
-    const { adapters, router, chunk } = options;
-    adapters?.checkIdle("write");
-    const generator = new native.Generator(model.native, adapters?.native ?? null, {
+    const { chunk, shuffleRoutes } = options;
+    const generator = makeGenerator(model, this.#tokenizer, options, {
       maxSequences: options.concurrency,
-      maxLength: options.maxLength,
       cacheTokens: options.cacheTokens,
       ...(chunk === undefined ? {} : { chunk }),
-      tokenBytes: this.#tokenizer.tokenBytes(),
-      router: router.native,
-      adapterOfRole: adapters?.adapterOfRole ?? new Int32Array(router.roles.length).fill(-1),
+      shuffleRoutes,
       tellTokens: options.onToken !== undefined,
     });
     const context = { model, tokenizer: this.#tokenizer, options, policyVersion };

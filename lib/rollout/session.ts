@@ -253,7 +253,7 @@ export class Session {
   #finish(id: number, item: Live, finish: Finish): void {
     const { options, tokenizer, model, policyVersion } = this.#context;
     const { temperature, topP, topK } = options.sampling;
-    const { ids, roles, sampled, logprobs } = this.#generator.take(id);
+    const { ids, roles, sampled, logprobs, routing } = this.#generator.take(id);
     this.#live.delete(id);
     this.#scoring++;
     const { calls } = item.trajectory;
@@ -267,6 +267,7 @@ export class Session {
         roles,
         sampled,
         logprobs,
+        ...(routing && { routing }),
         temperature,
         topP,
         topK,

@@ -18,8 +18,10 @@ export interface Trajectory {
   question: string;
   /** [T] prompt, sampled text and tool output. */
   ids: Int32Array;
-  /** [T] role of each input position: the adapter that ran it, by the role's index. */
+  /** [T] role of each input position. */
   roles: Int8Array;
+  /** [T] the role whose route each position took, where it was not its own: see RolloutOptions.shuffleRoutes. */
+  routing?: Int8Array;
   /** [T] 1 where the model sampled the token. */
   sampled: Uint8Array;
   /** [T] log softmax(logits / temperature) of ids[t], before any truncation; 0 where not sampled. */
@@ -49,9 +51,10 @@ export interface Trajectory {
 
 /** A trajectory as one line of JSON. */
 export function serializeTrajectory(trajectory: Trajectory): string {
-  const { ids, roles, sampled, logprobs, ...rest } = trajectory;
+  const { ids, roles, sampled, logprobs, routing, ...rest } = trajectory;
   return JSON.stringify({
     ...rest,
+    ...(routing && { routing: Array.from(routing) }),
     ids: Array.from(ids),
     roles: Array.from(roles),
     sampled: Array.from(sampled),
@@ -66,6 +69,7 @@ const schema = z.looseObject({
   question: text,
   ids: z.array(z.int32().min(0)),
   roles: z.array(z.int().min(-1).max(127)),
+  routing: z.exactOptional(z.array(z.int().min(-1).max(127))),
   sampled: z.array(z.int().min(0).max(1)),
   logprobs: z.array(z.number()),
   temperature: z.number(),
@@ -100,12 +104,13 @@ export function parseTrajectory(line: string): Trajectory {
       `Expected a trajectory: ${issue?.path.join(".") || "the line"}: ${issue?.message ?? "invalid"}`,
     );
   }
-  const { id, ids, roles, sampled, logprobs, precision } = parsed.data;
-  if ([roles, sampled, logprobs].some(({ length }) => length !== ids.length)) {
-    fail("ERR_TRAJECTORY", `Expected ids, roles, sampled and logprobs of one length in trajectory ${id}`);
+  const { id, ids, roles, sampled, logprobs, routing, precision } = parsed.data;
+  if ([roles, sampled, logprobs, routing ?? ids].some(({ length }) => length !== ids.length)) {
+    fail("ERR_TRAJECTORY", `Expected ids, roles, sampled, logprobs and routing of one length in trajectory ${id}`);
   }
   return {
     ...(json as Trajectory),
+    ...(routing && { routing: Int8Array.from(routing) }),
     ids: Int32Array.from(ids),
     roles: Int8Array.from(roles),
     sampled: Uint8Array.from(sampled),

@@ -98,7 +98,18 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     wrong("data.demonstrations", 'Expected it with objective.kind "sft" alone');
   if ((c.objective.entropyCoefficient ?? 0) > 0 && (c.addTokens?.length ?? 0) > 0)
     wrong("objective.entropyCoefficient", "Expected none with addTokens");
-  const { routes } = plan(c.variant, agent.roles, wrong);
+  const { routes, agents } = plan(c.variant, agent.roles, wrong);
+  if (c.parameters === "full") {
+    if (agents !== true && !c.variant.startsWith("shared"))
+      wrong(
+        "parameters",
+        `Expected "adapters" for the variant ${c.variant}, which is made of them, but received "full"`,
+      );
+    for (const field of ["rank", "alpha", "dropout", "addTokens"] as const)
+      if (c[field] !== undefined) wrong(field, 'Expected none with parameters "full"');
+    if (c.precision !== "exact" || c.crossRole === "exact")
+      wrong(c.crossRole === "exact" ? "crossRole" : "precision", 'Expected another with parameters "full"');
+  }
 
   const served = Object.values(routes).filter((name) => name === "shared").length || 1;
   const rank = c.rank ?? 8 * served;
@@ -114,8 +125,7 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     environment: resolveEnvironment(c.environment, resolve),
     agent: { ...agent, spans, prompt, ...(tools && { tools }) },
     ...reward,
-    rank,
-    alpha: c.alpha ?? 2 * rank,
+    ...(c.parameters === "adapters" && { rank, alpha: c.alpha ?? 2 * rank }),
     output: output === undefined ? resolve(c.output ?? defaultOutput(file)) : path.resolve(output),
   };
 }

@@ -20,8 +20,10 @@ export type RolloutParts = Omit<RolloutOptions, "adapters" | "group" | "seed"> &
 
 export interface EvaluateOptions {
   model: Model;
-  /** Without them the model itself is evaluated (policy "base"). */
+  /** Without them the model itself is evaluated. */
   adapters?: Adapters;
+  /** For the record, and a key of the random streams. Default: "adapters", or without them "base". */
+  policy?: EvaluationRecord["policy"];
   rollout: RolloutParts;
   questions: readonly Question[];
   /** Answers a question. @default 1 */
@@ -59,7 +61,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
   checkInteger(samples, "samples", 1);
   if (questions.length === 0) fail("ERR_RUN_QUESTIONS", "Expected questions to evaluate on but received none");
   const begin = performance.now();
-  const policy = adapters === undefined ? "base" : "adapters";
+  const { policy = adapters === undefined ? "base" : "adapters" } = options;
   const rollout = new Rollout(model, {
     ...parts,
     ...(adapters === undefined ? {} : { adapters }),

@@ -1,13 +1,15 @@
+export { choosePolicy, type ChosenPolicy, type PolicyChoice } from "./chosen-policy.js";
 export { readRunConfig, resolveRunConfig, type RunOverrides } from "./config.js";
 export { explainReward, type Diagnosis } from "./diagnosis.js";
 export { RunDirectory, type RunDescription } from "./directory.js";
 export { evaluate, type EvaluateOptions, type Evaluation, type RolloutParts } from "./evaluate.js";
 export { inspectDirectory, type Inspection } from "./inspect.js";
 export { trainRun, type RunHooks, type RunResult, type RunSetup } from "./loop.js";
+export type { PolicySampling } from "./policy.js";
 export type { EvaluationRecord, StepRecord } from "./records.js";
 export { runJsonSchema, type RunConfig, type RunConfigInput } from "./schema.js";
-export { loadRun, type LoadedRun } from "./setup.js";
+export { loadRun, type LoadedRun, type LoadRunOptions } from "./setup.js";
 export { wilson } from "./statistics.js";
 export { toolText } from "./tools.js";
-export { loadTrainedAdapters } from "./trained.js";
+export { loadTrainedAdapters, loadTrainedPolicy, trainedModels } from "./trained.js";
 export { planVariant, type VariantPlan } from "./variants.js";

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { isMixture, readMixture } from "../adapters/mixture.js";
 import { readPeft } from "../adapters/peft.js";
@@ -41,6 +41,8 @@ export type Inspection = { directory: string } & (
       steps: number;
       /** Of every parameter, not of adapters. */
       full: boolean;
+      /** Where each agent of a policy of several has a state of its own; else empty. */
+      agents: string[];
       roles: string[];
       routes: Record<string, string | null>;
     }
@@ -49,6 +51,8 @@ export type Inspection = { directory: string } & (
       config: RunDescription;
       checkpoints: number[];
       adapters: boolean;
+      /** What full training has made is there. */
+      model: boolean;
       report: boolean;
       last: StepRecord | null;
       evaluations: EvaluationRecord[];
@@ -74,7 +78,7 @@ export async function inspectDirectory(directory: string): Promise<Inspection> {
   if (has("adapter_config.json")) return inspectAdapter(directory);
   if (isMixture(directory)) return inspectMixture(directory);
   if (isSearchIndex(directory)) return inspectIndex(directory);
-  if (has("trainer.json")) return inspectTrainer(directory);
+  if (has("trainer.json") || has("agents")) return inspectTrainer(directory);
   if (has("config.json")) return (await isRun(directory)) ? inspectRun(directory) : inspectModel(directory);
   if (!existsSync(directory) && /^[\w.-]+\/[\w.-]+$/.test(directory)) return inspectModel(directory);
   const what = existsSync(directory) ? "has none of their files" : "does not exist";
@@ -106,14 +110,16 @@ async function inspectMixture(directory: string): Promise<Inspection> {
 }
 
 async function inspectTrainer(directory: string): Promise<Inspection> {
-  const file = path.join(directory, "trainer.json");
+  const own = path.join(directory, "trainer.json");
+  const agents = existsSync(own) ? [] : (await readdir(path.join(directory, "agents"))).sort();
+  const file = agents.length === 0 ? own : path.join(directory, "agents", agents[0] as string, "trainer.json");
   const { steps, full, roles, routes } = JSON.parse(await readFile(file, "utf8")) as {
     steps: number;
     full?: number;
     roles: string[];
     routes: Record<string, string | null>;
   };
-  return { kind: "checkpoint", directory, steps, full: full !== undefined, roles, routes };
+  return { kind: "checkpoint", directory, steps, full: full !== undefined, agents, roles, routes };
 }
 
 function inspectModel(directory: string): Inspection {
@@ -147,6 +153,7 @@ async function inspectRun(directory: string): Promise<Inspection> {
     config: await run.readConfig(),
     checkpoints: await run.checkpoints(),
     adapters: existsSync(path.join(run.path, "adapters")),
+    model: existsSync(path.join(run.path, "model")),
     report: existsSync(path.join(run.path, "report.html")),
     last: (await run.metrics()).at(-1) ?? null,
     evaluations: await run.evaluations(),

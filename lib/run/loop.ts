@@ -1,5 +1,5 @@
 import type { Adapters } from "../adapters/adapters.js";
-import { createAdapters, type CreateAdaptersOptions } from "../adapters/create.js";
+import type { CreateAdaptersOptions } from "../adapters/create.js";
 import { checkInteger } from "../arguments.js";
 import type { Question } from "../environments/types.js";
 import { fail } from "../errors.js";
@@ -7,11 +7,11 @@ import type { Model } from "../model/model.js";
 import { meanParts } from "../rewards/judge.js";
 import { Rollout } from "../rollout/rollout.js";
 import type { Trajectory } from "../rollout/trajectory.js";
-import { Trainer } from "../trainer/trainer.js";
 import type { TrainerOptions } from "../trainer/types.js";
 import { RunDirectory, stepName, type RunDescription } from "./directory.js";
 import { collect, evaluate, type RolloutParts } from "./evaluate.js";
 import { QuestionOrder } from "./order.js";
+import { Policy, type PolicySampling } from "./policy.js";
 import { checkPrompts } from "./prompts.js";
 import type { EvaluationRecord, StepRecord } from "./records.js";
 import { behaviour } from "./statistics.js";
@@ -24,7 +24,14 @@ export interface RunSetup {
   /** The adapters to make: rank, alpha, routes. Their roles are the router's, their seed is the run's. */
   adapters: Omit<CreateAdaptersOptions, "roles" | "seed">;
   /** Optimizer, objective, loss roles: how adapters are trained. */
-  trainer: Omit<TrainerOptions, "adapters" | "full" | "reference">;
+  trainer: Omit<TrainerOptions, "adapters" | "full" | "roles">;
+  /** Train every parameter of the model (loaded with dtype "float32") instead of adapters. A KL then needs `trainer.reference`. @default false */
+  full?: boolean;
+  /**
+   * 2-Agent: roles that an agent of their own writes, each trained on that role's text alone; all others are `model`'s. With adapters it may be
+   * the same model.
+   */
+  agents?: Record<string, Model>;
   questions: readonly Question[];
   /**
    * Supervised training (objective.kind "sft") on these, questionsPerStep x group of them a step in a seeded shuffle, instead of answers that are
@@ -66,8 +73,8 @@ type Hook<Arguments extends unknown[]> = (...args: Arguments) => void | Promise<
 export interface RunHooks {
   /** An abort ends the run with a checkpoint: status "interrupted". */
   signal?: AbortSignal;
-  /** `step`: where it begins (0, or the step of the checkpoint). */
-  onStart?: Hook<[start: { step: number; adapters: Adapters }]>;
+  /** `step`: where it begins (0, or the step of the checkpoint). `adapters`: none in full training; of agents, the first one's. */
+  onStart?: Hook<[start: { step: number; adapters?: Adapters }]>;
   /** Answers written so far, of those of a step or an evaluation. */
   onProgress?: (progress: {
     phase: "rollout" | "update" | "evaluation";
@@ -85,8 +92,10 @@ export interface RunResult {
   /** Optimizer steps in all, and those of this call. */
   step: number;
   stepsTaken: number;
-  /** The trained adapters, on the setup's model. */
-  adapters: Adapters;
+  /** The trained adapters, on the setup's model. None in full training, where the model itself is trained; of agents, the first one's. */
+  adapters?: Adapters;
+  /** What answers are sampled with: options of a Rollout on the setup's model, or of evaluate(). */
+  policy: PolicySampling;
   directory: string;
   checkpoint: string;
   /** Everything recorded in the run directory, earlier parts of the run included. */
@@ -128,18 +137,18 @@ export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<R
   const description = { ...setup.description, precision: setup.model.precision };
   if (directory.exists) await directory.checkSame(description);
   await directory.begin(description, setup.command ?? null);
-  const trainer = await startTrainer(setup, directory);
-  await directory.rewind(trainer.steps);
-  return new Run(setup, hooks, directory, sources, trainer).toEnd();
+  const policy = await startPolicy(setup, directory);
+  await directory.rewind(policy.steps);
+  return new Run(setup, hooks, directory, sources, policy).toEnd();
 }
 
-/** The trainer of the newest checkpoint, or a new one. */
-async function startTrainer(setup: RunSetup, directory: RunDirectory): Promise<Trainer> {
-  const { model, rollout, adapters, seed } = setup;
+/** The policy of the newest checkpoint, or a new one. */
+async function startPolicy(setup: RunSetup, directory: RunDirectory): Promise<Policy> {
   const newest = (await directory.checkpoints()).at(-1);
-  if (newest !== undefined) return Trainer.resume(directory.checkpointPath(newest), model, { seed, ...setup.trainer });
-  const made = createAdapters(model, { ...adapters, roles: [...rollout.router.roles], seed });
-  return new Trainer(model, { seed, ...setup.trainer, adapters: made });
+  return Policy.create(
+    { ...setup, router: setup.rollout.router },
+    newest === undefined ? undefined : directory.checkpointPath(newest),
+  );
 }
 
 /** What a step trains on: answers to questions, or demonstrations. */
@@ -155,21 +164,19 @@ class Run {
   readonly #hooks: RunHooks;
   readonly #directory: RunDirectory;
   readonly #sources: Sources;
-  readonly #trainer: Trainer;
-  readonly #adapters: Adapters;
+  readonly #policy: Policy;
   readonly #rollout: Rollout;
   #trajectories: Trajectory[] = [];
   #taken = 0;
 
-  constructor(setup: RunSetup, hooks: RunHooks, directory: RunDirectory, sources: Sources, trainer: Trainer) {
+  constructor(setup: RunSetup, hooks: RunHooks, directory: RunDirectory, sources: Sources, policy: Policy) {
     this.#setup = setup;
     this.#hooks = hooks;
     this.#directory = directory;
     this.#sources = sources;
-    this.#trainer = trainer;
-    this.#adapters = trainer.adapters as Adapters;
+    this.#policy = policy;
     const { model, rollout, group, seed } = setup;
-    this.#rollout = new Rollout(model, { ...rollout, adapters: this.#adapters, group, seed });
+    this.#rollout = new Rollout(model, { ...rollout, ...policy.sampling, group, seed });
   }
 
   /** Each pass looks at the step that the trainer is at and does what is due there: where a run begins makes no difference. */
@@ -177,25 +184,25 @@ class Run {
     const { steps } = this.#setup;
     const { onStart, signal } = this.#hooks;
     try {
-      await onStart?.({ step: this.#trainer.steps, adapters: this.#adapters });
+      const { steps: step, adapters } = this.#policy;
+      await onStart?.({ step, ...(adapters && { adapters }) });
       for (;;) {
         await this.#evaluateIfDue();
         if (this.#checkpointIsDue()) await this.#checkpoint();
-        if (this.#trainer.steps >= steps) break;
+        if (this.#policy.steps >= steps) break;
         await this.#step();
       }
     } catch (error) {
       // Whatever ended the run, what it has trained is kept.
       const interrupted = signal?.aborted === true && error === signal.reason;
+      if (!this.#policy.whole) throw error; // what there is now is no policy of any step: the last checkpoint is
       await this.#checkpoint().catch((second: unknown) => {
         throw interrupted ? second : error;
       });
       if (!interrupted) throw error;
       return this.#result("interrupted");
     }
-    await this.#directory.writeFolder("adapters", async (folder) => {
-      for (const name of this.#adapters.names) await this.#adapters.save(`${folder}/${name}`, name);
-    });
+    await this.#directory.writeFolder(this.#policy.exportName, (folder) => this.#policy.export(folder));
     return this.#result("finished");
   }
 
@@ -203,8 +210,8 @@ class Run {
     const { group, epochs = 1, minibatches = 1 } = this.#setup;
     const { signal, onProgress, onStep } = this.#hooks;
     const begin = performance.now();
-    const step = this.#trainer.steps + 1;
-    this.#rollout.policyVersion = this.#trainer.steps;
+    const step = this.#policy.steps + 1;
+    this.#rollout.policyVersion = this.#policy.steps;
     const run = { purpose: "rollout", step, ...(signal && { signal }) };
     const sources = this.#sources;
     const written = "questions" in sources;
@@ -215,7 +222,7 @@ class Run {
       : sources.demonstrations.at(step);
     const rolloutSeconds = (performance.now() - begin) / 1000;
     onProgress?.({ phase: "update", step, done: trajectories.length, total: trajectories.length });
-    const metrics = await this.#trainer.step(trajectories, { epochs, minibatches, ...(signal && { signal }) });
+    const metrics = await this.#policy.step(trajectories, { epochs, minibatches, ...(signal && { signal }) });
     const record: StepRecord = {
       ...metrics,
       ...meanParts(trajectories),
@@ -237,15 +244,20 @@ class Run {
     if (evaluation === undefined || evaluation.questions.length === 0) return;
     const { every = 0, questions, samples = 1, temperature = 1, split = "dev" } = evaluation;
     const { signal, onProgress, onEvaluation } = this.#hooks;
-    const step = this.#trainer.steps;
+    const step = this.#policy.steps;
     if (step !== 0 && step !== steps && (every === 0 || step % every !== 0)) return;
     const recorded = await this.#directory.evaluations();
     if (recorded.some((own) => own.step === step && own.split === split && own.note === undefined)) return;
     const { record, trajectories } = await evaluate({
       model,
       // New adapters change nothing (B = 0), so before the first step it is the model itself that is measured.
-      ...(step === 0 && this.#setup.adapters.tokenInit !== "mean" ? {} : { adapters: this.#adapters }),
-      rollout,
+      ...(step === 0 && this.#setup.adapters.tokenInit !== "mean"
+        ? { rollout }
+        : {
+            rollout: { ...rollout, ...this.#policy.sampling },
+            ...(this.#policy.adapters && { adapters: this.#policy.adapters }),
+            policy: this.#policy.label,
+          }),
       questions,
       samples,
       temperature,
@@ -263,26 +275,27 @@ class Run {
   #checkpointIsDue(): boolean {
     const { steps, checkpoint } = this.#setup;
     const every = checkpoint?.every ?? 0;
-    const step = this.#trainer.steps;
+    const step = this.#policy.steps;
     return step >= steps || (step > 0 && every > 0 && step % every === 0);
   }
 
   /** One that is there already is whole, and the same bits. */
   async #checkpoint(): Promise<void> {
-    const step = this.#trainer.steps;
+    const step = this.#policy.steps;
     if ((await this.#directory.checkpoints()).includes(step)) return;
-    await this.#directory.writeFolder(`checkpoints/${stepName(step)}`, (folder) => this.#trainer.save(folder));
+    await this.#directory.writeFolder(`checkpoints/${stepName(step)}`, (folder) => this.#policy.save(folder));
     await this.#directory.prune(this.#setup.checkpoint?.keep ?? 2);
     await this.#hooks.onCheckpoint?.(this.#directory.checkpointPath(step), step);
   }
 
   async #result(status: RunResult["status"]): Promise<RunResult> {
-    const step = this.#trainer.steps;
+    const step = this.#policy.steps;
     return {
       status,
       step,
       stepsTaken: this.#taken,
-      adapters: this.#adapters,
+      ...(this.#policy.adapters && { adapters: this.#policy.adapters }),
+      policy: this.#policy.sampling,
       directory: this.#directory.path,
       checkpoint: this.#directory.checkpointPath(step),
       metrics: await this.#directory.metrics(),

@@ -21,8 +21,9 @@ export interface EvaluationRecord {
   step: number;
   /** Which questions. */
   split: string;
-  /** "base": the model without adapters. */
-  policy: "base" | "adapters";
+  /** "base": the model as it was loaded, without adapters; "model": all of its parameters are trained; "agents": one a role; "hybrid": roles
+   * of several policies (`note` says which). */
+  policy: "base" | "adapters" | "model" | "agents" | "hybrid";
   /** Questions, and answers to each. */
   n: number;
   samples: number;

@@ -292,7 +292,14 @@ export const runSchema = z.strictObject({
     .describe(
       'Which adapter runs each role and which roles are trained: "dart" (an adapter a role), "dart-ROLE" (only that role\'s), ' +
         '"shared" (one adapter for all roles), "shared-ROLE" (the same, trained on that role\'s tokens only), ' +
-        '"mixture" (soft routing: an expert a role, gated by trained routers).',
+        '"mixture" (soft routing: an expert a role, gated by trained routers), "agents" (2-Agent: a model a role, each trained on its role alone), ' +
+        '"random" (the placebo: as "dart", with routes shuffled among spans).',
+    ),
+  parameters: z
+    .enum(["adapters", "full"])
+    .default("adapters")
+    .describe(
+      'Train adapters on a frozen model, or every parameter of it ("full": variants "shared", "shared-ROLE" and "agents", which then have no adapters).',
     ),
   rank: z.exactOptional(count.max(4096)).describe("Of each adapter. Without it: 8 a role that the adapter serves."),
   alpha: z.exactOptional(z.number().positive()).describe("Adapters are scaled by alpha / rank. Without it: 2 rank."),
@@ -351,8 +358,9 @@ export interface RunConfig extends Omit<Parsed, "$schema" | "agent" | "rank" | "
     spans: TagSpan[];
     tools?: ChatTool[];
   };
-  rank: number;
-  alpha: number;
+  /** Absent with parameters "full". */
+  rank?: number;
+  alpha?: number;
   output: string;
 }
 

@@ -4,7 +4,7 @@ import { sqlPrompt } from "../environments/sql/prompt.js";
 import type { Question } from "../environments/types.js";
 import { fail } from "../errors.js";
 import { readCheckpoint } from "../model/checkpoint.js";
-import { loadModel } from "../model/model.js";
+import { loadModel, type Model } from "../model/model.js";
 import type { Tokenizer } from "../model/tokenizer.js";
 import { chatRenderer } from "../prompts/chat.js";
 import type { Renderer } from "../prompts/renderer.js";
@@ -28,6 +28,13 @@ export interface LoadedRun extends RunSetup {
   close(): void;
 }
 
+export interface LoadRunOptions {
+  /** Models in place of the configuration's, by the base role or an agent's: what full training has made of them (see trainedModels). */
+  trained?: Record<string, string>;
+  /** Models are loaded as they are stored, and nothing that training alone needs. @default false */
+  evaluationOnly?: boolean;
+}
+
 /**
  * Loads what a configuration names: questions, passages (indexed, or an index) or databases, rewards, model. Errors are those of readQuestions,
  * readPassages, {@link SearchIndex.open}, {@link SqlEnvironment.open} and loadModel; ERR_INDEX_SETTINGS where an index was built with other settings
@@ -41,13 +48,13 @@ export interface LoadedRun extends RunSetup {
  *   setup.close();
  * }
  */
-export async function loadRun(config: RunConfig): Promise<LoadedRun> {
-  const { data, evaluation, variant, rank, alpha } = config;
-  const { routes, routing, lossRoles } = planVariant(variant, config.agent.roles);
+export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): Promise<LoadedRun> {
+  const { data, evaluation, variant, rank = 0, alpha = 0 } = config;
+  const { routes, routing, lossRoles, shuffleRoutes } = planVariant(variant, config.agent.roles);
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
-  let model: Awaited<ReturnType<typeof loadModel>> | undefined;
+  const models: Model[] = [];
   const close = (): void => {
-    model?.close();
+    models.forEach((model) => model.close());
     // Only ends what is still out: there is nothing to wait for.
     void Promise.resolve(environment.close?.()).catch(() => undefined);
   };
@@ -55,8 +62,8 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
     const agent = withTools(config.agent, environment.tools ?? []);
     const sql = sqlOf(config, environment);
     const reward = await loadReward(config.reward, { ...agent, ...(sql && { sql }) });
-    const { addTokens, precision } = config;
-    model = await loadModel(config.model, { precision, ...(addTokens && { addTokens }) });
+    const { model, agents, reference } = await loadModels(config, options, models);
+    const { addTokens } = config;
     const { tokenizer } = model;
     if (tokenizer === undefined)
       fail("ERR_TOKENIZER_NOT_FOUND", `Expected tokenizer.json in ${model.directory}; download it with the checkpoint`);
@@ -76,6 +83,7 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         environment,
         reward,
         tokenizer,
+        ...(shuffleRoutes && { shuffleRoutes }),
         ...(judgedBySql(config) && { evaluateBy: "reward" }),
       },
       adapters: {
@@ -91,9 +99,12 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
         objective: config.objective,
         crossRole: config.crossRole,
         lossRoles,
+        ...(reference && { reference }),
         microBatchTokens: config.microBatchTokens,
         gradientCheckpointing: config.gradientCheckpointing,
       },
+      full: config.parameters === "full",
+      ...(agents && { agents }),
       questions,
       ...(demonstrations && { demonstrations }),
       steps: config.steps,
@@ -118,6 +129,32 @@ export async function loadRun(config: RunConfig): Promise<LoadedRun> {
     close();
     throw error;
   }
+}
+
+/** The model, those of other agents, and the one that a KL is measured from where the model itself is trained; each goes into `opened`. */
+async function loadModels(
+  { model: directory, precision, addTokens, agent, variant, parameters, objective }: RunConfig,
+  { trained = {}, evaluationOnly = false }: LoadRunOptions,
+  opened: Model[],
+): Promise<{ model: Model; agents?: Record<string, Model>; reference?: Model }> {
+  const full = parameters === "full";
+  const open = async (from: string, trainable: boolean): Promise<Model> => {
+    const dtype = trainable ? { dtype: "float32" as const } : {};
+    const model = await loadModel(from, { precision, ...dtype, ...(addTokens && { addTokens }) });
+    opened.push(model);
+    return model;
+  };
+  const trainable = full && !evaluationOnly;
+  const model = await open(trained[agent.base] ?? directory, trainable);
+  const names = planVariant(variant, agent.roles).agents ? agent.roles.filter((role) => role !== agent.base) : [];
+  const agents: Record<string, Model> = {};
+  for (const name of names) agents[name] = full ? await open(trained[name] ?? directory, trainable) : model;
+  const needed = trainable && objective.kind !== "sft" && objective.klCoefficient > 0;
+  return {
+    model,
+    ...(names.length > 0 && { agents }),
+    ...(needed && { reference: await open(directory, false) }),
+  };
 }
 
 function sqlOf({ environment: named }: RunConfig, environment: RunEnvironment) {

@@ -7,6 +7,10 @@ export interface VariantPlan {
   /** "soft": the only adapter is a mixture of experts, one a role. */
   routing?: "soft";
   lossRoles: string[] | "all";
+  /** An agent a role, each of which reads everything with its own adapter (or model) and is trained on its role. */
+  agents?: true;
+  /** The placebo: see RolloutOptions.shuffleRoutes. */
+  shuffleRoutes?: true;
 }
 
 /**
@@ -19,6 +23,8 @@ export interface VariantPlan {
  * | `shared`      | one for all roles, `shared`    | all sampled text | unified, one LoRA               |
  * | `shared-ROLE` | one for all roles, `shared`    | that role        | `reas`, `tool` of an attribution |
  * | `mixture`     | soft routing, an expert a role | all sampled text | MixLoRA                         |
+ * | `agents`      | one a role, each in a model of its own that reads everything | its role | 2-Agent |
+ * | `random`      | as `dart`, routes shuffled by span | all sampled text | random routing, the placebo |
  *
  * Another name -> ERR_VARIANT.
  *
@@ -29,10 +35,14 @@ export function planVariant(variant: string, roles: readonly string[]): VariantP
   if (variant === "mixture") {
     return { routes: Object.fromEntries(roles.map((own) => [own, "mixture"])), routing: "soft", lossRoles: "all" };
   }
+  if (variant === "agents" || variant === "random") {
+    const routes = Object.fromEntries(roles.map((own) => [own, own]));
+    return { routes, lossRoles: "all", ...(variant === "agents" ? { agents: true } : { shuffleRoutes: true }) };
+  }
   const [, kind, role] = /^(dart|shared)(?:-(.+))?$/.exec(variant) ?? [];
   if (kind === undefined || (role !== undefined && !roles.includes(role))) {
     const known = ["dart", "shared"].flatMap((name) => [name, ...roles.map((own) => `${name}-${own}`)]);
-    known.push("mixture");
+    known.push("mixture", "agents", "random");
     fail("ERR_VARIANT", `Expected one of ${known.join(", ")} for variant but received ${variant}`);
   }
   const adapterOf = (own: string): string | null =>

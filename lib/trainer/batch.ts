@@ -33,7 +33,8 @@ export function nativeBatch(
   const input: NativeBatch = {
     inputIds: batch.inputIds,
     cuSeqlens: batch.cuSeqlens,
-    roles,
+    // The loss is that of roles; adapters, and what passes between them, go by the routes taken.
+    roles: batch.routing ?? roles,
     adapterOfRole,
     weights: tokenWeights(batch, roles, objective, Math.max(n, Number.MIN_VALUE), trained),
     advantages: expand(batch.advantages, batch.cuSeqlens, total),

@@ -82,6 +82,10 @@ export function checkBatch(batch: TrainingBatch, { kind, importance }: Pick<Obje
     checkArray(roles, Int8Array, "roles");
     checkLength(roles, total, "roles");
   }
+  if (batch.routing !== undefined) {
+    checkArray(batch.routing, Int8Array, "routing");
+    checkLength(batch.routing, total, "routing");
+  }
   if (lossWeights !== undefined) {
     checkArray(lossWeights, Float32Array, "lossWeights");
     checkLength(lossWeights, total, "lossWeights");

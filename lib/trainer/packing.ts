@@ -179,7 +179,7 @@ function check(
   first: Trajectory,
   { allowTruncated, precision: wanted }: PackingOptions,
 ): void {
-  const { id, group, ids, roles, sampled, logprobs, reward, topP, topK, temperature } = trajectory;
+  const { id, group, ids, roles, routing, sampled, logprobs, reward, topP, topK, temperature } = trajectory;
   const { precision = "exact" } = trajectory;
   if (typeof id !== "string" || typeof group !== "string")
     fail(
@@ -188,6 +188,7 @@ function check(
     );
   checkArray(ids, Int32Array, `ids of trajectory ${id}`);
   checkArray(roles, Int8Array, `roles of trajectory ${id}`);
+  if (routing !== undefined) checkArray(routing, Int8Array, `routing of trajectory ${id}`);
   checkArray(sampled, Uint8Array, `sampled of trajectory ${id}`);
   checkArray(logprobs, Float32Array, `logprobs of trajectory ${id}`);
   for (const [name, value] of Object.entries({ topP, topK, temperature })) {
@@ -195,8 +196,8 @@ function check(
       fail("ERR_TRAJECTORY", `Expected a number for ${name} of trajectory ${id} but received ${describe(value)}`);
   }
   if (previous?.id === id) fail("ERR_TRAJECTORY", `Expected distinct trajectory ids but received ${id} twice`);
-  if (roles.length !== ids.length || sampled.length !== ids.length || logprobs.length !== ids.length) {
-    fail("ERR_SHAPE", `Expected ids, roles, sampled and logprobs of one length in trajectory ${id}`);
+  if ([roles, sampled, logprobs, routing ?? ids].some(({ length }) => length !== ids.length)) {
+    fail("ERR_SHAPE", `Expected ids, roles, sampled, logprobs and routing of one length in trajectory ${id}`);
   }
   if (!Number.isFinite(reward))
     fail("ERR_NOT_FINITE", `Expected a finite reward for trajectory ${id} but received ${describe(reward)}`);
@@ -259,10 +260,12 @@ function pack(
 ): TrajectoryBatch {
   const total = trajectories.reduce((sum, { ids }) => sum + ids.length, 0);
   const perToken = trajectories.some(({ id }) => typeof advantageOf.get(id) !== "number");
+  const rerouted = trajectories.some(({ routing }) => routing !== undefined);
   const batch: TrajectoryBatch & { refLogprobs?: Float32Array; behaviourLogprobs?: Float32Array } = {
     inputIds: new Int32Array(total),
     cuSeqlens: new Int32Array(trajectories.length + 1),
     roles: new Int8Array(total),
+    ...(rerouted && { routing: new Int8Array(total) }),
     lossMask: new Uint8Array(total),
     keys: trajectories.map(({ id }) => id),
     advantages: perToken
@@ -273,9 +276,10 @@ function pack(
     ...(old && { behaviourLogprobs: new Float32Array(total) }),
   };
   let at = 0;
-  trajectories.forEach(({ id, ids, roles, sampled, logprobs }, s) => {
+  trajectories.forEach(({ id, ids, roles, routing, sampled, logprobs }, s) => {
     batch.inputIds.set(ids, at);
     batch.roles.set(roles, at);
+    batch.routing?.set(routing ?? roles, at);
     batch.lossMask.set(sampled, at);
     batch.oldLogprobs.set(old?.get(id) ?? logprobs, at);
     batch.behaviourLogprobs?.set(logprobs, at);

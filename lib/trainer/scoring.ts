@@ -19,7 +19,7 @@ export async function scoreTrajectories(
     const roles = new Int8Array(total);
     part.forEach((trajectory, s) => {
       inputIds.set(trajectory.ids, cuSeqlens[s]);
-      roles.set(trajectory.roles, cuSeqlens[s]);
+      roles.set(trajectory.routing ?? trajectory.roles, cuSeqlens[s]);
     });
     const table = adapters?.adapterOfRole ?? NO_ADAPTERS;
     const temperature = (part[0] as Trajectory).temperature;

@@ -142,6 +142,8 @@ export interface TrainingBatch {
   cuSeqlens: Int32Array;
   /** [total], by input position; default: role -1 everywhere (no adapter). */
   roles?: Int8Array;
+  /** [total] the role whose route each position takes, where that is not its own (Trajectory.routing). Default: `roles`. */
+  routing?: Int8Array;
   /** [total] 1 where the target was sampled (or is to be learned). A sequence's first token is no target. */
   lossMask: Uint8Array;
   /** [total] factor of each token's loss, and of its share in an "sft" mean. @default 1 */

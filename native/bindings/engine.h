@@ -115,6 +115,7 @@ class GeneratorObject : public Napi::ObjectWrap<GeneratorObject> {
   Napi::Value stats(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
   Generator& open() const;
+  std::vector<Generator::Writer> writers_of(const Napi::Array& list, const Generator::Options& options);
   std::shared_ptr<State> state_;
 };
 

@@ -1,5 +1,6 @@
 // The classes NativeGenerator (decoding of many sequences together) and the role router.
 
+#include <algorithm>
 #include <mutex>
 
 #include "bindings/engine.h"
@@ -7,9 +8,9 @@
 namespace rolegrad::bindings {
 
 struct GeneratorObject::State : Dependent {
-  std::shared_ptr<LoadedModel> model;
+  std::vector<std::shared_ptr<LoadedModel>> models;  // each once
   std::unique_ptr<Generator> generator;
-  std::unique_ptr<WeightsHold> weights;
+  std::vector<std::unique_ptr<WeightsHold>> weights;
   std::atomic<bool> interrupt{false};
   std::atomic<bool> broken{false};  // decoding failed, or was aborted, in the midst of a step
 
@@ -29,7 +30,7 @@ struct GeneratorObject::State : Dependent {
   }
   void end() {
     generator.reset();
-    weights.reset();
+    weights.clear();
   }
 
   std::mutex mutex;  // what follows is changed by the JavaScript thread and at the end of a job
@@ -104,14 +105,12 @@ RouterConfig router_config(const Napi::Value& value) {
   return config;
 }
 
-/// new NativeGenerator(model, adapters | null, { maxSequences, maxLength, cacheTokens?, chunk?, tokenBytes, router,
-/// adapterOfRole })
+/// new NativeGenerator([{ model, adapters | null, adapterOfRole }], { maxSequences, maxLength, cacheTokens?, chunk?,
+/// tokenBytes, router, writerOfRole?, sharedCache?, shuffleRoutes?, tellTokens? })
 GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<GeneratorObject>(info) {
   guard(info.Env(), [&] {
     state_ = std::make_shared<State>();
-    state_->model = ModelObject::of(info[0]);
-    AdapterList adapters = AdaptersObject::list_for(state_->model, info[1]);
-    auto o = object_argument(info[2], "options");
+    auto o = object_argument(info[1], "options");
     Generator::Options options;
     options.max_sequences = integer_argument(o.Get("maxSequences"), "maxSequences", 1, 1 << 20);
     options.max_length = integer_argument(o.Get("maxLength"), "maxLength", 2, 1 << 24);
@@ -120,25 +119,46 @@ GeneratorObject::GeneratorObject(const Napi::CallbackInfo& info) : Napi::ObjectW
     if (auto chunk = o.Get("chunk"); !chunk.IsUndefined()) options.chunk = integer_argument(chunk, "chunk", 1, 1 << 24);
     options.token_bytes = byte_arrays(o.Get("tokenBytes"), "tokenBytes");
     options.router = router_config(o.Get("router"));
-    options.adapter_of_role = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
-    for (int32_t a : options.adapter_of_role)
+    options.shared_cache = o.Get("sharedCache").ToBoolean();
+    options.shuffle_routes = o.Get("shuffleRoutes").ToBoolean();
+    options.tell_tokens = o.Get("tellTokens").ToBoolean();
+    auto list = array_argument(info[0], "writers");
+    options.writer_of_role = optional_copy<int32_t>(o.Get("writerOfRole"), "writerOfRole");
+    for (int32_t w : options.writer_of_role)
+      if (w < 0 || w >= int32_t(list.Length())) throw Error("ERR_ROLE_RANGE", "Expected writers that exist");
+    auto writers = writers_of(list, options);
+    for (const auto& model : state_->models)
+      state_->weights.push_back(std::make_unique<WeightsHold>(model, WeightsHold::Kind::rollout));
+    state_->generator = std::make_unique<Generator>(std::move(writers), std::move(options));
+    for (const auto& model : state_->models) model->add(state_);
+  });
+}
+
+std::vector<Generator::Writer> GeneratorObject::writers_of(const Napi::Array& list, const Generator::Options& options) {
+  if (list.Length() == 0) throw Error("ERR_INVALID_ARGUMENT", "Expected at least one writer");
+  size_t roles = size_t(options.router.base) + 1;
+  for (const auto& span : options.router.spans) roles = std::max(roles, size_t(span.role) + 1);
+  std::vector<Generator::Writer> writers;
+  for (uint32_t i = 0; i < list.Length(); i++) {
+    auto item = object_argument(list.Get(i), "writer");
+    const std::shared_ptr<LoadedModel>& model = ModelObject::of(item.Get("model"));
+    AdapterList adapters = AdaptersObject::list_for(model, item.Get("adapters"));
+    auto routes = copy_argument<int32_t>(item.Get("adapterOfRole"), "adapterOfRole");
+    for (int32_t a : routes)
       if (a < -1 || a >= int32_t(adapters.size()))
         throw Error("ERR_ROLE_RANGE", "Expected routes to adapters that exist");
-    int64_t roles = int64_t(options.adapter_of_role.size());
-    bool known = options.router.base < roles;
-    for (const auto& span : options.router.spans) known = known && span.role < roles;
-    if (!known) throw Error("ERR_ROLE_RANGE", "Expected a route for every role of the router");
-    options.tell_tokens = o.Get("tellTokens").ToBoolean();
-    state_->weights = std::make_unique<WeightsHold>(state_->model, WeightsHold::Kind::rollout);
-    state_->generator = std::make_unique<Generator>(*state_->model->model, std::move(adapters), std::move(options),
-                                                    &state_->model->decode_memory);
-    state_->model->add(state_);
-  });
+    if (routes.size() < roles || (!options.writer_of_role.empty() && options.writer_of_role.size() != routes.size()))
+      throw Error("ERR_ROLE_RANGE", "Expected a route for every role of the router");
+    if (std::find(state_->models.begin(), state_->models.end(), model) == state_->models.end())
+      state_->models.push_back(model);
+    writers.push_back({model->model.get(), std::move(adapters), std::move(routes), &model->decode_memory});
+  }
+  return writers;
 }
 
 /// The generator: what it is asked and told counts from its next step on.
 Generator& GeneratorObject::open() const {
-  state_->model->check_open();
+  for (const auto& model : state_->models) model->check_open();
   std::lock_guard lock(state_->mutex);
   if (state_->closed) throw Error("ERR_CLOSED", "Expected an open generator but it was closed");
   if (state_->broken)
@@ -256,9 +276,11 @@ Napi::Value GeneratorObject::run(const Napi::CallbackInfo& info) {
     state->interrupt.store(false);
     state->set_running(true);
     std::shared_ptr<void> running(nullptr, [state](void*) { state->set_running(false); });
+    std::vector<std::shared_ptr<ModelLease>> leases;
+    for (const auto& model : state->models) leases.push_back(lease(model));
     return run_async(
         env,
-        [=, model = lease(state->model), running = std::move(running)](const std::atomic<bool>&) {
+        [=, leases = std::move(leases), running = std::move(running)](const std::atomic<bool>&) {
           std::function<void(std::vector<Generator::Event>)> add;
           if (tell)
             add = [&](std::vector<Generator::Event> events) {
@@ -279,7 +301,7 @@ Napi::Value GeneratorObject::run(const Napi::CallbackInfo& info) {
 /// Makes a running run() return after the step it is in.
 void GeneratorObject::interrupt(const Napi::CallbackInfo&) { state_->interrupt.store(true); }
 
-/// take(id) -> { ids, roles, sampled, logprobs }
+/// take(id) -> { ids, roles, sampled, logprobs, routing? }
 Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -289,6 +311,7 @@ Napi::Value GeneratorObject::take(const Napi::CallbackInfo& info) {
     out.Set("roles", to_typed_array<int8_t>(env, result.roles));
     out.Set("sampled", to_typed_array<uint8_t>(env, result.sampled));
     out.Set("logprobs", to_typed_array<float>(env, result.logprobs));
+    if (!result.routing.empty()) out.Set("routing", to_typed_array<int8_t>(env, result.routing));
     return out;
   });
 }

@@ -23,6 +23,18 @@ int64_t page_count(const Generator::Options& o) {
   return std::min(pages_for(o.cache_tokens), most);
 }
 
+/// `role` under the permutation of the pair of runs that run `run` is in.
+int8_t shuffled_role(int8_t role, size_t roles, const RngKey& key, int64_t run) {
+  constexpr uint64_t kBehindPositions = uint64_t(1) << 40;  // counters below are those of tokens
+  std::vector<int8_t> label(roles);
+  for (size_t i = 0; i < roles; i++) label[i] = int8_t(i);
+  for (size_t i = roles - 1; i > 0; i--) {
+    const double draw = uniform(key, kBehindPositions + uint64_t(run / 2) * 128 + i);
+    std::swap(label[i], label[size_t(draw * double(i + 1))]);
+  }
+  return label[size_t(role)];
+}
+
 }  // namespace
 
 DecodeMemory IdleDecodeMemory::take(const Model& model, int64_t pages) {
@@ -47,17 +59,49 @@ void IdleDecodeMemory::give(DecodeMemory memory) {
 }
 
 Generator::Generator(const Model& model, AdapterList adapters, Options options, IdleDecodeMemory* idle)
-    : model_(model),
-      adapters_(std::move(adapters)),
-      options_(std::move(options)),
-      idle_(idle),
-      memory_(idle ? idle->take(model, page_count(options_)) : IdleDecodeMemory().take(model, page_count(options_))),
-      pool_(page_count(options_)),
-      tree_(pool_) {}
+    : Generator({Writer{&model, std::move(adapters), options.adapter_of_role, idle}}, options) {}
+
+Generator::Generator(std::vector<Writer> writers, Options options)
+    : options_(std::move(options)), writers_(std::move(writers)), work_(writers_.size()) {
+  const ModelConfig& first = writers_.front().model->config();
+  for (size_t w = 0; w < writers_.size(); w++) {
+    const Model& model = *writers_[w].model;
+    const ModelConfig& own = model.config();
+    if (own.vocab_size != first.vocab_size)
+      throw Error("ERR_WRITERS", "Expected writers of one vocabulary but received " + std::to_string(first.vocab_size) +
+                                     " and " + std::to_string(own.vocab_size) + " tokens");
+    if (w == 0 || !options_.shared_cache) {
+      const int64_t pages = page_count(options_);
+      IdleDecodeMemory* idle = writers_[w].idle;
+      DecodeMemory memory = idle ? idle->take(model, pages) : IdleDecodeMemory().take(model, pages);
+      work_[w].cache = caches_.size();
+      work_[w].arena = memory.arena.get();
+      caches_.push_back(std::make_unique<Cache>(std::move(memory), idle, pages));
+    } else {
+      if (own.layers != first.layers || own.heads != first.heads || own.kv_heads != first.kv_heads ||
+          own.head_dim != first.head_dim)
+        throw Error("ERR_WRITERS",
+                    "Expected writers of one number of layers, heads, key heads and one head size, as they share keys "
+                    "and values");
+      work_[w].own_arena = std::make_unique<Arena>(model.backend());
+      work_[w].arena = work_[w].own_arena.get();
+    }
+  }
+}
 
 Generator::~Generator() {
-  memory_.touched = std::max(memory_.touched, pool_.peak());
-  if (idle_) idle_->give(std::move(memory_));
+  for (const auto& cache : caches_) {
+    cache->memory.touched = std::max(cache->memory.touched, cache->pool.peak());
+    if (cache->idle) cache->idle->give(std::move(cache->memory));
+  }
+}
+
+void Generator::check_tokens(std::span<const int32_t> ids) const {
+  const int64_t vocabulary = writers_.front().model->config().vocab_size;
+  for (int32_t id : ids)
+    if (id < 0 || id >= vocabulary)
+      throw Error("ERR_TOKEN_RANGE",
+                  "Expected token ids below " + std::to_string(vocabulary) + " but received " + std::to_string(id));
 }
 
 int64_t Generator::add(Request request) {
@@ -66,16 +110,12 @@ int64_t Generator::add(Request request) {
     throw Error("ERR_PROMPT_TOO_LONG", "Expected a prompt shorter than maxLength " +
                                            std::to_string(options_.max_length) + " but received " +
                                            std::to_string(request.ids.size()) + " tokens");
-  for (int32_t id : request.ids)
-    if (id < 0 || id >= model_.config().vocab_size)
-      throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(model_.config().vocab_size) +
-                                         " but received " + std::to_string(id));
+  check_tokens(request.ids);
   auto s = std::make_unique<Sequence>(Sequence{.id = -1,
                                                .record = {},
                                                .request = std::move(request),
                                                .router = RoleRouter(options_.router),
-                                               .pages = {},
-                                               .nodes = {}});
+                                               .held = std::vector<Held>(caches_.size())});
   std::lock_guard lock(mutex_);
   s->id = next_;
   s->prompt = int64_t(s->request.ids.size());
@@ -83,6 +123,7 @@ int64_t Generator::add(Request request) {
   s->record.roles.assign(size_t(s->prompt), options_.router.base);
   s->record.sampled.assign(size_t(s->prompt), 0);
   s->record.logprobs.assign(size_t(s->prompt), 0);
+  if (options_.shuffle_routes) s->record.routing = s->record.roles;
   sequences_.push_back(std::move(s));
   admit();
   return next_++;
@@ -92,16 +133,10 @@ void Generator::append(int64_t id, std::span<const int32_t> ids) {
   std::lock_guard lock(mutex_);
   Sequence& s = find(id);
   check_idle(s);
-  for (int32_t token : ids)
-    if (token < 0 || token >= model_.config().vocab_size)
-      throw Error("ERR_TOKEN_RANGE", "Expected token ids below " + std::to_string(model_.config().vocab_size) +
-                                         " but received " + std::to_string(token));
+  check_tokens(ids);
   for (int32_t token : ids) {
     if (s.length() >= options_.max_length) break;  // cut: the sequence ends here
-    s.record.ids.push_back(token);
-    s.record.roles.push_back(s.router.given());
-    s.record.sampled.push_back(0);
-    s.record.logprobs.push_back(0);
+    record(s, token, s.router.given(), false, 0);
   }
   if (s.state == State::waiting) s.state = State::running;
 }
@@ -135,6 +170,17 @@ int64_t Generator::runnable() const {
   return std::count_if(sequences_.begin(), sequences_.end(), [](const auto& s) { return s->state == State::running; });
 }
 
+void Generator::record(Sequence& s, int32_t token, int8_t role, bool was_sampled, float logprob) {
+  const bool turn = s.length() == s.prompt || role != s.record.roles.back();
+  s.record.ids.push_back(token);
+  s.record.roles.push_back(role);
+  s.record.sampled.push_back(was_sampled ? 1 : 0);
+  s.record.logprobs.push_back(logprob);
+  if (!options_.shuffle_routes) return;
+  s.runs += turn ? 1 : 0;
+  s.record.routing.push_back(shuffled_role(role, writers_.front().adapter_of_role.size(), s.request.key, s.runs - 1));
+}
+
 void Generator::end(Sequence& s, EventKind kind, std::vector<Event>& events) {
   events.push_back({.id = s.id, .kind = kind});
   release(s);
@@ -150,10 +196,7 @@ void Generator::sampled(Sequence& s, int32_t token, float logprob, std::vector<E
   if (options_.tell_tokens)
     events.push_back(
         {.id = s.id, .kind = EventKind::token, .token = token, .role = s.record.roles.back(), .logprob = logprob});
-  s.record.ids.push_back(token);
-  s.record.roles.push_back(s.router.sampled(bytes, &calls));
-  s.record.sampled.push_back(1);
-  s.record.logprobs.push_back(logprob);
+  record(s, token, s.router.sampled(bytes, &calls), true, logprob);
   s.sampled++;
   const auto& stops = s.request.stop_ids;
   if (!calls.empty()) {
@@ -204,7 +247,7 @@ void Generator::forget_taken() {
 Generator::Stats Generator::stats() const {
   std::lock_guard lock(mutex_);
   Stats out = stats_;
-  out.peak_pages = pool_.peak();
+  for (const auto& cache : caches_) out.peak_pages += cache->pool.peak();
   return out;
 }
 

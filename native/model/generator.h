@@ -52,6 +52,10 @@ class IdleDecodeMemory {
 /// begins, or begins again, only when there are pages for all of its tokens and one more for each older one that may
 /// grow; the oldest takes what it needs from anyone, so it always goes on.
 ///
+/// Several writers (a hybrid, or an agent a role): the role of a position says whose prediction follows it. Each has a
+/// cache of its own, with keys and values of the whole history, which it computes when its turn comes; or all share
+/// one, in which each position's are those of the writer whose role it has.
+///
 /// run() decodes on its caller's thread; meanwhile other threads may call everything else. What they do counts from the
 /// next step on, so a tool's answer need not stop the decoding of others.
 class Generator {
@@ -63,12 +67,25 @@ class Generator {
     int64_t chunk = 2048;        // rows of prompt or tool output in one step
     std::vector<std::vector<uint8_t>> token_bytes;
     RouterConfig router;
-    std::vector<int32_t> adapter_of_role;  // role -> adapter index or -1
+    std::vector<int32_t> adapter_of_role;  // of the only writer: see Writer
+    std::vector<int32_t> writer_of_role;   // role -> writer; empty: there is one
+    bool shared_cache = false;             // of several writers, whose models have one shape
+    bool shuffle_routes = false;           // the placebo: see Result::routing
     bool tell_tokens = false;              // an event for every token that is sampled
+  };
+
+  /// A model, with the adapters that run its rows.
+  struct Writer {
+    const Model* model;
+    AdapterList adapters;
+    std::vector<int32_t> adapter_of_role;  // role -> adapter index or -1
+    IdleDecodeMemory* idle = nullptr;      // must outlive the generator
   };
 
   /// ERR_CACHE_TOO_SMALL when one sequence of max_length does not fit. `idle` must outlive the generator.
   Generator(const Model& model, AdapterList adapters, Options options, IdleDecodeMemory* idle = nullptr);
+  /// ERR_WRITERS where their vocabularies, or with a shared cache their shapes, differ.
+  Generator(std::vector<Writer> writers, Options options);
   ~Generator();
   Generator(const Generator&) = delete;
 
@@ -104,6 +121,10 @@ class Generator {
     std::vector<int8_t> roles;
     std::vector<uint8_t> sampled;
     std::vector<float> logprobs;
+    /// With shuffle_routes, else empty: the role whose route each position takes. Behind the prompt, each pair of
+    /// neighbouring runs of one role has its labels permuted, at random by the sequence's key: spans keep their
+    /// lengths, and two roles that alternate their number of spans.
+    std::vector<int8_t> routing;
   };
   /// The sequence so far; it is forgotten and its pages are free. ERR_BUSY while a step has it.
   Result take(int64_t id);
@@ -128,78 +149,109 @@ class Generator {
   /// Pages that sequences hold, or that are kept for them.
   int64_t held_pages() const {
     std::lock_guard lock(mutex_);
-    return pool_.pages() - pool_.free();
+    int64_t held = 0;
+    for (const auto& cache : caches_) held += cache->pool.pages() - cache->pool.free();
+    return held;
   }
-  /// Positions the cache has room for.
-  int64_t cache_tokens() const { return pool_.pages() * KvPages::kPage; }
+  /// Positions that each cache has room for.
+  int64_t cache_tokens() const { return caches_.front()->pool.pages() * KvPages::kPage; }
 
  private:
   enum class State { queued, running, waiting, ended };
+  /// What a sequence has of a cache.
+  struct Held {
+    std::vector<int32_t> pages;            // none: not started there, or preempted
+    std::vector<PromptTree::Node*> nodes;  // those of its first pages that are in the tree
+    bool indexed = true;                   // its prompt goes into the tree as it is computed
+    int64_t cached = 0;
+    int64_t computed = 0;  // the most that was ever cached
+  };
   struct Sequence {
     int64_t id;
     Result record;
     Request request;
     RoleRouter router;
-    int64_t prompt = 0;  // tokens
+    std::vector<Held> held;  // by cache
+    int64_t prompt = 0;      // tokens
     State state = State::queued;
-    std::vector<int32_t> pages;            // none: not started, or preempted
-    std::vector<PromptTree::Node*> nodes;  // those of its first pages that are in the tree
-    bool indexed = true;                   // its prompt goes into the tree as it is computed
-    int64_t cached = 0, sampled = 0;
-    int64_t computed = 0;  // the most that was ever cached
+    int64_t sampled = 0;
+    int64_t runs = 0;  // of one role, behind the prompt
 
     int64_t length() const { return int64_t(record.ids.size()); }
   };
   using Sequences = std::vector<std::unique_ptr<Sequence>>;
 
+  struct Cache {
+    Cache(DecodeMemory own, IdleDecodeMemory* from, int64_t pages)
+        : memory(std::move(own)), idle(from), pool(pages), tree(pool) {}
+    DecodeMemory memory;
+    IdleDecodeMemory* idle;
+    PagePool pool;
+    PromptTree tree;
+    bool left = false;  // some sequence has left pages of a prompt, or no longer wants them
+
+    // While a step is put together:
+    int64_t room = 0;     // rows of prompts and tool output that it may still take in
+    int64_t growing = 0;  // older sequences that hold pages and may need more
+    bool oldest = true, full = false;
+  };
+  /// What a writer does in the step that is being put together; kept, so that a step allocates next to nothing.
+  struct Work {
+    size_t cache = 0;
+    Arena* arena = nullptr;
+    std::unique_ptr<Arena> own_arena;  // beside a cache that another's memory came with
+    std::vector<int32_t> ids, adapter_rows, cuts, last_rows, token;
+    std::vector<float> logprob;
+    std::vector<SamplingOptions> sampling;
+    std::vector<double> draws;
+    std::vector<Sequence*> ready;  // sequences whose last token is in this step
+    Batch batch;
+  };
+
   // generator.cc: what a sequence is told and tells.
+  void check_tokens(std::span<const int32_t> ids) const;
   Sequence& find(int64_t id);
   Sequences::iterator position(int64_t id);
   void admit();
   void check_idle(const Sequence& s) const;
   void forget_taken();
+  void record(Sequence& s, int32_t token, int8_t role, bool was_sampled, float logprob);
   void end(Sequence& s, EventKind kind, std::vector<Event>& events);
   void sampled(Sequence& s, int32_t token, float logprob, std::vector<Event>& events);
 
   // generator_step.cc: a step's rows, and whose pages they go to.
+  size_t writer_at(const Sequence& s, int64_t position) const;
+  size_t turn(const Sequence& s) const { return work_[writer_at(s, s.length() - 1)].cache; }
   bool step(std::vector<Event>& events);
   bool begin_step(std::vector<Event>& events);
-  void compute_step();
+  void compute(const Writer& writer, Work& work);
   void end_step(std::vector<Event>& events);
-  int64_t schedule(std::vector<Event>& events);
-  bool start(Sequence& s, const PromptTree::Match& match, bool oldest, int64_t growing);
-  bool take_page(Sequence& s, bool starting);
-  bool reclaim(const Sequence& s, bool starting);
-  int64_t available(const Sequence& s) const;
-  void index_prompt(Sequence& s, int64_t begin, int64_t end);
+  bool schedule(std::vector<Event>& events);
+  void schedule(Sequence& s, size_t cache);
+  bool start(Sequence& s, size_t cache, const PromptTree::Match& match, bool oldest);
+  bool take_page(Sequence& s, size_t cache, bool starting);
+  bool reclaim(const Sequence& s, size_t cache, bool starting);
+  int64_t available(const Sequence& s, size_t cache) const;
+  void index_prompt(Sequence& s, size_t cache, int64_t begin, int64_t end);
   void release(Sequence& s);
-  void preempt(Sequence& s);
+  void release(Sequence& s, size_t cache);
+  void preempt(Sequence& s, size_t cache);
   void prune();
-  void forget_cache();
+  void prune(size_t cache);
+  void forget_caches();
 
-  const Model& model_;
-  AdapterList adapters_;
   Options options_;
-  IdleDecodeMemory* idle_;
-  DecodeMemory memory_;
-  PagePool pool_;
-  PromptTree tree_;
+  std::vector<Writer> writers_;
+  std::vector<std::unique_ptr<Cache>> caches_;
   mutable std::mutex mutex_;  // over all below, but for what a step works in while it computes
   Sequences sequences_;       // by age: the order of a step
   Sequences taken_;           // while a step computes: their pages are free after it
   bool computing_ = false;
   int64_t next_ = 0, admitted_ = 0;
   Stats stats_;
-  bool left_ = false;  // some sequence has left pages of a prompt, or no longer wants them
 
-  // The step that is being put together; kept, so that a step allocates next to nothing.
-  std::vector<int32_t> ids_, adapter_rows_, cuts_, last_rows_, token_;
-  std::vector<float> logprob_;
-  std::vector<SamplingOptions> sampling_;
-  std::vector<double> draws_;
-  std::vector<Sequence*> ready_;  // sequences whose last token is in this step
+  std::vector<Work> work_;  // by writer
   std::vector<PromptTree::Node*> fresh_;
-  Batch batch_;
 };
 
 }  // namespace rolegrad

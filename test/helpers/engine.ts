@@ -126,7 +126,7 @@ export async function onPolicy(model: Model, adapters: Adapters, trajectories: T
 /** Trajectories as one batch for accumulate(), with random advantages. */
 export function trainingBatch(
   trajectories: Trajectory[],
-): Required<Omit<TrainingBatch, "lossWeights" | "refLogprobs" | "behaviourLogprobs" | "keys">> {
+): Required<Omit<TrainingBatch, "lossWeights" | "refLogprobs" | "behaviourLogprobs" | "keys" | "routing">> {
   const join = (pick: (x: Trajectory) => ArrayLike<number>) => trajectories.flatMap((x) => Array.from(pick(x)));
   return {
     ...pack(trajectories),

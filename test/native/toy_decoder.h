@@ -15,14 +15,14 @@ class ToyDecoder {
  public:
   static constexpr int kVocabulary = 41, kLayers = 2;
 
-  explicit ToyDecoder(std::unique_ptr<Backend> backend, uint64_t seed = 7) : numbers_(seed) {
+  explicit ToyDecoder(std::unique_ptr<Backend> backend, uint64_t seed = 7, int layers = kLayers) : numbers_(seed) {
     ModelConfig c;
-    c.vocab_size = kVocabulary, c.hidden_size = 24, c.layers = kLayers, c.heads = 3, c.kv_heads = 1, c.head_dim = 8;
+    c.vocab_size = kVocabulary, c.hidden_size = 24, c.layers = layers, c.heads = 3, c.kv_heads = 1, c.head_dim = 8;
     c.intermediate_size = 20, c.tied = false, c.attention_bias = true;
     put("model.embed_tokens.weight", {kVocabulary, 24});
     put("lm_head.weight", {kVocabulary, 24});
     put("model.norm.weight", {24}, 1);
-    for (int l = 0; l < kLayers; l++) {
+    for (int l = 0; l < layers; l++) {
       const std::string prefix = "model.layers." + std::to_string(l) + ".";
       put(prefix + "input_layernorm.weight", {24}, 1);
       put(prefix + "post_attention_layernorm.weight", {24}, 1);
@@ -44,7 +44,7 @@ class ToyDecoder {
           for (auto& module : group) module = {3 + a, 16};
       auto adapter = std::make_shared<Adapter>(*model, spec);
       // Only the pairs themselves: the padding of rows is to stay zero.
-      for (int64_t l = 0; l < kLayers; l++)
+      for (int64_t l = 0; l < layers; l++)
         for (int g = 0; g < kGroups; g++)
           for (size_t m = 0; m < kModuleNames[size_t(g)].size(); m++)
             for (Tensor t : {adapter->a(l, g, int(m)), adapter->bt(l, g, int(m))}) {
