@@ -1,4 +1,5 @@
 // A run.json whose tools are MCP servers, or several tools of several kinds: what it means, what a server is asked, a training run.
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
@@ -175,6 +176,34 @@ t.test("train calls a server's tool, and says so", async (t) => {
   t.ok(calls.length > 8 && calls.every(({ error }) => error === undefined), `${calls.length} calls`);
   const config = readFileSync(path.join(cwd, "out/config.json"), "utf8");
   t.match(config, '"TEXTS": "${TEXTS}"', "variables are kept by name");
+});
+
+t.test("a run that fails or is interrupted leaves no server behind", async (t) => {
+  const start = (change: Partial<RunConfigInput>) => {
+    const pidFile = path.join(temporary(), "pid");
+    const environment = { kind: "mcp" as const, server: { ...server, env: { PID_FILE: pidFile } } };
+    const agent = { prompt: " Question: {question}\n", maxLength: 256 };
+    const file = worldRunFile({ environment, agent, ...short, ...change });
+    return {
+      file,
+      gone: () => t.throws(() => process.kill(Number(readFileSync(pidFile, "utf8")), 0), { code: "ESRCH" }),
+    };
+  };
+  const failing = start({ model: "missing" });
+  t.match(await rolegrad(["train", failing.file]), { status: 1, stderr: /ERR_MODEL/ });
+  failing.gone();
+  const long = start({ steps: 10_000 });
+  const child = spawn(process.execPath, [path.join(root, "bin/rolegrad.js"), "train", long.file, "--json"], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  let told = false;
+  for await (const chunk of child.stdout) {
+    // A second one would end it at once.
+    if (!told && String(chunk).includes('"event":"step"')) told = child.kill("SIGINT");
+  }
+  if (child.exitCode === null) await once(child, "exit");
+  t.equal(child.exitCode, 1);
+  long.gone();
 });
 
 t.test("a list that has changed is another run's, by the name of the tool", async (t) => {

@@ -1,5 +1,5 @@
 import { readPassages, type ReadPassagesOptions } from "../data/passages.js";
-import { managedTool } from "../environments/managed.js";
+import { managedTool, type ManagedTool, type ToolStats } from "../environments/managed.js";
 import { OpenSearchClient } from "../environments/opensearch.js";
 import { RetrieverClient } from "../environments/retriever.js";
 import { numberedPassages, SearchEnvironment } from "../environments/search.js";
@@ -27,6 +27,8 @@ export interface RunEnvironment extends Environment {
   readonly sql?: SqlEnvironment | undefined;
   /** SHA-256 of what servers say of each of their tools: a run goes on only with the tools that it began with. */
   readonly hashes?: Record<string, string>;
+  /** Of a single tool that has limits. */
+  readonly stats?: () => ToolStats;
 }
 
 /**
@@ -96,6 +98,7 @@ function told(tool: Environment, about: Omit<RunEnvironment, "act" | "check" | "
     act: (call, options) => tool.act(call, options),
     ...(tool.check && { check: (call: ToolCall) => tool.check?.(call) }),
     timesOut: tool.timesOut === true,
+    ...("stats" in tool && { stats: () => (tool as ManagedTool).stats() }),
     close: () => tool.close?.(),
     ...about,
   };

@@ -6,7 +6,7 @@
 //
 //     node mcp-server.mjs --http [--stateless] [--port 8000] [--token SECRET]
 import { randomUUID } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { Server } from "@modelcontextprotocol/sdk/server/index.js";
 import { CallToolRequestSchema, isInitializeRequest, ListToolsRequestSchema } from "@modelcontextprotocol/sdk/types.js";
@@ -166,6 +166,7 @@ if (process.argv.includes("--http")) {
     console.log(`http://127.0.0.1:${http.address().port}/mcp`),
   );
 } else {
+  if (process.env["PID_FILE"] !== undefined) writeFileSync(process.env["PID_FILE"], String(process.pid));
   // A server that heeds neither the end of its input nor SIGTERM.
   if (process.env["STUBBORN"] !== undefined) {
     process.on("SIGTERM", () => undefined);

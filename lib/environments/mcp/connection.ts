@@ -213,7 +213,7 @@ export class Connection {
     }
     if (data === "too large")
       return new ToolError("ERR_TOOL_ANSWER", `Expected a shorter answer from ${label}: ${tidy(message)}`);
-    if ((error as Error).name === "ZodError") {
+    if (Array.isArray((error as { issues?: unknown }).issues)) {
       const text = `Expected what the protocol asks for from ${label} when it was ${what} but received another shape`;
       return new ToolError("ERR_TOOL_ANSWER", `${text}: ${excerpt(message)}`, { cause: error });
     }
