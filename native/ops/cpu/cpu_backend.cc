@@ -222,6 +222,15 @@ void CpuBackend::sum_of_squares(double* sum, const GradTensor& g) {
   for (double row : rows) *sum += row;
 }
 
+void CpuBackend::squared_distance(double* sum, const Tensor& x, const Tensor& y) {
+  std::vector<double> rows(size_t(x.rows));
+  over_rows(x.rows, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++)
+      rows[size_t(r)] = k_.squared_distance(x.data + r * x.ld, y.data ? y.data + r * y.ld : nullptr, x.cols);
+  });
+  for (double row : rows) *sum += row;
+}
+
 void CpuBackend::add(const GradTensor& y, const GradTensor& x) {
   over_rows(y.rows, 4, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++)
