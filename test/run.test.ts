@@ -33,7 +33,11 @@ const lines = (file: string) =>
     .split("\n")
     .map((line) => JSON.parse(line) as never);
 /** Without what differs between equal runs. */
-const figures = (records: readonly StepRecord[]) => records.map(({ seconds: _s, rolloutSeconds: _r, ...rest }) => rest);
+const figures = (records: readonly StepRecord[]) =>
+  records.map(({ seconds: _s, rolloutSeconds: _r, tools = {}, ...rest }) => ({
+    ...rest,
+    tools: Object.fromEntries(Object.entries(tools).map(([role, { seconds: _t, ...counts }]) => [role, counts])),
+  }));
 
 /** The same adapters, bit for bit, under the same names, and the same figures. */
 function sameRun(t: Test, found: string, wanted: string): void {

@@ -7,6 +7,7 @@ import { native, packageVersion } from "../binding.js";
 import { fail } from "../errors.js";
 import { numericsVersion } from "../numerics.js";
 import { parseTrajectory, serializeTrajectory, type Trajectory } from "../rollout/trajectory.js";
+import type { RunEvent } from "./events.js";
 import type { EvaluationRecord, StepRecord } from "./records.js";
 
 /** Anything that JSON can say; what a run was configured with. */
@@ -37,10 +38,13 @@ const FREE = [
   "trajectories",
   "microBatchTokens",
   "gradientCheckpointing",
+  "guards",
+  "logKl",
+  "tensorboard",
 ];
 
 /**
- * The folder that a run writes: config.json, metrics.jsonl, evaluations.jsonl, trajectories/, checkpoints/, adapters/. Lines are appended as
+ * The folder that a run writes: config.json, metrics.jsonl, evaluations.jsonl, events.jsonl, trajectories/, checkpoints/, adapters/. Lines are appended as
  * they come; every other file is written beside its place and renamed, so that what is there is whole.
  */
 export class RunDirectory {
@@ -140,6 +144,14 @@ export class RunDirectory {
     return readRecords<EvaluationRecord>(path.join(this.path, "evaluations.jsonl"));
   }
 
+  async appendEvent(event: RunEvent): Promise<void> {
+    await appendFile(path.join(this.path, "events.jsonl"), `${JSON.stringify(event)}\n`);
+  }
+
+  events(): Promise<RunEvent[]> {
+    return readRecords<RunEvent>(path.join(this.path, "events.jsonl"));
+  }
+
   /** Writes trajectories/NAME.jsonl, e.g. of step-000001 or eval-000000. */
   async writeTrajectories(name: string, trajectories: readonly Trajectory[]): Promise<void> {
     await mkdir(path.join(this.path, "trajectories"), { recursive: true });
@@ -156,7 +168,7 @@ export class RunDirectory {
 
   /** Drops what is recorded of steps after `step`: they will be taken again. */
   async rewind(step: number): Promise<void> {
-    for (const name of ["metrics.jsonl", "evaluations.jsonl"]) {
+    for (const name of ["metrics.jsonl", "evaluations.jsonl", "events.jsonl"]) {
       const file = path.join(this.path, name);
       if (!existsSync(file)) continue;
       const kept = (await readRecords<{ step: number }>(file)).filter((record) => record.step <= step);
@@ -164,7 +176,7 @@ export class RunDirectory {
     }
     const folder = path.join(this.path, "trajectories");
     for (const name of existsSync(folder) ? await readdir(folder) : []) {
-      if (Number(/-(\d+)\.jsonl$/.exec(name)?.[1] ?? 0) > step) await rm(path.join(folder, name));
+      if (Number(/-(\d+)\.jsonl?$/.exec(name)?.[1] ?? 0) > step) await rm(path.join(folder, name));
     }
   }
 

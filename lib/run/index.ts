@@ -2,12 +2,15 @@ export { readRunConfig, resolveRunConfig, type RunOverrides } from "./config.js"
 export { explainReward, type Diagnosis } from "./diagnosis.js";
 export { RunDirectory, type RunDescription } from "./directory.js";
 export { evaluate, type EvaluateOptions, type Evaluation, type RolloutParts } from "./evaluate.js";
+export type { RunEvent } from "./events.js";
+export type { GuardSettings } from "./guard-schema.js";
 export { inspectDirectory, type Inspection } from "./inspect.js";
 export { trainRun, type RunHooks, type RunResult, type RunSetup } from "./loop.js";
 export type { EvaluationRecord, StepRecord } from "./records.js";
 export { runJsonSchema, type RunConfig, type RunConfigInput } from "./schema.js";
 export { loadRun, type LoadedRun } from "./setup.js";
 export { wilson } from "./statistics.js";
+export type { ToolMetrics } from "./tool-metrics.js";
 export { toolText } from "./tools.js";
 export { loadTrainedAdapters } from "./trained.js";
 export { planVariant, type VariantPlan } from "./variants.js";

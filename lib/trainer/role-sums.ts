@@ -52,6 +52,7 @@ export class RoleSums {
       taught: taught / epochs,
       loss: loss / updates,
       lossShare: total === 0 ? null : absolute / total,
+      clip: tokens === 0 ? null : (clipHigh + clipLow) / tokens,
       clipHigh: tokens === 0 ? null : clipHigh / tokens,
       clipLow: tokens === 0 ? null : clipLow / tokens,
     }));

@@ -247,7 +247,8 @@ export interface RoleMetrics {
   /** Its tokens' part of the loss, and their share of the sum of the absolute values of the tokens' losses; null where that is 0. */
   loss: number;
   lossShare: number | null;
-  /** Shares of its tokens of the loss that are clipped from above (A > 0) and from below (A < 0); null: none. */
+  /** Share of its tokens of the loss that are clipped, and the parts of it: from above (A > 0) and from below (A < 0); null: there are none. */
+  clip: number | null;
   clipHigh: number | null;
   clipLow: number | null;
 }
