@@ -3,7 +3,7 @@ import type { TrajectoryBatch } from "./packing.js";
 import type { AccumulateResult } from "./types.js";
 
 interface Sums {
-  /** Tokens of the loss, and those of them that can have a gradient. */
+  /** Tokens of the loss, and those of them with an advantage (all under "sft"). */
   tokens: number;
   taught: number;
   loss: number;
@@ -22,8 +22,7 @@ export class RoleSums {
 
   /** weights [total] by target, 0: not of the loss. */
   add(batch: TrajectoryBatch, part: AccumulateResult, weights: Float64Array, objective: ResolvedObjective): void {
-    const { kind, clipLow, clipHigh, klCoefficient, klPlacement, entropyCoefficient } = objective;
-    const always = kind === "sft" || (klCoefficient !== 0 && klPlacement === "loss") || entropyCoefficient !== 0;
+    const { kind, clipLow, clipHigh } = objective;
     for (let s = 0; s + 1 < batch.cuSeqlens.length; s++) {
       const begin = (batch.cuSeqlens[s] as number) + 1;
       const end = batch.cuSeqlens[s + 1] as number;
@@ -36,7 +35,7 @@ export class RoleSums {
         own.loss += loss;
         own.absolute += Math.abs(loss);
         const advantage = kind === "sft" ? 0 : advantageOf(batch, s, t);
-        if (always || advantage !== 0) own.taught++;
+        if (kind === "sft" || advantage !== 0) own.taught++;
         if (kind === "sft" || leftOut(batch, t, objective)) continue;
         const ratio = shared ?? Math.exp((part.logprobs[t] as number) - (batch.oldLogprobs[t] as number));
         if (advantage > 0 && ratio > 1 + clipHigh) own.clipHigh++;

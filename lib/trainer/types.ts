@@ -238,7 +238,7 @@ export interface AdapterMetrics {
 export interface RoleMetrics {
   /** Sampled tokens. */
   tokens: number;
-  /** Those of them that the loss taught: of a trained role, with an advantage other than 0 (or a KL or entropy in the loss, or kind "sft"). */
+  /** Those of them that were taught something: of a trained role, with an advantage other than 0 (or kind "sft"). */
   taught: number;
   /** With `logKl`: mean k3 estimate of the KL to the start over its sampled tokens; null: it has none. */
   kl?: number | null;
