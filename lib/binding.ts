@@ -209,7 +209,10 @@ export interface NativeTrainer {
   /** In full training: no rollout on the model begins until releaseWeights(); ERR_BUSY while one is under way. */
   holdWeights(): void;
   releaseWeights(): void;
-  apply(step: NativeStep & { decayVectors: boolean }): NativeJob<Float64Array>;
+  /** `limits` of the gradients' norms by adapter; null: none. A norm above, or one that is not finite: nothing is taken. */
+  apply(
+    step: NativeStep & { decayVectors: boolean; limits: Float64Array | null },
+  ): NativeJob<{ taken: boolean; gradientNorms: Float64Array; updateNorms: Float64Array; norms: Float64Array }>;
   zero(): void;
   /** lossRole -1: of the whole loss; else what is kept of that role's, zero where nothing is. */
   gradient(

@@ -51,7 +51,7 @@ t.test("train says what it does a line a step, where things are, and the same co
   t.match(first.stdout, /\nstep 0: exact match 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] on 6 dev questions \(the model alone, /);
   t.match(
     first.stdout,
-    /\nstep 1\/1 {2}reward 0\.\d{3} {2}loss -?\d\.\d{4} {2}gradients reason \S+ tool \S+ {2}calls /,
+    /\nstep 1\/1 {2}reward 0\.\d{3} {2}loss -?\d\.\d{4} {2}gradients reason \S+ tool \S+ {2}updates reason \S+ tool \S+ {2}KL \S+ {2}calls /,
   );
   t.match(
     first.stdout,

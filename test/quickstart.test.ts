@@ -6,6 +6,7 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import t from "tap";
 import { WORLD_CHECKPOINT } from "rolegrad";
+import { withoutTimes } from "./helpers/records.js";
 import { rolegrad } from "./helpers/command.js";
 import { root } from "./helpers/shared.js";
 
@@ -23,7 +24,6 @@ const linesOf = (text: string): Event[] =>
     .split("\n")
     .map((line) => JSON.parse(line) as Event);
 const fileLines = (...parts: string[]): Event[] => linesOf(readFileSync(path.join(...parts), "utf8"));
-const withoutTimes = (records: Event[]): Event[] => records.map(({ seconds: _s, rolloutSeconds: _r, ...rest }) => rest);
 
 /** Starts a quickstart and hands over each event as it comes; `onEvent` may stop it. */
 async function follow(

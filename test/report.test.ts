@@ -183,6 +183,15 @@ function stepRecord(step: number): StepRecord {
     maxRatioDeviation: 0,
     learningRate: 0.003,
     gradNorms: { reason: 0.0613 + 0.001 * step, tool: 0.0127 },
+    firstRatioMax: 0,
+    adapters: {
+      reason: { gradNorm: 0.0613 + 0.001 * step, updateNorm: 0.02, norm: 3 },
+      tool: { gradNorm: 0.0127, updateNorm: 0.01, norm: 2 },
+    },
+    roles: {
+      reason: { tokens: 3811 + step, taught: 3000, loss: -0.008, lossShare: 0.8, clip: 0, clipHigh: 0, clipLow: 0 },
+      tool: { tokens: 822, taught: 600, loss: -0.002, lossShare: 0.2, clip: 0, clipHigh: 0, clipLow: 0 },
+    },
     reward: 0.2031 + 0.1 * step,
     mixedGroups: 0.75,
     trajectories: 128,

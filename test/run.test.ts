@@ -18,6 +18,7 @@ import {
   type StepRecord,
   type Trajectory,
 } from "rolegrad";
+import { withoutTimes } from "./helpers/records.js";
 import { temporary, world, worldRollout, worldSetup } from "./helpers/world.js";
 
 let model: Model;
@@ -33,7 +34,7 @@ const lines = (file: string) =>
     .split("\n")
     .map((line) => JSON.parse(line) as never);
 /** Without what differs between equal runs. */
-const figures = (records: readonly StepRecord[]) => records.map(({ seconds: _s, rolloutSeconds: _r, ...rest }) => rest);
+const figures = (records: readonly StepRecord[]) => withoutTimes(records);
 
 /** The same adapters, bit for bit, under the same names, and the same figures. */
 function sameRun(t: Test, found: string, wanted: string): void {

@@ -302,7 +302,11 @@ t.test("trajectories that cannot be trained on together are refused by id", asyn
     ["ERR_SHAPE", "q0#1", changed({ roles: new Int8Array(3) })],
     ["ERR_SHAPE", "q0#1", changed({ logprobs: new Float32Array(3) })],
     ["ERR_NOT_FINITE", /reward .*q0#1 .*NaN/, changed({ reward: NaN })],
-    ["ERR_NOT_FINITE", "oldLogprobs", changed({ logprobs: new Float32Array(25).fill(NaN) })],
+    [
+      "ERR_LOSS_NOT_FINITE",
+      /q0#1.* recorded log-probability NaN at token \d+ \(role \w+\)/,
+      changed({ logprobs: new Float32Array(25).fill(NaN) }),
+    ],
     ["ERR_TRUNCATED_SAMPLING", /q0#1 has topP 0.9/, changed({ topP: 0.9 })],
     ["ERR_TRUNCATED_SAMPLING", /topK 5/, changed({ topK: 5 })],
     ["ERR_PRECISION", /"exact".* q0#1 is of "bf16-multiply"/, changed({ precision: "bf16-multiply" })],

@@ -1,6 +1,7 @@
 import path from "node:path";
 import { skippedText } from "../data/rows.js";
 import { annotate } from "../report/annotate.js";
+import type { Trajectory } from "../rollout/trajectory.js";
 import {
   explainReward,
   samplerText,
@@ -8,6 +9,7 @@ import {
   type EvaluationRecord,
   type LoadedRun,
   type RunConfig,
+  type RunEvent,
   type RunResult,
   type StepRecord,
 } from "../run/index.js";
@@ -31,9 +33,13 @@ export class TrainText implements TrainOutput {
   /** Demonstrations have no reward, no calls and no answers. */
   #supervised = false;
   readonly #begin = performance.now();
+  /** Why nothing is earned has been said. */
+  #explained = false;
+  #setup: LoadedRun | undefined;
 
   start(config: RunConfig, setup: LoadedRun, step: number): void {
     const { model, questions, evaluation, environment, directory } = setup;
+    this.#setup = setup;
     this.#steps = config.steps;
     this.#done = step;
     const evalQuestions = evaluation?.questions.length ?? 0;
@@ -84,13 +90,27 @@ export class TrainText implements TrainOutput {
     else console.log(stepText(record, this.#steps, this.#supervised));
   }
 
+  onEvent({ event, step, message, findings = [] }: RunEvent, trajectory: Trajectory | undefined): void {
+    if (event === "stopped") return; // the error says it
+    if (event === "zero-reward") this.#explained = true;
+    const lines = findings.map((finding) => `\n  - ${finding}`).join("");
+    console.log(`\n${style.warning("step")} ${step}: ${message}${lines === "" ? "" : `. In step ${step}:${lines}`}`);
+    if (trajectory !== undefined) console.log(this.#example(trajectory));
+  }
+
+  #example(trajectory: Trajectory): string {
+    const { model, rollout } = this.#setup ?? {};
+    if (model?.tokenizer === undefined || rollout === undefined) return "";
+    return `One of these answers:\n\n${annotate(trajectory, model.tokenizer, rollout.router.roles)}`;
+  }
+
   onEvaluation(record: EvaluationRecord): void {
     this.#evaluating?.end();
     this.#evaluating = undefined;
     console.log(`step ${record.step}: ${evaluationText(record)}`);
   }
 
-  end(config: RunConfig, setup: LoadedRun, result: RunResult, report: string): void {
+  end(config: RunConfig, _setup: LoadedRun, result: RunResult, report: string): void {
     this.#training?.end();
     const { status, step, stepsTaken, directory, best } = result;
     const folder = config.parameters === "full" ? "model" : "adapters";
@@ -111,25 +131,39 @@ export class TrainText implements TrainOutput {
     const recent = result.metrics.slice(-RECENT);
     const reward = recent.reduce((sum, record) => sum + record.reward, 0) / Math.max(1, recent.length);
     const why = explainReward(result.trajectories, config.agent);
-    if (why === undefined || reward >= 0.02) return;
+    if (why === undefined || reward >= 0.02 || this.#explained) return;
     const lines = why.findings.map((finding) => `  - ${finding}`);
     console.log(
       `\nThe reward is about zero (${reward.toFixed(3)} over the last ${recent.length} steps). In the last step:\n${lines.join("\n")}`,
     );
-    const { tokenizer } = setup.model;
-    if (why.example === undefined || tokenizer === undefined) return;
-    console.log(`One of these answers:\n\n${annotate(why.example, tokenizer, setup.rollout.router.roles)}`);
+    if (why.example !== undefined) console.log(this.#example(why.example));
   }
 }
 
 function stepText(record: StepRecord, steps: number, supervised: boolean): string {
-  const norms = Object.entries(record.gradNorms).map(([adapter, norm]) => `${adapter} ${norm.toPrecision(2)}`);
+  const { adapters, klToStart, rewardParts = {}, tools = {} } = record;
+  const norms = (name: "gradNorm" | "updateNorm"): string =>
+    Object.entries(adapters)
+      .map(([adapter, own]) => `${adapter} ${own[name].toPrecision(2)}`)
+      .join(" ");
+  const parts = Object.entries(rewardParts).map(([part, mean]) => `${part} ${mean.toFixed(3)}`);
+  const kl = typeof klToStart === "number" ? `  KL ${klToStart.toPrecision(2)}` : "";
   if (supervised)
-    return `step ${record.step}/${steps}  loss ${record.loss.toFixed(4)}  gradients ${norms.join(" ")}  ${formatSeconds(record.seconds)}`;
+    return `step ${record.step}/${steps}  loss ${record.loss.toFixed(4)}  gradients ${norms("gradNorm")}  updates ${norms("updateNorm")}  ${formatSeconds(record.seconds)}`;
   return (
-    `step ${record.step}/${steps}  reward ${record.reward.toFixed(3)}  loss ${record.loss.toFixed(4)}  gradients ${norms.join(" ")}  ` +
-    `calls ${record.searches.toFixed(2)}  answered ${(100 * record.answerRate).toFixed(0)} %  ${formatSeconds(record.seconds)}`
+    `step ${record.step}/${steps}  reward ${record.reward.toFixed(3)}${parts.length > 1 ? ` (${parts.join(", ")})` : ""}  ` +
+    `loss ${record.loss.toFixed(4)}  gradients ${norms("gradNorm")}  updates ${norms("updateNorm")}${kl}  ` +
+    `calls ${record.searches.toFixed(2)}${troubles(tools)}  answered ${(100 * record.answerRate).toFixed(0)} %  ${formatSeconds(record.seconds)}`
   );
+}
+
+/** What went wrong with tools; nothing where all is well. */
+function troubles(tools: NonNullable<StepRecord["tools"]>): string {
+  const list = Object.entries(tools).flatMap(([role, { errors, timeouts, retries }]) => {
+    const counts = Object.entries({ errors, timeouts, retries }).filter(([, count]) => count > 0);
+    return counts.length === 0 ? [] : [`${role}: ${counts.map(([what, count]) => `${count} ${what}`).join(", ")}`];
+  });
+  return list.length === 0 ? "" : ` (${list.join("; ")})`;
 }
 
 /** A path as short as it can be said from here. */

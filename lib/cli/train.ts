@@ -56,6 +56,7 @@ export function register(program: Command): void {
             onStep: (record, trajectories) => output.onStep?.(record, trajectories),
             onEvaluation: (record, trajectories) => output.onEvaluation?.(record, trajectories),
             onCheckpoint: (directory, step) => output.onCheckpoint?.(directory, step),
+            onEvent: (event, trajectory) => output.onEvent?.(event, trajectory),
           },
         );
         const page = await report(setup, result).catch(async (error: unknown) => {
@@ -141,6 +142,7 @@ function jsonOutput(): TrainOutput {
     onStep: (record) => printJson({ event: "step", ...record }),
     onEvaluation: (record) => printJson({ event: "evaluation", ...record }),
     onCheckpoint: (directory, step) => printJson({ event: "checkpoint", step, directory }),
+    onEvent: (event) => printJson(event),
     end: (_config, _setup, { status, step, stepsTaken, directory, checkpoint, best }, report) =>
       printJson({ event: status, step, stepsTaken, directory, checkpoint, ...(best && { best }), report }),
   };

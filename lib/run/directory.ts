@@ -20,6 +20,7 @@ import { numericsVersion } from "../numerics.js";
 import { parseTrajectory, serializeTrajectory, type Trajectory } from "../rollout/trajectory.js";
 import type { BestCheckpoint } from "./best.js";
 import { isLock, lockFolder } from "./lock.js";
+import type { RunEvent } from "./events.js";
 import type { EvaluationRecord, StepRecord } from "./records.js";
 
 /** Anything that JSON can say; what a run was configured with. */
@@ -51,10 +52,13 @@ const FREE = [
   "microBatchTokens",
   "gradientCheckpointing",
   "sampler",
+  "guards",
+  "logKl",
+  "tensorboard",
 ];
 
 /**
- * The folder that a run writes: config.json, metrics.jsonl, evaluations.jsonl, trajectories/, checkpoints/, adapters/. Lines are appended as
+ * The folder that a run writes: config.json, metrics.jsonl, evaluations.jsonl, events.jsonl, trajectories/, checkpoints/, adapters/. Lines are appended as
  * they come; every other file is written beside its place and renamed, so that what is there is whole. Each is on the disk before what follows from it
  * begins, so that a process or a machine may stop at any moment. What cannot be written -> ERR_DISK_FULL, ERR_WRITE.
  */
@@ -200,6 +204,14 @@ export class RunDirectory {
     return readRecords<EvaluationRecord>(path.join(this.path, "evaluations.jsonl"));
   }
 
+  async appendEvent(event: RunEvent): Promise<void> {
+    await appendDurable(path.join(this.path, "events.jsonl"), `${JSON.stringify(event)}\n`);
+  }
+
+  events(): Promise<RunEvent[]> {
+    return readRecords<RunEvent>(path.join(this.path, "events.jsonl"));
+  }
+
   /** Writes trajectories/NAME.jsonl, e.g. of step-000001 or eval-000000. */
   async writeTrajectories(name: string, trajectories: readonly Trajectory[]): Promise<void> {
     await makeFolder(path.join(this.path, "trajectories"));
@@ -216,7 +228,7 @@ export class RunDirectory {
 
   /** Drops what is recorded of steps after `step`: they will be taken again. */
   async rewind(step: number): Promise<void> {
-    for (const name of ["metrics.jsonl", "evaluations.jsonl"]) {
+    for (const name of ["metrics.jsonl", "evaluations.jsonl", "events.jsonl"]) {
       const file = path.join(this.path, name);
       if (!existsSync(file)) continue;
       const lines = await readLines<{ step: number }>(file);
@@ -226,7 +238,7 @@ export class RunDirectory {
     }
     const folder = path.join(this.path, "trajectories");
     for (const name of existsSync(folder) ? await readdir(folder) : []) {
-      if (Number(/-(\d+)\.jsonl$/.exec(name)?.[1] ?? 0) > step) await rm(path.join(folder, name));
+      if (Number(/-(\d+)\.jsonl?$/.exec(name)?.[1] ?? 0) > step) await rm(path.join(folder, name));
     }
   }
 

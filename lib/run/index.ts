@@ -4,6 +4,8 @@ export { explainReward, type Diagnosis } from "./diagnosis.js";
 export type { BestCheckpoint } from "./best.js";
 export { RunDirectory, type RunDescription } from "./directory.js";
 export { evaluate, type EvaluateOptions, type Evaluation, type RolloutParts } from "./evaluate.js";
+export type { RunEvent } from "./events.js";
+export type { GuardSettings } from "./guard-schema.js";
 export { inspectDirectory, type Inspection } from "./inspect.js";
 export { trainRun, type RunHooks, type RunResult, type RunSetup } from "./loop.js";
 export type { PolicySampling } from "./policy.js";
@@ -12,6 +14,7 @@ export { runJsonSchema, type RunConfig, type RunConfigInput } from "./schema.js"
 export { loadRun, type LoadedRun, type LoadRunOptions } from "./setup.js";
 export { wilson } from "./statistics.js";
 export { samplerText } from "./sampler.js";
+export type { ToolMetrics } from "./tool-metrics.js";
 export { toolText } from "./tools.js";
 export { loadTrainedAdapters, loadTrainedPolicy, trainedModels, type WhichCheckpoint } from "./trained.js";
 export { planVariant, type VariantPlan } from "./variants.js";

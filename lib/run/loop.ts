@@ -1,3 +1,4 @@
+import path from "node:path";
 import type { Adapters } from "../adapters/adapters.js";
 import type { CreateAdaptersOptions } from "../adapters/create.js";
 import { checkInteger } from "../arguments.js";
@@ -14,8 +15,13 @@ import { collect, evaluate, type RolloutParts } from "./evaluate.js";
 import { QuestionOrder } from "./order.js";
 import { Policy, type PolicySampling } from "./policy.js";
 import { checkPrompts } from "./prompts.js";
+import type { RunEvent } from "./events.js";
+import type { GuardSettings } from "./guard-schema.js";
+import { RunGuards } from "./guards.js";
 import type { EvaluationRecord, StepRecord } from "./records.js";
 import { behaviour } from "./statistics.js";
+import { TensorBoardWriter } from "./tensorboard.js";
+import { ToolMeter } from "./tool-metrics.js";
 
 /** A training run of parts that are made already. */
 export interface RunSetup {
@@ -65,6 +71,10 @@ export interface RunSetup {
   checkpoint?: { every?: number; keep?: number; keepBest?: boolean };
   /** Keep the answers of every so many steps (default 1; 0: of none). */
   trajectories?: { every?: number };
+  /** What stops a run that has gone astray, or says so: see docs/metrics.md. Default: all of it, as there. */
+  guards?: GuardSettings;
+  /** Write events that TensorBoard reads into the run directory's folder tensorboard. @default false */
+  tensorboard?: boolean;
   /** The run directory. A run that was not finished there goes on where it stopped; another's -> ERR_RUN_EXISTS. */
   directory: string;
   /** What config.json will say: everything that makes this run what it is. */
@@ -92,6 +102,8 @@ export interface RunHooks {
   onStep?: Hook<[record: StepRecord, trajectories: Trajectory[]]>;
   onEvaluation?: Hook<[record: EvaluationRecord, trajectories: Trajectory[]]>;
   onCheckpoint?: Hook<[directory: string, step: number]>;
+  /** What guards found, with the trajectory that shows it. */
+  onEvent?: Hook<[event: RunEvent, trajectory: Trajectory | undefined]>;
 }
 
 export interface RunResult {
@@ -151,7 +163,19 @@ export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<R
     const policy = await startPolicy(setup, directory);
     await directory.begin(description, command);
     await directory.rewind(policy.steps);
-    return new Run(setup, hooks, directory, sources, policy).toEnd();
+    const guards = new RunGuards(setup.guards ?? {}, {
+      policy,
+      directory,
+      history: await directory.metrics(),
+      tags: { spans: rollout.router.spans, answer: rollout.answer ?? { open: "<answer>", close: "</answer>" } },
+      written: demonstrations === undefined,
+      onEvent: (event, trajectory) => hooks.onEvent?.(event, trajectory),
+    });
+    const tensorboard =
+      setup.tensorboard === true
+        ? await TensorBoardWriter.open(path.join(directory.path, "tensorboard"), policy.steps + 1)
+        : undefined;
+    return new Run(setup, hooks, { directory, sources, policy, guards, tensorboard }).toEnd();
   });
 }
 
@@ -172,6 +196,14 @@ function demonstrationOrder(list: readonly Trajectory[], count: number, seed: nu
   return new QuestionOrder(list, Math.min(count, list.length), seed);
 }
 
+interface RunParts {
+  directory: RunDirectory;
+  sources: Sources;
+  policy: Policy;
+  guards: RunGuards;
+  tensorboard: TensorBoardWriter | undefined;
+}
+
 class Run {
   readonly #setup: RunSetup;
   readonly #hooks: RunHooks;
@@ -179,12 +211,15 @@ class Run {
   readonly #sources: Sources;
   readonly #policy: Policy;
   readonly #rollout: Rollout;
+  readonly #guards: RunGuards;
+  readonly #tensorboard: TensorBoardWriter | undefined;
+  readonly #tools: ToolMeter;
   #trajectories: Trajectory[] = [];
   #taken = 0;
   /** The newest step whose line is in metrics.jsonl: a checkpoint of a later one would lose it. */
   #recorded: number;
 
-  constructor(setup: RunSetup, hooks: RunHooks, directory: RunDirectory, sources: Sources, policy: Policy) {
+  constructor(setup: RunSetup, hooks: RunHooks, { directory, sources, policy, guards, tensorboard }: RunParts) {
     this.#setup = setup;
     this.#hooks = hooks;
     this.#directory = directory;
@@ -193,6 +228,10 @@ class Run {
     this.#recorded = policy.steps;
     const { model, rollout, group, seed } = setup;
     this.#rollout = new Rollout(model, { ...rollout, ...policy.sampling, group, seed });
+    this.#guards = guards;
+    this.#tensorboard = tensorboard;
+    const calling = rollout.router.spans.filter(({ call = true }) => call).map(({ role }) => role);
+    this.#tools = new ToolMeter(rollout.environment, calling);
   }
 
   /** Each pass looks at the step that the trainer is at and does what is due there: where a run begins makes no difference. */
@@ -234,6 +273,7 @@ class Run {
     const run = { purpose: "rollout", step, ...(signal && { signal }) };
     const sources = this.#sources;
     const written = "questions" in sources;
+    this.#tools.begin();
     const trajectories = written
       ? await collect(this.#rollout, sources.questions.at(step), group, run, (done, total) =>
           onProgress?.({ phase: "rollout", step, done, total }),
@@ -241,22 +281,28 @@ class Run {
       : sources.demonstrations.at(step);
     const rolloutSeconds = (performance.now() - begin) / 1000;
     onProgress?.({ phase: "update", step, done: trajectories.length, total: trajectories.length });
-    const metrics = await this.#policy.step(trajectories, { epochs, minibatches, ...(signal && { signal }) });
-    const record: StepRecord = {
-      ...metrics,
-      ...meanParts(trajectories),
-      ...behaviour(trajectories),
-      seconds: (performance.now() - begin) / 1000,
-      rolloutSeconds,
-    };
+    const tools = written ? this.#tools.since(trajectories) : undefined;
+    const record = await this.#guards.step(trajectories, async (guarded): Promise<StepRecord> => {
+      const options = { epochs, minibatches, ...guarded, ...(signal && { signal }) };
+      return {
+        ...(await this.#policy.step(trajectories, options)),
+        ...meanParts(trajectories),
+        ...behaviour(trajectories),
+        ...(tools && { tools }),
+        seconds: (performance.now() - begin) / 1000,
+        rolloutSeconds,
+      };
+    });
     const every = this.#setup.trajectories?.every ?? 1;
     if (written && every > 0 && step % every === 0)
       await this.#directory.writeTrajectories(stepName(step), trajectories);
     await this.#directory.appendMetrics(record);
     this.#recorded = step;
+    await this.#tensorboard?.step(record);
     this.#trajectories = written ? trajectories : [];
     this.#taken++;
     await onStep?.(record, trajectories);
+    await this.#guards.taken(record, trajectories);
   }
 
   async #evaluateIfDue(): Promise<void> {
@@ -289,6 +335,7 @@ class Run {
     });
     await this.#directory.writeTrajectories(`eval-${stepName(step).slice(5)}`, trajectories);
     await this.#directory.appendEvaluation(record);
+    await this.#tensorboard?.evaluation(record);
     await onEvaluation?.(record, trajectories);
   }
 

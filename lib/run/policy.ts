@@ -9,7 +9,8 @@ import type { RoleRouter } from "../roles/router.js";
 import type { RolloutOptions } from "../rollout/options.js";
 import type { Trajectory } from "../rollout/trajectory.js";
 import type { Writer } from "../rollout/writers.js";
-import { Trainer, type StepOptions } from "../trainer/trainer.js";
+import type { StepOptions } from "../trainer/step-options.js";
+import { Trainer } from "../trainer/trainer.js";
 import type { StepMetrics, TrainerOptions } from "../trainer/types.js";
 import { beginWith } from "./initial.js";
 import type { EvaluationRecord } from "./records.js";
@@ -37,6 +38,8 @@ export interface PolicySetup {
 interface Agent {
   /** Its role; the first agent's is the router's base. */
   name: string;
+  /** Those of the text that it writes. */
+  roles: readonly string[];
   model: Model;
   trainer: Trainer;
 }
@@ -78,7 +81,7 @@ export class Policy {
       );
     if (names.length === 0) {
       const trainer = await startTrainer(setup, { model, adapters: setup.adapters, options, folder: checkpoint });
-      return new Policy([{ name: router.base, model, trainer }], new Map());
+      return new Policy([{ name: router.base, roles: router.roles, model, trainer }], new Map());
     }
     if (options.lossRoles !== undefined && options.lossRoles !== "all")
       fail("ERR_INVALID_ARGUMENT", "Expected no lossRoles with agents, each of which is trained on its own roles");
@@ -96,7 +99,7 @@ export class Policy {
         options: { ...options, lossRoles: roles },
         folder: checkpoint === undefined ? undefined : path.join(checkpoint, "agents", name),
       });
-      list.push({ name, model: own, trainer });
+      list.push({ name, roles, model: own, trainer });
     }
     const steps = list.map(({ trainer }) => trainer.steps);
     if (new Set(steps).size > 1)
@@ -110,6 +113,37 @@ export class Policy {
     return this.adapters === undefined ? "model" : "adapters";
   }
 
+  /** What is trained, by the names of StepMetrics.adapters: adapters, rows of tokens, whole models. */
+  get groups(): string[] {
+    return this.agents.flatMap(({ name, trainer }) => (this.#renames(trainer) ? [name] : trainer.groups));
+  }
+
+  /** Roles whose tokens teach each adapter or model. */
+  get taughtBy(): Record<string, readonly string[]> {
+    return Object.fromEntries(
+      this.agents.flatMap(({ name, roles, trainer }): [string, readonly string[]][] => {
+        const { adapters } = trainer;
+        if (adapters === undefined) return [[this.#renames(trainer) ? name : "full", roles]];
+        return adapters.names.map((own, index) => [
+          own,
+          roles.filter((role) => adapters.adapterOfRole[adapters.roles.indexOf(role)] === index),
+        ]);
+      }),
+    );
+  }
+
+  /** True where the first ratios of a step on its own answers are 1, exactly. */
+  get exact(): boolean {
+    return this.agents.every(({ trainer: { adapters, options } }) => {
+      return options.objective?.importance === undefined && !adapters?.list.some(({ dropout }) => dropout > 0);
+    });
+  }
+
+  /** In full training of several agents what each trains has the agent's name. */
+  #renames({ adapters }: Trainer): boolean {
+    return adapters === undefined && this.agents.length > 1;
+  }
+
   /** Optimizer steps taken. */
   get steps(): number {
     return Math.min(...this.agents.map(({ trainer }) => trainer.steps));
@@ -121,14 +155,22 @@ export class Policy {
   }
 
   /** {@link Trainer.step} of every agent. Losses are sums of theirs, as all are divided by the same N. */
-  async step(trajectories: readonly Trajectory[], { signal, ...options }: StepOptions): Promise<StepMetrics> {
+  async step(trajectories: readonly Trajectory[], { signal, limits, ...options }: StepOptions): Promise<StepMetrics> {
     const metrics: StepMetrics[] = [];
-    for (const [i, { trainer, name }] of this.agents.entries()) {
-      // Once the first has taken it, the step is taken whole.
-      const own = await trainer.step(trajectories, { ...options, ...(i === 0 && signal && { signal }) });
-      metrics.push(trainer.adapters === undefined && this.agents.length > 1 ? renamed(own, name) : own);
+    for (const [i, agent] of this.agents.entries()) {
+      const { trainer, name } = agent;
+      const renames = this.#renames(trainer);
+      const bound = limits?.gradNorm;
+      const gradNorm = renames && typeof bound === "object" ? { full: bound[name] ?? Infinity } : bound;
+      const own = await trainer.step(trajectories, {
+        ...options,
+        ...(limits && { limits: { ...limits, ...(gradNorm !== undefined && { gradNorm }) } }),
+        // Once the first has taken it, the step is taken whole.
+        ...(i === 0 && signal && { signal }),
+      });
+      metrics.push(renames ? renamed(own, name) : own);
     }
-    return metrics.reduce(together);
+    return this.agents.length === 1 ? (metrics[0] as StepMetrics) : together(metrics, this.agents);
   }
 
   /** As {@link Trainer.save}; of several agents each in agents/NAME. */
@@ -178,28 +220,50 @@ async function startTrainer(
 }
 
 function renamed(metrics: StepMetrics, name: string): StepMetrics {
-  return { ...metrics, gradNorms: { [name]: metrics.gradNorms["full"] ?? 0 } };
+  const { adapters, gradNorms } = metrics;
+  const own = adapters["full"];
+  return { ...metrics, adapters: own ? { [name]: own } : {}, gradNorms: { [name]: gradNorms["full"] ?? 0 } };
 }
 
-/** One step of two agents. Shares and sums are of the same N; what is counted of trajectories is the same in both. */
-function together(a: StepMetrics, b: StepMetrics): StepMetrics {
-  const sum = (name: "loss" | "kl" | "clipHigh" | "clipLow"): number => a[name] + b[name];
-  const sumIf = (name: "dualClip" | "importance" | "importanceBounded"): Partial<StepMetrics> =>
-    a[name] === undefined || b[name] === undefined ? {} : { [name]: a[name] + b[name] };
-  const roles = Object.keys({ ...a.entropy, ...b.entropy });
+/** One step of several agents. Shares and sums are of the same N; what is counted of trajectories is the same for all. */
+function together(metrics: readonly StepMetrics[], agents: readonly Agent[]): StepMetrics {
+  const first = metrics[0] as StepMetrics;
+  const sum = (name: "loss" | "kl" | "clipHigh" | "clipLow"): number =>
+    metrics.reduce((total, own) => total + own[name], 0);
+  const taught = metrics.map((own, i) =>
+    (agents[i] as Agent).roles.reduce((total, role) => total + (own.roles[role]?.taught ?? 0), 0),
+  );
+  /** A mean over trained tokens. */
+  const mean = (name: "importance" | "importanceBounded"): Partial<StepMetrics> => {
+    const parts = metrics.flatMap((own, i) => (own[name] === undefined ? [] : [[own[name], taught[i] as number]]));
+    const tokens = parts.reduce((total, [, n = 0]) => total + n, 0);
+    return tokens === 0 ? {} : { [name]: parts.reduce((total, [x = 0, n = 0]) => total + (x * n) / tokens, 0) };
+  };
+  const { entropy, dualClip, importance: _i, importanceBounded: _b, ...rest } = first;
+  const ofRoles = <T>(of: (own: StepMetrics, role: string) => T | undefined): Record<string, T> =>
+    Object.fromEntries(
+      agents.flatMap(({ roles }, i) =>
+        roles.flatMap((role): [string, T][] => {
+          const value = of(metrics[i] as StepMetrics, role);
+          return value === undefined ? [] : [[role, value]];
+        }),
+      ),
+    );
   return {
-    ...a,
+    ...rest,
     loss: sum("loss"),
     kl: sum("kl"),
     clipHigh: sum("clipHigh"),
     clipLow: sum("clipLow"),
-    ...sumIf("dualClip"),
-    ...sumIf("importance"),
-    ...sumIf("importanceBounded"),
-    ...(roles.length > 0 && {
-      entropy: Object.fromEntries(roles.map((role) => [role, a.entropy?.[role] ?? b.entropy?.[role] ?? null])),
-    }),
-    maxRatioDeviation: Math.max(a.maxRatioDeviation, b.maxRatioDeviation),
-    gradNorms: { ...a.gradNorms, ...b.gradNorms },
+    ...(dualClip !== undefined && { dualClip: metrics.reduce((total, own) => total + (own.dualClip ?? 0), 0) }),
+    ...mean("importance"),
+    ...mean("importanceBounded"),
+    ...(entropy && { entropy: ofRoles((own, role) => own.entropy?.[role]) }),
+    maxRatioDeviation: Math.max(...metrics.map((own) => own.maxRatioDeviation)),
+    firstRatioMax: Math.max(...metrics.map((own) => own.firstRatioMax)),
+    gradNorms: Object.assign({}, ...metrics.map((own) => own.gradNorms)) as StepMetrics["gradNorms"],
+    adapters: Object.assign({}, ...metrics.map((own) => own.adapters)) as StepMetrics["adapters"],
+    // Of whose text it is; what shares of the whole loss they have no agent knows.
+    roles: ofRoles((own, role) => own.roles[role] && { ...own.roles[role], lossShare: null }),
   };
 }

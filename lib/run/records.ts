@@ -1,3 +1,4 @@
+import type { ToolMetrics } from "./tool-metrics.js";
 import type { StepMetrics } from "../trainer/types.js";
 import type { Finish } from "../rollout/trajectory.js";
 
@@ -10,7 +11,9 @@ export interface StepRecord extends StepMetrics {
   searches: number;
   answerRate: number;
   finish: Record<Finish, number>;
-  /** Of the whole step; this and rolloutSeconds are the only figures that differ between equal runs. */
+  /** By the role whose calls a tool answers; absent where no role calls one. Their seconds differ between equal runs, retries and cacheHits may. */
+  tools?: Record<string, ToolMetrics>;
+  /** Of the whole step; besides what `tools` says, this and rolloutSeconds are the only figures that differ between equal runs. */
   seconds: number;
   rolloutSeconds: number;
 }

@@ -5,6 +5,7 @@ import type { ChatTool } from "../prompts/calls.js";
 import type { TagSpan } from "../prompts/tags.js";
 import { environment } from "./environment-schema.js";
 import { sampler } from "./sampler-schema.js";
+import { guards } from "./guard-schema.js";
 import { PRECISIONS } from "../model/precision.js";
 import { FINAL_ANSWER } from "../rollout/options.js";
 
@@ -351,6 +352,18 @@ export const runSchema = z.strictObject({
     .describe(
       "Keep each layer's input alone and make the rest again in the backward pass: less memory, more time; changes no result.",
     ),
+  logKl: z
+    .boolean()
+    .default(true)
+    .describe(
+      "Measure the KL to the model without adapters in every step, in all and by role. Costs a forward pass of that model over the answers, which " +
+        "takes the place of objective.klCoefficient's own; changes no result.",
+    ),
+  guards: guards.prefault({}),
+  tensorboard: z
+    .boolean()
+    .default(true)
+    .describe("Write the metrics as events that TensorBoard reads, too: tensorboard --logdir runs."),
   steps: count.default(100).describe("Training steps: answers to questionsPerStep questions, and an update on them."),
   questionsPerStep: count.default(32).describe("Questions of one step."),
   epochs: z

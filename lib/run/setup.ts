@@ -110,6 +110,8 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
         ...(reference && { reference }),
         microBatchTokens: config.microBatchTokens,
         gradientCheckpointing: config.gradientCheckpointing,
+        // Demonstrations have no policy to have come away from.
+        logKl: config.logKl && config.objective.kind !== "sft",
       },
       full: config.parameters === "full",
       ...(agents && { agents }),
@@ -122,6 +124,8 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
       ...(config.minibatches !== undefined && { minibatches: config.minibatches }),
       seed: config.seed,
       evaluation: { ...evaluation, questions: evalQuestions, split: data.evalSplit ?? "eval" },
+      guards: config.guards,
+      tensorboard: config.tensorboard,
       checkpoint: config.checkpoint,
       trajectories: config.trajectories,
       directory: config.output,
@@ -145,7 +149,7 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
 
 /** The model, those of other agents, and the one that a KL is measured from where the model itself is trained; each goes into `opened`. */
 async function loadModels(
-  { model: directory, precision, addTokens, agent, variant, parameters, objective }: RunConfig,
+  { model: directory, precision, addTokens, agent, variant, parameters, objective, logKl }: RunConfig,
   { trained = {}, evaluationOnly = false }: LoadRunOptions,
   opened: Model[],
 ): Promise<{ model: Model; agents?: Record<string, Model>; reference?: Model }> {
@@ -161,7 +165,7 @@ async function loadModels(
   const names = planVariant(variant, agent.roles).agents ? agent.roles.filter((role) => role !== agent.base) : [];
   const agents: Record<string, Model> = {};
   for (const name of names) agents[name] = full ? await open(trained[name] ?? directory, trainable) : model;
-  const needed = trainable && objective.kind !== "sft" && objective.klCoefficient > 0;
+  const needed = trainable && objective.kind !== "sft" && (objective.klCoefficient > 0 || logKl);
   return {
     model,
     ...(names.length > 0 && { agents }),

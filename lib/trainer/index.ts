@@ -1,9 +1,13 @@
 export { groupAdvantages, penalizedReward } from "./advantages.js";
 export { AdamW } from "./optimizer.js";
-export { Trainer, type Gradients, type StepOptions } from "./trainer.js";
+export type { Gradients } from "./gradients.js";
+export type { Offending } from "./divergence.js";
+export type { StepLimits, StepOptions } from "./step-options.js";
+export { Trainer } from "./trainer.js";
 export type {
   AccumulateOptions,
   AccumulateResult,
+  AdapterMetrics,
   AdvantageEstimator,
   Aggregation,
   CrossRole,
@@ -13,6 +17,7 @@ export type {
   Objective,
   Optimizer,
   ResumeOptions,
+  RoleMetrics,
   StepMetrics,
   TrainerOptions,
   TrainingBatch,

@@ -43,7 +43,7 @@ export type Logprobs = ReadonlyMap<string, Float32Array>;
 export interface Prepared {
   /** Under the policy as it is before the step, where `importance` asks for it. */
   old?: Logprobs;
-  /** Under the reference, where the KL is in the reward. */
+  /** Under the reference, where it is known already. */
   reference?: Logprobs;
 }
 
@@ -162,7 +162,7 @@ function given(advantages: GroupAdvantages, members: readonly Trajectory[]): Adv
 
 function penalized(trajectory: Trajectory, objective: Objective, { old, reference }: Prepared): number {
   const refLogprobs = reference?.get(trajectory.id);
-  if (refLogprobs === undefined) return trajectory.reward;
+  if (refLogprobs === undefined || objective.klPlacement !== "reward") return trajectory.reward;
   const { id, reward, sampled, logprobs } = trajectory;
   return penalizedReward(reward, {
     sampled,

@@ -5,12 +5,15 @@ import type { Trajectory } from "../rollout/trajectory.js";
 import type { ResolvedObjective } from "./batch.js";
 import { orderTrajectories, packTrajectories, type PackedTrajectories, type PackingOptions } from "./packing.js";
 import { scoreTrajectories } from "./scoring.js";
-import type { StepOptions } from "./trainer.js";
+import { klToStart, type KlToStart } from "./kl.js";
+import type { StepOptions } from "./step-options.js";
 
 /** Trajectories in the order of a step; `make` packs them all, or some of them. */
 export interface PreparedTrajectories {
   ordered: Trajectory[];
   make: (part?: readonly Trajectory[]) => PackedTrajectories;
+  /** Where it is asked for. */
+  kl?: KlToStart;
 }
 
 /** What is trained, and by what. */
@@ -21,12 +24,14 @@ interface Policy {
   objective: ResolvedObjective;
   microBatchTokens: number;
   roles: readonly string[];
+  /** Measure the KL to the reference, whatever the objective does with it. */
+  logKl: boolean;
 }
 
 /** Checks trajectories and computes what the objective needs of them beforehand: log-probabilities of this model's own, and the reference's. */
 export async function prepareTrajectories(
   trajectories: readonly Trajectory[],
-  { model, adapters, reference, objective, microBatchTokens, roles }: Policy,
+  { model, adapters, reference, objective, microBatchTokens, roles, logKl }: Policy,
   { signal, allowTruncated = false, allowOtherPrecision = false, advantages }: StepOptions,
 ): Promise<PreparedTrajectories> {
   const { kind, importance, klCoefficient, klPlacement } = objective;
@@ -44,13 +49,20 @@ export async function prepareTrajectories(
   const penalty = kind === "policy" && klPlacement === "reward" && klCoefficient > 0;
   if (penalty && adapters === undefined && reference === undefined)
     fail("ERR_REFERENCE", "Expected a reference model for klCoefficient > 0 in full training but received none");
+  const measured = logKl && kind === "policy";
   const ref =
-    penalty && (await scoreTrajectories(ordered, { ...scoring, model: reference ?? model, adapters: undefined }));
+    (penalty || measured) &&
+    (await scoreTrajectories(ordered, { ...scoring, model: reference ?? model, adapters: undefined }));
   const prepared = {
     ...options,
     ...(old && { old }),
-    ...(ref && { reference: ref }),
+    // Where it enters the loss the engine need not compute it again: the bits are the same.
+    ...(ref && klCoefficient > 0 && { reference: ref }),
     ...(advantages && { advantages }),
   };
-  return { ordered, make: (part = ordered) => packTrajectories(part, objective, prepared) };
+  return {
+    ordered,
+    make: (part = ordered) => packTrajectories(part, objective, prepared),
+    ...(ref && measured && { kl: klToStart(ordered, ref, old || undefined, roles) }),
+  };
 }

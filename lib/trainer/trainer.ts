@@ -1,30 +1,21 @@
-import type { Adapters, LoraPair } from "../adapters/adapters.js";
-import { blockIndex, type RouterBlock } from "../adapters/mixture.js";
-import { rowOf, type TokenRow } from "../adapters/tokens.js";
-import {
-  abortable,
-  checkAdapters,
-  checkChoice,
-  checkInteger,
-  checkModel,
-  checkObject,
-  checkPath,
-  checkSignal,
-  checkStrings,
-  describe,
-} from "../arguments.js";
-import { native, type NativeBatch, type NativeStep, type NativeTrainer } from "../binding.js";
+import type { Adapters } from "../adapters/adapters.js";
+import { abortable, checkChoice, checkModel, checkObject, checkPath, checkSignal, checkStrings } from "../arguments.js";
+import { native, type NativeBatch, type NativeTrainer } from "../binding.js";
 import { fail } from "../errors.js";
 import { streamOf } from "../random.js";
 import { NO_ADAPTERS, type Model } from "../model/model.js";
 import type { Trajectory } from "../rollout/trajectory.js";
-import { nativeBatch, type ResolvedObjective } from "./batch.js";
-import { checkAtLeastZero, checkObjective, checkOptimizer } from "./objective.js";
+import { nativeBatch } from "./batch.js";
+import { gradientsOf, type Gradients } from "./gradients.js";
 import { leakMatrix } from "./leak.js";
-import { cutByGroup, type GroupAdvantages, type PackedTrajectories } from "./packing.js";
+import { checkAtLeastZero } from "./objective.js";
+import { checkOptions, CROSS_ROLES, type CheckedOptions } from "./options.js";
+import type { PackedTrajectories } from "./packing.js";
 import { prepareTrajectories, type PreparedTrajectories } from "./prepare.js";
-import { StepSums } from "./step-sums.js";
+import { learningRateAfter } from "./schedule.js";
 import { readState, writeState } from "./state.js";
+import { checkStepOptions, type StepOptions } from "./step-options.js";
+import { runStep, type Applied } from "./step.js";
 import type {
   AccumulateOptions,
   AccumulateResult,
@@ -36,45 +27,6 @@ import type {
   TrainerOptions,
   TrainingBatch,
 } from "./types.js";
-
-const CROSS_ROLES: CrossRole[] = ["flow", "stop", "exact"];
-
-/** Gradient buffers, by adapter and module (or by parameter in full training). */
-export interface Gradients {
-  /**
-   * The gradient accumulated so far: of a pair, `get(adapter, module)`; in full training of a parameter, `get(name)`.
-   * `lossRole`: the part that the loss of this role's tokens gave; ERR_NOT_KEPT without `trackLossRoles` or crossRole "exact" (which keeps
-   * it for adapters that run one role).
-   */
-  get(adapter: string, module: string, options?: { lossRole?: string }): LoraPair;
-  get(parameter: string): Float32Array;
-  /** The gradient of a trained token's row (see `trainableTokens` of createAdapters). */
-  token(token: number | string): TokenRow;
-  /** Soft routing: the gradient of a router [experts, hiddenSize]. */
-  router(layer: number, block: RouterBlock): Float32Array;
-  /** Euclidean norm by adapter; of the rows of trained tokens under "tokens". */
-  norms(): Record<string, number>;
-  zero(): void;
-}
-
-export interface StepOptions {
-  signal?: AbortSignal;
-  /** Train on trajectories whose sampling was truncated (top-p, top-k) all the same. @default false */
-  allowTruncated?: boolean;
-  /** Train on trajectories that a model of another precision sampled (ERR_PRECISION) all the same. @default false */
-  allowOtherPrecision?: boolean;
-  /**
-   * Advantages of one's own instead of the group's: called with each group, its members in the order of their ids; returns an advantage for each, or
-   * an array of one for each of its tokens (those of tokens that were not sampled are not read).
-   */
-  advantages?: GroupAdvantages;
-  /**
-   * Times that the trajectories are gone through, with an optimizer update each, clipped against the log-probabilities of before. @default 1
-   */
-  epochs?: number;
-  /** Updates of one epoch: whole groups, in the order of their ids, in so many parts of their own N. At most one a group. @default 1 */
-  minibatches?: number;
-}
 
 /**
  * Masked policy gradients (or supervised ones) into per-adapter buffers, clipping per adapter, AdamW per adapter (method.md, sections 2, 3).
@@ -92,8 +44,7 @@ export class Trainer {
   readonly gradients: Gradients;
   /** @internal */
   readonly native: NativeTrainer;
-  readonly #objective: ResolvedObjective;
-  readonly #trained: ReadonlySet<number> | undefined;
+  readonly #checked: CheckedOptions;
   #steps = 0;
   /** Something was accumulated since the last step. */
   #pending = false;
@@ -102,55 +53,10 @@ export class Trainer {
   #update = 0;
 
   constructor(model: Model, options: TrainerOptions) {
-    checkModel(model, "model");
-    checkObject(options, "options");
-    const { adapters, full, reference, objective = {}, optimizer, crossRole = "flow", lossRoles = "all" } = options;
-    if (adapters !== undefined) checkAdapters(adapters, "adapters");
-    if (reference !== undefined) checkModel(reference, "reference");
-    const { trackLossRoles = false, gradientCheckpointing = false, roles } = options;
-    if ((adapters === undefined) === (full === undefined) || ![undefined, true].includes(full)) {
-      fail("ERR_INVALID_ARGUMENT", "Expected either adapters or full: true");
-    }
-    checkChoice(crossRole, CROSS_ROLES, "crossRole");
-    for (const [name, value] of Object.entries({ trackLossRoles, gradientCheckpointing }))
-      if (typeof value !== "boolean")
-        fail("ERR_INVALID_ARGUMENT", `Expected a boolean ${name} but received ${describe(value)}`);
-    if (adapters === undefined && (crossRole === "exact" || trackLossRoles)) {
-      const what = trackLossRoles ? "trackLossRoles" : 'crossRole "exact"';
-      fail("ERR_INVALID_ARGUMENT", `Expected adapters for ${what}: in full training all roles share every parameter`);
-    }
-    if (adapters !== undefined && roles !== undefined)
-      fail("ERR_INVALID_ARGUMENT", "Expected no roles beside adapters, which bring their own");
-    checkOptimizer(optimizer);
-    checkObjective(objective);
-    checkInteger(options.microBatchTokens ?? 1, "microBatchTokens", 1);
-    checkInteger(options.seed ?? 0, "seed", 0);
-    const clipLow = objective.clipLow ?? 0.2;
-    this.#objective = {
-      kind: "policy",
-      klCoefficient: 0,
-      aggregation: "token-mean",
-      standardize: true,
-      ratio: "token",
-      klEstimator: "k3",
-      klPlacement: "loss",
-      advantageEstimator: "grpo",
-      filterGroups: false,
-      entropyCoefficient: 0,
-      ...objective,
-      clipLow,
-      clipHigh: objective.clipHigh ?? clipLow,
-    };
-    if (this.#objective.entropyCoefficient > 0 && (adapters?.trainableTokens.length ?? 0) > 0)
-      fail("ERR_INVALID_ARGUMENT", "Expected no objective.entropyCoefficient where rows of tokens are trained");
-    this.roles = adapters?.roles ?? checkRoles(roles ?? []);
-    if (lossRoles !== "all") {
-      checkStrings(lossRoles, "lossRoles");
-      if (this.roles.length === 0)
-        fail("ERR_INVALID_ARGUMENT", "Expected roles (their names, by index) where lossRoles names some of them");
-      this.#trained = new Set(lossRoles.map((role) => this.#roleIndex(role)));
-    }
+    this.#checked = checkOptions(model, options);
+    const { adapters, reference, trackLossRoles = false, gradientCheckpointing = false } = options;
     reference?.checkOpen();
+    this.roles = this.#checked.roles;
     this.model = model;
     this.adapters = adapters;
     this.options = options;
@@ -161,44 +67,16 @@ export class Trainer {
       trackLossRoles,
       gradientCheckpointing,
     );
-    const { native: handle } = this;
-    const names = adapters?.groups ?? ["full"];
-    this.gradients = {
-      get: ((name: string, module?: string, { lossRole }: { lossRole?: string } = {}) => {
-        this.#checkIdle();
-        if (adapters === undefined) {
-          if (lossRole !== undefined)
-            fail("ERR_NOT_KEPT", "Expected no lossRole: full training keeps one gradient for the whole loss");
-          return handle.gradient(-1, name, -1).value;
-        }
-        if (module === undefined) fail("ERR_INVALID_ARGUMENT", "Expected an adapter and a module");
-        const adapter = adapters.indexOf(name);
-        const pair = handle.gradient(adapter, module, -1);
-        if (lossRole === undefined) return pair;
-        const kept = this.#keptAs(adapters, adapter, this.#roleIndex(lossRole));
-        return kept === "whole" ? pair : handle.gradient(adapter, module, kept);
-      }) as Gradients["get"],
-      token: (token: number | string) => {
-        this.#checkIdle();
-        if (adapters === undefined) fail("ERR_NO_TOKEN", "Expected adapters: in full training every row is trained");
-        const index = adapters.tokenIndex(token);
-        return rowOf(model, handle.tokenGradient() as Float32Array, index);
-      },
-      router: (layer: number, block: RouterBlock) => {
-        this.#checkIdle();
-        return handle.routerGradient(layer, blockIndex(block));
-      },
-      norms: () => {
-        this.#checkIdle();
-        const norms = handle.norms();
-        return Object.fromEntries(names.map((name, i) => [name, norms[i] ?? 0]));
-      },
-      zero: () => {
-        this.#checkIdle();
-        handle.zero();
-        this.#pending = false;
-      },
-    };
+    this.gradients = gradientsOf(
+      this,
+      () => this.#checkIdle(),
+      () => (this.#pending = false),
+    );
+  }
+
+  /** What has a gradient norm and a clip of its own: every adapter, then "tokens"; or "full". @internal */
+  get groups(): string[] {
+    return this.adapters?.groups ?? ["full"];
   }
 
   /** Optimizer steps taken. */
@@ -208,12 +86,7 @@ export class Trainer {
 
   /** The rate of the next step. */
   get learningRate(): number {
-    const { learningRate, warmupSteps = 0, totalSteps, finalRatio = 0, decay: shape } = this.options.optimizer;
-    const step = this.#steps;
-    const warm = warmupSteps > 0 ? Math.min(1, (step + 1) / warmupSteps) : 1;
-    const share = totalSteps === undefined ? 0 : Math.min(1, step / totalSteps);
-    const decay = 1 - (1 - finalRatio) * (shape === "cosine" ? (1 - Math.cos(Math.PI * share)) / 2 : share);
-    return learningRate * warm * decay;
+    return learningRateAfter(this.#steps, this.options.optimizer);
   }
 
   /**
@@ -223,20 +96,26 @@ export class Trainer {
    */
   async accumulate(batch: TrainingBatch, options: AccumulateOptions = {}): Promise<AccumulateResult> {
     checkObject(options, "options");
-    return this.#exclusive("use", () => this.#accumulate(batch, options));
+    return this.#exclusive("use", async () => (await this.#accumulate(batch, options)).part);
   }
 
   /**
-   * Clips per adapter and takes one AdamW step; the buffers are zero afterwards. Returns the norms before clipping. In full training ERR_BUSY
+   * Clips per adapter and takes one AdamW step; the buffers are zero afterwards. Returns the norms before clipping. A gradient that is not finite
+   * is not applied: ERR_LOSS_NOT_FINITE, nothing has changed, and the buffers are as they were. In full training ERR_BUSY
    * while a rollout on the model is under way (with adapters or without), and nothing has changed: a rollout keeps the adapters with which it
    * began, but of whole weights there is no second copy.
    */
   async apply(options: { learningRate?: number } = {}): Promise<Record<string, number>> {
     checkObject(options, "options");
     return this.#exclusive("write", async () => {
-      const norms = await this.#apply(options.learningRate ?? this.learningRate);
+      const { taken, gradNorms } = await this.#apply(options.learningRate ?? this.learningRate);
+      if (!taken)
+        fail(
+          "ERR_LOSS_NOT_FINITE",
+          `Expected finite gradients but their norms are ${JSON.stringify(texts(gradNorms))}`,
+        );
       this.#steps++;
-      return norms;
+      return gradNorms;
     });
   }
 
@@ -261,6 +140,8 @@ export class Trainer {
    * Once apply() has begun an abort comes too late, and the step is taken. Gradients that accumulate() has left would be lost or mixed in:
    * ERR_GRADIENTS_PENDING until apply() takes them or gradients.zero() drops them. In full training no rollout on the model may be under way, nor
    * begin before the step has ended: ERR_BUSY, as in apply().
+   * What is not finite (a loss, a gradient, a log-probability, a ratio) ends the step before the update that it belongs to: ERR_LOSS_NOT_FINITE names trajectory,
+   * question, token, role and value, also as `error.offending`; so do ERR_LOSS_EXPLODED (`limits`) and ERR_STALE_POLICY (`onPolicy`).
    */
   async step(trajectories: readonly Trajectory[], options: StepOptions = {}): Promise<StepMetrics> {
     checkObject(options, "options");
@@ -321,25 +202,6 @@ export class Trainer {
       );
   }
 
-  #roleIndex(role: string): number {
-    const index = this.roles.indexOf(role);
-    if (index < 0) fail("ERR_NO_ROLE", `Expected a role among ${this.roles.join(", ")} but received ${describe(role)}`);
-    return index;
-  }
-
-  /** Where the gradient of a role's loss by an adapter is kept: with the whole loss's, or by role. */
-  #keptAs({ adapterOfRole }: Adapters, adapter: number, role: number): "whole" | number {
-    const { crossRole = "flow", trackLossRoles = false } = this.options;
-    const alone = adapterOfRole.filter((other) => other === adapter).length === 1;
-    if (crossRole !== "flow" && adapterOfRole[role] === adapter && alone && (trackLossRoles || crossRole === "exact"))
-      return "whole";
-    if (trackLossRoles || (crossRole === "exact" && adapterOfRole[role] !== adapter)) return role;
-    return fail(
-      "ERR_NOT_KEPT",
-      `Expected no lossRole without trackLossRoles: crossRole ${JSON.stringify(crossRole)} keeps the sum over the roles alone`,
-    );
-  }
-
   /** One piece of work at a time, and meanwhile no other that `writes` to the adapters (or uses them, where this one writes). */
   async #exclusive<T>(does: "write" | "use" | "read", work: () => Promise<T>): Promise<T> {
     this.model.checkOpen();
@@ -370,7 +232,7 @@ export class Trainer {
     trained: ReadonlySet<number> | undefined,
   ): { input: NativeBatch; normalizer: number } {
     const adapterOfRole = this.adapters?.adapterOfRole ?? NO_ADAPTERS;
-    return nativeBatch(batch, options, this.#objective, {
+    return nativeBatch(batch, options, this.#checked.objective, {
       adapterOfRole,
       crossRole,
       trained,
@@ -378,30 +240,36 @@ export class Trainer {
     });
   }
 
-  async #accumulate(batch: TrainingBatch, options: AccumulateOptions, discard = false): Promise<AccumulateResult> {
+  async #accumulate(
+    batch: TrainingBatch,
+    options: AccumulateOptions,
+    discard = false,
+  ): Promise<{ part: AccumulateResult; weights: Float64Array }> {
     const { crossRole = "flow" } = this.options;
     const { signal } = options;
     checkSignal(signal);
-    const { input, normalizer: n } = this.#nativeBatch(batch, options, crossRole, this.#trained);
+    const { input, normalizer: n } = this.#nativeBatch(batch, options, crossRole, this.#checked.trained);
     const sums = await abortable(this.native.accumulate({ ...input, discard }), signal, { counts: true });
     const tokens = input.weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0);
     if (tokens > 0) this.#pending = true;
     const { loss, logprobs, perTokenLoss, entropies } = sums;
-    return {
+    // Without a sampled token N is 0, and so are the sums.
+    const share = (sum: number): number => sum / (n || 1);
+    const part = {
       loss,
-      // Without a sampled token N is 0, and so are the sums.
-      kl: sums.kl / (n || 1),
-      clipHigh: sums.clipHigh / (n || 1),
-      clipLow: sums.clipLow / (n || 1),
-      dualClip: sums.dualClip / (n || 1),
-      importance: sums.importance / (n || 1),
-      importanceBounded: sums.importanceBounded / (n || 1),
+      kl: share(sums.kl),
+      clipHigh: share(sums.clipHigh),
+      clipLow: share(sums.clipLow),
+      dualClip: share(sums.dualClip),
+      importance: share(sums.importance),
+      importanceBounded: share(sums.importanceBounded),
       tokens,
       normalizer: n,
       logprobs,
       perTokenLoss,
       entropies,
     };
+    return { part, weights: input.weights };
   }
 
   /** A key a sequence: the masks of a step are drawn by seed, step and sequence, whatever else is in the batch. */
@@ -416,15 +284,28 @@ export class Trainer {
     return BigUint64Array.from({ length: sequences }, (_, s) => streamOf(`dropout/${seed}/${step}/${keys?.[s] ?? s}`));
   }
 
-  async #apply(learningRate: number): Promise<Record<string, number>> {
+  /** Takes the update, unless a gradient's norm is not finite or above its limit: then the buffers stay as they are. */
+  async #apply(learningRate: number, limits?: number | Record<string, number>): Promise<Applied> {
     checkAtLeastZero(learningRate, "learningRate");
     const { betas = [0.9, 0.999], epsilon = 1e-8, weightDecay = 0, maxGradNorm = 1 } = this.options.optimizer;
-    const step: NativeStep = { learningRate, beta1: betas[0], beta2: betas[1], epsilon, weightDecay, maxGradNorm };
-    const norms = await this.native.apply({ ...step, decayVectors: false }).promise;
+    const { groups } = this;
+    const limitOf = (name: string): number => (typeof limits === "object" ? limits[name] : limits) ?? Infinity;
+    const { taken, gradientNorms, updateNorms, norms } = await this.native.apply({
+      ...{ learningRate, beta1: betas[0], beta2: betas[1], epsilon, weightDecay, maxGradNorm, decayVectors: false },
+      limits: limits === undefined ? null : Float64Array.from(groups, limitOf),
+    }).promise;
+    const named = <T>(value: (i: number) => T): Record<string, T> =>
+      Object.fromEntries(groups.map((name, i) => [name, value(i)]));
+    const gradNorms = named((i) => gradientNorms[i] ?? 0);
+    if (!taken) return { taken, gradNorms, adapters: {} };
     this.native.zero();
     this.#pending = false;
-    const names = this.adapters?.groups ?? ["full"];
-    return Object.fromEntries(names.map((name, i) => [name, norms[i] ?? 0]));
+    const adapters = named((i) => ({
+      gradNorm: gradientNorms[i] ?? 0,
+      updateNorm: updateNorms[i] ?? 0,
+      norm: norms[i] ?? 0,
+    }));
+    return { taken, gradNorms, adapters };
   }
 
   async #leakMatrix(
@@ -436,11 +317,15 @@ export class Trainer {
     checkChoice(crossRole, CROSS_ROLES, "crossRole");
     let batches: [TrainingBatch, AccumulateOptions][];
     if (Array.isArray(batch)) {
-      const { make } = await this.#prepare(batch as readonly Trajectory[], {
-        allowTruncated,
-        allowOtherPrecision,
-        ...(options.signal && { signal: options.signal }),
-      });
+      const { make } = await this.#prepare(
+        batch as readonly Trajectory[],
+        {
+          allowTruncated,
+          allowOtherPrecision,
+          ...(options.signal && { signal: options.signal }),
+        },
+        { logKl: false },
+      );
       const packed = make();
       const own = { normalizer: this.#normalizer(packed), temperature: packed.temperature, ...options };
       batches = packed.batches.map((part) => [part, own]);
@@ -453,42 +338,36 @@ export class Trainer {
   }
 
   #normalizer({ sampledTokens, sampledSequences }: PackedTrajectories): number {
-    return this.#objective.aggregation === "token-mean" ? sampledTokens : sampledSequences;
+    return this.#checked.objective.aggregation === "token-mean" ? sampledTokens : sampledSequences;
   }
 
-  #prepare(trajectories: readonly Trajectory[], options: StepOptions): Promise<PreparedTrajectories> {
+  #prepare(
+    trajectories: readonly Trajectory[],
+    options: StepOptions,
+    { logKl }: { logKl: boolean },
+  ): Promise<PreparedTrajectories> {
     const { model, adapters, roles } = this;
     const { microBatchTokens = 8192, reference } = this.options;
-    const policy = { model, adapters, reference, objective: this.#objective, microBatchTokens, roles };
+    const policy = { model, adapters, reference, objective: this.#checked.objective, microBatchTokens, roles, logKl };
     return prepareTrajectories(trajectories, policy, options);
   }
 
   async #step(trajectories: readonly Trajectory[], options: StepOptions): Promise<StepMetrics> {
-    const { signal, epochs = 1, minibatches = 1, advantages } = options;
-    checkSignal(signal);
-    checkInteger(epochs, "epochs", 1);
-    checkInteger(minibatches, "minibatches", 1);
-    if (advantages !== undefined && typeof advantages !== "function")
-      fail("ERR_INVALID_ARGUMENT", `Expected a function for advantages but received ${describe(advantages)}`);
+    checkStepOptions(options);
     this.#checkNonePending("step");
-    const { ordered, make } = await this.#prepare(trajectories, options);
-    const whole = make();
-    const parts = minibatches === 1 ? [whole] : cutByGroup(ordered, minibatches).map((part) => make(part));
-    const updates = epochs * parts.length;
-    const learningRate = this.learningRate;
-    const sums = new StepSums(this.roles, updates);
+    const { logKl = false } = this.options;
+    const { learningRate } = this;
     try {
-      for (this.#update = 0; this.#update < updates; this.#update++) {
-        const packed = parts[this.#update % parts.length] as PackedTrajectories;
-        const own = { normalizer: this.#normalizer(packed), temperature: packed.temperature };
-        for (const batch of packed.batches) {
-          // Once an update is taken the step is taken whole.
-          const part = await this.#accumulate(batch, { ...own, ...(signal && this.#update === 0 && { signal }) }, true);
-          if (this.#update === 0) checkSignal(signal);
-          sums.add(batch, part, this.#objective);
-        }
-        sums.addNorms(await this.#apply(learningRate));
-      }
+      const metrics = await runStep(options, {
+        trainer: this,
+        objective: this.#checked.objective,
+        prepared: await this.#prepare(trajectories, options, { logKl }),
+        normalizer: (packed) => this.#normalizer(packed),
+        accumulate: (batch, own) => this.#accumulate(batch, own, true),
+        apply: (limits) => this.#apply(learningRate, limits),
+        begin: (update) => (this.#update = update),
+      });
+      return { step: ++this.#steps, learningRate, ...metrics };
     } catch (error) {
       this.native.zero();
       this.#pending = false;
@@ -497,24 +376,10 @@ export class Trainer {
     } finally {
       this.#update = 0;
     }
-    this.#steps++;
-    return {
-      step: this.#steps,
-      learningRate,
-      ...sums.metrics(this.#objective),
-      ...(this.#objective.filterGroups && { filteredGroups: whole.filteredGroups }),
-      reward: whole.reward,
-      mixedGroups: whole.mixedGroups,
-      trajectories: trajectories.length,
-      tokens: whole.tokens,
-      sampledTokens: whole.sampledByRole,
-    };
   }
 }
 
-function checkRoles(roles: readonly string[]): readonly string[] {
-  checkStrings(roles, "roles");
-  if (new Set(roles).size !== roles.length || roles.length > 127)
-    fail("ERR_INVALID_ARGUMENT", "Expected up to 127 distinct roles");
-  return roles;
+/** As JSON would not have them. */
+function texts(numbers: Record<string, number>): Record<string, string> {
+  return Object.fromEntries(Object.entries(numbers).map(([name, value]) => [name, String(value)]));
 }

@@ -122,6 +122,13 @@ export interface TrainerOptions {
    * backward pass, and changes no bit of any result. @default false
    */
   gradientCheckpointing?: boolean;
+  /**
+   * Measure the KL to the start (the reference: the model with its adapters off, or `reference`) in every step(), over all sampled tokens and by role, whatever the
+   * objective has of it: `klToStart` and `roles` of StepMetrics. Costs one forward pass of the reference over the
+   * step's trajectories; where `klCoefficient` > 0 that pass takes the place of the objective's own, of which there would be one an epoch. Changes no bit of the
+   * training. Full training needs a `reference` (ERR_REFERENCE). @default false
+   */
+  logKl?: boolean;
   /** Of the masks of adapters with dropout. @default 0 */
   seed?: number;
   /** Tokens of one micro-batch of step(). @default 8192 */
@@ -219,6 +226,35 @@ export interface LeakMatrix {
   tokens: Record<string, number>;
 }
 
+/** What a step did to an adapter. Norms are Euclidean; over several updates gradNorm and updateNorm are means. */
+export interface AdapterMetrics {
+  /** Of the gradient, before clipping. */
+  gradNorm: number;
+  /** |new - old|: 0 where not a bit has changed. */
+  updateNorm: number;
+  /** |new|. */
+  norm: number;
+}
+
+/** What a step saw of a role. A token's role is that of the position that predicted it. */
+export interface RoleMetrics {
+  /** Sampled tokens. */
+  tokens: number;
+  /** Those of them that were taught something: of a trained role, with an advantage other than 0 (or kind "sft"). */
+  taught: number;
+  /** With `logKl`: mean k3 estimate of the KL to the start over its sampled tokens; null: it has none. */
+  kl?: number | null;
+  /** As StepMetrics.entropy has it. */
+  entropy?: number | null;
+  /** Its tokens' part of the loss, and their share of the sum of the absolute values of the tokens' losses; null where that is 0. */
+  loss: number;
+  lossShare: number | null;
+  /** Share of its tokens of the loss that are clipped, and the parts of it: from above (A > 0) and from below (A < 0); null: there are none. */
+  clip: number | null;
+  clipHigh: number | null;
+  clipLow: number | null;
+}
+
 export interface StepMetrics {
   step: number;
   loss: number;
@@ -236,8 +272,15 @@ export interface StepMetrics {
   filteredGroups?: number;
   /** Optimizer updates, where they are not one: numbers of the loss are means over them, gradNorms too. */
   updates?: number;
-  /** Largest distance of a trained token's probability ratio from 1 (0 on policy, exactly). */
+  /** Largest distance of a trained token's probability ratio from 1 (0 on policy, exactly), and the same of the first update alone. */
   maxRatioDeviation: number;
+  firstRatioMax: number;
+  /** With `logKl`: mean k3 estimate over all sampled tokens, of the policy that the step began with; null: no token was sampled. */
+  klToStart?: number | null;
+  /** By adapter, of the rows of trained tokens as `tokens`, or { full }. */
+  adapters: Record<string, AdapterMetrics>;
+  /** By role, where the trainer knows their names. */
+  roles: Record<string, RoleMetrics>;
   learningRate: number;
   /** By adapter, of the rows of trained tokens as `tokens`, or { full }. Before clipping. */
   gradNorms: Record<string, number>;

@@ -188,19 +188,29 @@ void TrainerObject::hold_weights(const Napi::CallbackInfo& info) {
 
 void TrainerObject::release_weights(const Napi::CallbackInfo&) { state_->update.reset(); }
 
-/// apply({ learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, decayVectors }) -> gradient norms, one per
-/// adapter, then that of token rows where there are any (or one)
+/// apply({ learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, decayVectors, limits: Float64Array | null })
+/// -> { taken, gradientNorms, updateNorms, norms }, one per adapter, then that of token rows where there are any (or
+/// one). Not taken: a gradient's norm is not finite, or above its limit.
 Napi::Value TrainerObject::apply(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
     auto o = object_argument(info[0], "step");
     AdamWStep step = adamw_argument(o);
     bool decay_vectors = boolean_argument(o.Get("decayVectors"), "decayVectors");
-    auto norms = std::make_shared<std::vector<double>>();
+    auto limits = optional_copy<double>(o.Get("limits"), "limits");
+    auto result = std::make_shared<StepResult>();
     auto held = std::make_shared<Lease<State>>(state_, true);
     return run_async(
-        env, [=](const std::atomic<bool>&) { *norms = held->state->trainer->apply(step, decay_vectors); },
-        [norms](Napi::Env env) -> Napi::Value { return to_typed_array<double>(env, *norms); }, "an optimizer step");
+        env, [=](const std::atomic<bool>&) { *result = held->state->trainer->apply(step, decay_vectors, limits); },
+        [result](Napi::Env env) -> Napi::Value {
+          auto out = Napi::Object::New(env);
+          out.Set("taken", result->taken);
+          out.Set("gradientNorms", to_typed_array<double>(env, result->gradient_norm));
+          out.Set("updateNorms", to_typed_array<double>(env, result->update_norm));
+          out.Set("norms", to_typed_array<double>(env, result->norm));
+          return out;
+        },
+        "an optimizer step");
   });
 }
 

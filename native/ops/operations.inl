@@ -154,6 +154,8 @@ ROLEGRAD_OPERATION(PolicyLossOutput policy_loss(std::span<float> coefficient, st
                                                 const Tensor& logprob, const PolicyLossInput& input));
 /// *sum += the sum of squares of g; `sum` is a scalar in backend memory.
 ROLEGRAD_OPERATION(void sum_of_squares(double* sum, const GradTensor& g));
+/// *sum += the sum of squares of x - y, of x alone where y has no data.
+ROLEGRAD_OPERATION(void squared_distance(double* sum, const Tensor& x, const Tensor& y));
 /// y += x.
 ROLEGRAD_OPERATION(void add(const GradTensor& y, const GradTensor& x));
 /// Decoupled weight decay Adam with torch's update rule; g is scaled by min(1, max_norm / (sqrt(*sum) + 1e-6)) first.

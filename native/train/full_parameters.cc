@@ -172,10 +172,17 @@ void FullParameters::sum_squares() {
   for (size_t i = 1; i < entries_.size(); i++) b.sum_of_squares(sum, gradient(entries_[i]));
 }
 
-double FullParameters::apply(const AdamWStep& step, bool decay_vectors) {
-  Backend& b = model_.backend();
-  auto* sum = static_cast<double*>(scalar_->data());
+double FullParameters::norm() {
   sum_squares();
+  return std::sqrt(model_.backend().read_scalar(static_cast<double*>(scalar_->data())));
+}
+
+void FullParameters::apply(const AdamWStep& step, bool decay_vectors, std::span<const double> limits,
+                           MeasuredStep& measured, StepResult& result) {
+  Backend& b = model_.backend();
+  result.gradient_norm.push_back(norm());
+  if (!result.within(limits)) return;
+  result.update_norm.reserve(1), result.norm.reserve(1);
   // All that can fail is done. From here on the step is taken whole.
   check_aborted();
   AbortScope whole(nullptr);
@@ -183,13 +190,16 @@ double FullParameters::apply(const AdamWStep& step, bool decay_vectors) {
     b.add(gradient(entries_[0]), sinks_.head);
     b.zero(sinks_.head);
   }
+  measured.begin();
   for (const auto& e : entries_) {
     AdamWStep own = step;
     if (!e.decays && !decay_vectors) own.weight_decay = 0;
-    b.adamw(value(e), gradient(e), first_moment(e), second_moment(e), own, sum);
+    measured.adamw(value(e), gradient(e), first_moment(e), second_moment(e), own,
+                   static_cast<double*>(scalar_->data()));
   }
+  measured.end(result);
   publish(model_.updates() + 1);
-  return std::sqrt(b.read_scalar(sum));
+  result.taken = true;
 }
 
 void FullParameters::publish(uint64_t updates) {

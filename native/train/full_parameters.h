@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/decoder.h"
+#include "train/measured_step.h"
 
 namespace rolegrad {
 
@@ -36,9 +37,12 @@ class FullParameters {
   void add_gradients(std::vector<GradTensor>& buffers);
   /// Takes no time, whatever the size: they are written to when they are next used.
   void zero_gradients() { stale_ = true; }
-  /// One AdamW step on everything with a global norm; returns the norm before clipping. Taken whole or not at all: an
-  /// abort or memory that runs out leaves everything as it was.
-  double apply(const AdamWStep& step, bool decay_vectors);
+  /// One AdamW step on everything with a global norm. Taken whole or not at all: an abort, memory that runs out or a
+  /// norm beyond its limit leaves everything as it was.
+  void apply(const AdamWStep& step, bool decay_vectors, std::span<const double> limits, MeasuredStep& measured,
+             StepResult& result);
+  /// The norm of all gradients.
+  double norm();
   /// Values -> the model's packed weights, whole: it asks for no memory, and no abort ends it. `updates`: how many the
   /// values have seen. Nothing that computed with the old weights may go on with the new ones.
   void publish(uint64_t updates);

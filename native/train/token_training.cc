@@ -73,10 +73,10 @@ double TokenTraining::norm() {
   return std::sqrt(b.read_scalar(scalar.data));
 }
 
-void TokenTraining::apply(TokenRows& rows, AdamWStep step) {
+void TokenTraining::apply(TokenRows& rows, AdamWStep step, MeasuredStep& measured) {
   step.step = ++steps;
-  model_.backend().adamw(rows.flat(), tied_ ? part(2 * count_, count_) : sums(), first(), second(), step,
-                         static_cast<double*>(scalar_->data()));
+  measured.adamw(rows.flat(), tied_ ? part(2 * count_, count_) : sums(), first(), second(), step,
+                 static_cast<double*>(scalar_->data()));
   rows.refresh();
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "model/token_rows.h"
+#include "train/measured_step.h"
 
 namespace rolegrad {
 
@@ -28,7 +29,7 @@ class TokenTraining {
   GradTensor sums() const { return part(0, 2 * count_); }
   double norm();
   /// Clip and AdamW on `rows`, by the gradient that norm() was last called for.
-  void apply(TokenRows& rows, AdamWStep step);
+  void apply(TokenRows& rows, AdamWStep step, MeasuredStep& measured);
   void zero();
   Tensor first() const { return moment(*first_); }
   Tensor second() const { return moment(*second_); }

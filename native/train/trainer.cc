@@ -126,6 +126,7 @@ Trainer::Trainer(Model& model, std::shared_ptr<AdapterStore> store, const Model*
     : model_(model),
       store_(std::move(store)),
       options_(options),
+      measured_(model.backend()),
       reference_(reference),
       scalar_(model.backend().allocate(store_->adapters.size() * sizeof(double))),
       arena_(model.backend()) {
@@ -142,6 +143,7 @@ Trainer::Trainer(Model& model, std::unique_ptr<FullParameters> full, const Model
     : model_(model),
       options_(options),
       full_(std::move(full)),
+      measured_(model.backend()),
       reference_(reference),
       scalar_(model.backend().allocate(sizeof(double))),
       arena_(model.backend()) {
@@ -385,6 +387,7 @@ std::vector<double> Trainer::gradient_norms() {
   Backend& b = model_.backend();
   GradTensor scalar{static_cast<double*>(scalar_->data()), 1, 1, 1};
   std::vector<double> norms;
+  if (full_) norms.push_back(full_->norm());
   for (auto& slot : slots_) {
     b.zero(scalar);
     b.sum_of_squares(scalar.data, slot.gradient.flat());
@@ -394,29 +397,28 @@ std::vector<double> Trainer::gradient_norms() {
   return norms;
 }
 
-std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
+StepResult Trainer::apply(AdamWStep step, bool decay_vectors, std::span<const double> limits) {
+  StepResult result;
   if (full_) {
-    std::vector<double> norms(1);  // before anything changes
     step.step = full_steps + 1;
-    norms[0] = full_->apply(step, decay_vectors);
-    full_steps++;
-    return norms;
+    full_->apply(step, decay_vectors, limits, measured_, result);
+    if (result.taken) full_steps++;
+    return result;
   }
   Backend& b = model_.backend();
   auto* sums = static_cast<double*>(scalar_->data());
-  std::vector<double> norms;
   for (size_t v = 0; v < slots_.size(); v++) {
     b.zero(GradTensor{sums + v, 1, 1, 1});
     b.sum_of_squares(sums + v, slots_[v].gradient.flat());
-    norms.push_back(std::sqrt(b.read_scalar(sums + v)));
+    result.gradient_norm.push_back(std::sqrt(b.read_scalar(sums + v)));
   }
+  if (tokens_) result.gradient_norm.push_back(tokens_->norm());
+  if (!result.within(limits)) return result;
   for (auto& adapter : store_->adapters)
     if (adapter.use_count() > 1)
       adapter = std::make_shared<Adapter>(*adapter);  // pinned by a rollout: leave it its version
-  if (tokens_) {
-    norms.push_back(tokens_->norm());
-    if (store_->tokens.use_count() > 1) store_->tokens = std::make_shared<TokenRows>(*store_->tokens);
-  }
+  if (tokens_ && store_->tokens.use_count() > 1) store_->tokens = std::make_shared<TokenRows>(*store_->tokens);
+  result.update_norm.reserve(slots_.size() + 1), result.norm.reserve(slots_.size() + 1);
   // All that can fail is done. From here on the step is taken whole.
   check_aborted();
   AbortScope whole(nullptr);
@@ -424,12 +426,19 @@ std::vector<double> Trainer::apply(AdamWStep step, bool decay_vectors) {
     Slot& slot = slots_[v];
     auto& adapter = store_->adapters[v];
     step.step = ++slot.steps;
-    b.adamw(adapter->flat(), slot.gradient.flat(), moments(*slot.first, int(v)), moments(*slot.second, int(v)), step,
-            sums + v);
+    measured_.begin();
+    measured_.adamw(adapter->flat(), slot.gradient.flat(), moments(*slot.first, int(v)), moments(*slot.second, int(v)),
+                    step, sums + v);
+    measured_.end(result);
     adapter->refresh();
   }
-  if (tokens_) tokens_->apply(*store_->tokens, step);
-  return norms;
+  if (tokens_) {
+    measured_.begin();
+    tokens_->apply(*store_->tokens, step, measured_);
+    measured_.end(result);
+  }
+  result.taken = true;
+  return result;
 }
 
 void Trainer::zero_gradients() {

@@ -6,6 +6,7 @@
 
 #include "model/decoder.h"
 #include "train/full_parameters.h"
+#include "train/measured_step.h"
 #include "train/rollback.h"
 #include "train/token_training.h"
 
@@ -99,9 +100,9 @@ class Trainer {
   /// The gradients of each role's loss by every adapter, over batches that make up one; no buffer is touched. Their
   /// roles * adapters gradients are held meanwhile.
   LeakResult leak(std::span<const LossBatch> batches, const LossOptions& options);
-  /// Clip and AdamW per adapter, then on token rows (or on everything); returns the gradient norms before clipping.
-  /// `step.step` is counted here.
-  std::vector<double> apply(AdamWStep step, bool decay_vectors);
+  /// Clip and AdamW per adapter, then on token rows (or on everything), unless a gradient's norm is not finite or above
+  /// its limit (by group; empty: none). `step.step` is counted here.
+  StepResult apply(AdamWStep step, bool decay_vectors, std::span<const double> limits = {});
   void zero_gradients();
   std::vector<double> gradient_norms();
 
@@ -145,6 +146,7 @@ class Trainer {
   RoleGradients kept_;
   std::unique_ptr<TokenTraining> tokens_;
   std::unique_ptr<FullParameters> full_;
+  MeasuredStep measured_;
   const Model* reference_ = nullptr;
   std::unique_ptr<Memory> scalar_;
   Arena arena_;

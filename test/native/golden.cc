@@ -130,7 +130,7 @@ void adapters_run(Bits& out, const std::string& name, std::unique_ptr<Backend> b
     losses.add(loss.sums.loss), losses.add(loss.sums.kl), losses.add(loss.logprob), losses.add(loss.reference);
     losses.add(loss.per_token);
     gradients.add(gradient_values(trainer, *model));
-    losses.add(trainer.apply(step_of(step), false));
+    losses.add(trainer.apply(step_of(step), false).gradient_norm);
     trainer.zero_gradients();
   }
   Hash adapters, moments, after;

@@ -236,6 +236,30 @@ std::vector<Case> sum_of_squares_cases() {
 }
 OPERATION("sum_of_squares", sum_of_squares_cases);
 
+std::vector<Case> squared_distance_cases() {
+  std::vector<Case> cases;
+  for (auto [rows, cols] : kSizes)
+    cases.push_back({std::to_string(rows) + " x " + std::to_string(cols), [rows = rows, cols = cols](Backend& backend) {
+                       Place place(backend);
+                       Numbers numbers(64);
+                       double* sum = place.scalar(0.25);
+                       const Tensor x = place.put(numbers.matrix(rows, cols)),
+                                    y = place.put(numbers.matrix(rows, cols));
+                       backend.squared_distance(sum, x, y);
+                       backend.squared_distance(sum, x, {});
+                       place.guards("squared_distance");
+                       Outputs out;
+                       out.add_list("sum", {backend.read_scalar(sum)}, [&](int64_t, int64_t) {
+                         // Positive terms of at most 4: n of them in f64.
+                         const double n = double(2 * rows * cols);
+                         return 0x1p-53 * 4 * n * (4 + std::sqrt(n));
+                       });
+                       return out;
+                     }});
+  return cases;
+}
+OPERATION("squared_distance", squared_distance_cases);
+
 std::vector<Case> adamw_cases() {
   const std::vector<std::pair<std::string, AdamWStep>> settings{
       {"plain", {1e-3, 0.9, 0.999, 1e-8, 0, 1, 0}},

@@ -92,7 +92,9 @@ Work work_on(TinyModel& tiny) {
   Trainer trainer(*tiny.model, store);
   trainer.accumulate(batch.view(), kPolicy);
   out.gradients = gradients_of(trainer, *tiny.model);
-  out.norms = trainer.apply({.learning_rate = 0.01, .max_norm = 0.5}, false);
+  const StepResult step = trainer.apply({.learning_rate = 0.01, .max_norm = 0.5}, false);
+  for (const auto& norms : {step.gradient_norm, step.update_norm, step.norm})
+    out.norms.insert(out.norms.end(), norms.begin(), norms.end());
   Arena arena(tiny.model->backend());
   std::vector<int32_t> adapter(batch.roles.begin(), batch.roles.end());
   out.logprobs = score(*tiny.model, arena, batch.ids, batch.cu, adapter, store->list(), 1, false).logprobs;

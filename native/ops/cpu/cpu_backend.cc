@@ -1,6 +1,7 @@
 #include "ops/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
@@ -220,6 +221,21 @@ void CpuBackend::sum_of_squares(double* sum, const GradTensor& g) {
     for (int64_t r = begin; r < end; r++) rows[size_t(r)] = k_.sum_of_squares(g.data + r * g.ld, g.cols);
   });
   for (double row : rows) *sum += row;
+}
+
+void CpuBackend::squared_distance(double* sum, const Tensor& x, const Tensor& y) {
+  // Within an optimizer step, which is taken whole: no memory is asked for.
+  std::array<double, 1024> rows;
+  for (int64_t first = 0; first < x.rows; first += int64_t(rows.size())) {
+    const int64_t n = std::min(int64_t(rows.size()), x.rows - first);
+    over_rows(n, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; r++) {
+        const float* other = y.data ? y.data + (first + r) * y.ld : nullptr;
+        rows[size_t(r)] = k_.squared_distance(x.data + (first + r) * x.ld, other, x.cols);
+      }
+    });
+    for (int64_t r = 0; r < n; r++) *sum += rows[size_t(r)];
+  }
 }
 
 void CpuBackend::add(const GradTensor& y, const GradTensor& x) {

@@ -178,6 +178,8 @@ struct Kernels {
   /// is added by the caller).
   void (*chunk_gradient)(float* logits, int64_t n, float temperature, float lse, float coefficient);
   double (*sum_of_squares)(const double* x, int64_t n);
+  /// y null: zero.
+  double (*squared_distance)(const float* x, const float* y, int64_t n);
   void (*adamw)(float* p, const double* g, float* m, float* v, int64_t n, double g_scale, double decay, double b1,
                 double b2, double step_size, double bias2_root, double epsilon);
   /// Benchmarks: `n` rounds of independent FMAs (returns FLOPs a round), and a sum over memory.

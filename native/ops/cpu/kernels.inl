@@ -67,6 +67,7 @@ constexpr Kernels kKernels = {ROLEGRAD_ISA_NAME,
                               scale,
                               chunk_gradient,
                               sum_of_squares,
+                              squared_distance,
                               adamw,
                               fma_rounds,
                               read_memory};

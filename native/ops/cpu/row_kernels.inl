@@ -237,6 +237,21 @@ double sum_of_squares(const double* x, int64_t n) {
   return part[0];
 }
 
+double squared_distance(const float* x, const float* y, int64_t n) {
+  double part[16] = {};
+  auto add = [&](int64_t j, int i) {
+    double d = double(x[j + i]) - (y ? double(y[j + i]) : 0);
+    part[i] += d * d;
+  };
+  int64_t whole = n / 16 * 16;
+  for (int64_t j = 0; j < whole; j += 16)
+    for (int i = 0; i < 16; i++) add(j, i);
+  for (int i = 0; i < int(n - whole); i++) add(whole, i);
+  for (int w = 8; w >= 1; w /= 2)
+    for (int i = 0; i < w; i++) part[i] += part[i + w];
+  return part[0];
+}
+
 void adamw(float* p, const double* g, float* m, float* v, int64_t n, double g_scale, double decay, double b1, double b2,
            double step_size, double bias2_root, double epsilon) {
   for (int64_t i = 0; i < n; i++) {

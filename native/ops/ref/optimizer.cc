@@ -11,6 +11,14 @@ void RefBackend::sum_of_squares(double* sum, const GradTensor& g) {
     for (int64_t j = 0; j < g.cols; j++) *sum += at(g, i, j) * at(g, i, j);
 }
 
+void RefBackend::squared_distance(double* sum, const Tensor& x, const Tensor& y) {
+  for (int64_t i = 0; i < x.rows; i++)
+    for (int64_t j = 0; j < x.cols; j++) {
+      const double d = double(at(x, i, j)) - (y.data ? double(at(y, i, j)) : 0);
+      *sum += d * d;
+    }
+}
+
 void RefBackend::add(const GradTensor& y, const GradTensor& x) {
   for (int64_t i = 0; i < y.rows; i++)
     for (int64_t j = 0; j < y.cols; j++) at(y, i, j) += at(x, i, j);
