@@ -202,7 +202,7 @@ t.test("a run that fails or is interrupted leaves no server behind", async (t) =
     if (!told && String(chunk).includes('"event":"step"')) told = child.kill("SIGINT");
   }
   if (child.exitCode === null) await once(child, "exit");
-  t.equal(child.exitCode, 1);
+  t.equal(child.exitCode, 130);
   long.gone();
 });
 

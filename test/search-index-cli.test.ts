@@ -74,7 +74,7 @@ t.test("Ctrl-C while an index is built leaves the one that was there", async (t)
   child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
   while (!readdirSync(cwd).some((name) => name.startsWith("index.building-"))) await sleep(5);
   child.kill("SIGINT");
-  t.equal(((await ended) as [number])[0], 1);
+  t.equal(((await ended) as [number])[0], 130);
   t.match(JSON.parse(out), { error: { code: "ERR_ABORTED" } });
   t.strictSame(readdirSync(cwd).sort(), ["a.jsonl", "index", "many.jsonl"]);
   const index = await SearchIndex.open(path.join(cwd, "index"));
