@@ -1,4 +1,6 @@
-// The reporter of `npm test`: one line a test file, failures and skips in full, and last "N passed, N failed".
+// The reporter of `npm test`: one line a test file, failures and skips in full, and last "N passed, N failed" (in the file that ROLEGRAD_TALLY names,
+// where it does, as JSON).
+import { writeFileSync } from "node:fs";
 import { Transform } from "node:stream";
 
 const point = /^(not )?ok\b(?: \d+)?(?: - (.*?))?(?: # (time=\S+|skip\b.*|todo\b.*))?( \{)?$/i;
@@ -26,7 +28,10 @@ export default class Reporter extends Transform {
     if (this.#rest !== "") this.#line(this.#rest);
     this.#report();
     for (const skip of this.#skipped) this.push(`skipped: ${skip}\n`);
-    this.push(`${this.#passed} passed, ${this.#failed} failed\n`);
+    const counts = { passed: this.#passed, failed: this.#failed };
+    const { ROLEGRAD_TALLY: tally } = process.env;
+    if (tally === undefined) this.push(`${counts.passed} passed, ${counts.failed} failed\n`);
+    else writeFileSync(tally, JSON.stringify(counts));
     done();
   }
 
