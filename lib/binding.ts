@@ -223,6 +223,8 @@ export interface NativeTrainer {
   tokenGradient(): Float32Array | null;
   routerGradient(layer: number, block: number): Float32Array;
   norms(): Float64Array;
+  /** With trackLossRoles: norm of what each role's loss gave all adapters. */
+  roleNorms(adapterOfRole: Int32Array): Float64Array;
   parameters(): { name: string; shape: number[] }[];
   parameter(name: string): Float32Array;
   /** `updates`: how many the values have seen. */

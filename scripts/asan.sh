@@ -10,7 +10,7 @@ if [ ${#tests[@]} -eq 0 ]; then
   # processes in mid-work, which V8 takes for leaks of its own.
   tests=(test/{native,binding,attribution,attribution-{fixture,properties,table,worker},kernels,model,checkpoint,adapters,router}.test.ts
     test/{fixtures-{model,own,training},trainer,gradient-checkpointing,dropout,soft-routing,trained-tokens,full-training}.test.ts
-    test/{robust-faults,busy,hostile,hostile-buffers}.test.ts)
+    test/{robust-faults,busy,hostile,hostile-buffers,policies,step-metrics}.test.ts)
 fi
 
 node native/build.mjs --out build/asan/build -D ROLEGRAD_SANITIZE=address,undefined

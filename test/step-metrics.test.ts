@@ -60,6 +60,31 @@ t.test("an adapter's update norm is the distance that its values moved, in f64",
   }
 });
 
+t.test(
+  "with trackLossRoles each role's gradient norm is logged apart, of shared adapters too, and changes no bit",
+  async (t) => {
+    const shared = { reason: "shared", tool: "shared" };
+    for (const crossRole of ["flow", "stop", "exact"] as const) {
+      for (const routes of [undefined, shared]) {
+        const own = () => randomAdapters(model, { roles, ...(routes && { routes }) });
+        const [plain, tracking] = [false, true].map((trackLossRoles) =>
+          make({ adapters: own(), crossRole, trackLossRoles }),
+        );
+        const leak = await tracking!.leakMatrix(trajectories, { crossRole });
+        const metrics = await tracking!.step(trajectories);
+        for (const role of roles) {
+          const want = norm(Object.values(leak.norms[role]!));
+          t.ok(want > 0 && near(metrics.roles[role]!.gradNorm!, want, 1e-6), `${crossRole} ${role}: ${want}`);
+        }
+        const { roles: _, ...rest } = metrics;
+        const { roles: without, ...same } = await plain!.step(trajectories);
+        t.strictSame(rest, same);
+        t.notOk("gradNorm" in without["reason"]!);
+      }
+    }
+  },
+);
+
 t.test("over several updates it is the mean of theirs, and at a rate of 0 it is 0", async (t) => {
   const once = make();
   const first = await once.step(trajectories);

@@ -240,6 +240,15 @@ function adapters(lines: Lines): (Html | undefined)[] {
       ),
     }),
     lines.chart({
+      title: "Gradient norm, by role of the loss",
+      hint: "What a role's tokens teach all adapters, before clipping.",
+      yLabel: "Euclidean norm",
+      series: lines.by(
+        (row) => row["roles"],
+        (role) => at(role, "gradNorm"),
+      ),
+    }),
+    lines.chart({
       title: "Update norm, by adapter",
       hint: "How far a step moved the weights.",
       yLabel: "Euclidean norm",

@@ -120,6 +120,8 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
       );
     for (const field of ["rank", "alpha", "dropout", "addTokens", "initialAdapters"] as const)
       if (c[field] !== undefined) wrong(field, 'Expected none with parameters "full"');
+    if (c.trackLossRoles)
+      wrong("trackLossRoles", 'Expected false with parameters "full", which has one gradient for the whole loss');
     if (c.precision !== "exact" || c.crossRole === "exact")
       wrong(c.crossRole === "exact" ? "crossRole" : "precision", 'Expected another with parameters "full"');
   }

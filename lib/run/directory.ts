@@ -54,6 +54,7 @@ const FREE = [
   "sampler",
   "guards",
   "logKl",
+  "trackLossRoles",
   "tensorboard",
 ];
 

@@ -352,6 +352,13 @@ export const runSchema = z.strictObject({
     .describe(
       "Keep each layer's input alone and make the rest again in the backward pass: less memory, more time; changes no result.",
     ),
+  trackLossRoles: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Log the gradient norm of each role's loss (roles.R.gradNorm in metrics.jsonl), also where roles share an adapter: a backward pass more for each " +
+        "role. Changes no bit of the training.",
+    ),
   logKl: z
     .boolean()
     .default(true)

@@ -111,6 +111,7 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
         microBatchTokens: config.microBatchTokens,
         gradientCheckpointing: config.gradientCheckpointing,
         // Demonstrations have no policy to have come away from.
+        trackLossRoles: config.trackLossRoles,
         logKl: config.logKl && config.objective.kind !== "sft",
       },
       full: config.parameters === "full",

@@ -94,7 +94,14 @@ function stepScalars(record: StepRecord): Scalars {
     }),
     ...nested("adapters", record.adapters, { gradNorm: "gradient_norm", updateNorm: "update_norm", norm: "norm" }),
     ...nested("roles", record.roles, {
-      ...{ tokens: "tokens", taught: "taught_tokens", kl: "kl", entropy: "entropy", loss: "loss" },
+      ...{
+        tokens: "tokens",
+        taught: "taught_tokens",
+        kl: "kl",
+        entropy: "entropy",
+        loss: "loss",
+        gradNorm: "gradient_norm",
+      },
       ...{ lossShare: "loss_share", clip: "clip", clipHigh: "clip_high", clipLow: "clip_low" },
     }),
     ...nested("tools", record.tools ?? {}, {

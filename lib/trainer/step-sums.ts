@@ -16,6 +16,7 @@ export class StepSums {
   readonly #adapters: Record<string, AdapterMetrics> = {};
   readonly #entropy: MeanByRole;
   readonly #byRole: RoleSums;
+  #roleNorms: number[] | undefined;
   #maxRatioDeviation = 0;
   /** Importance weights, those that were bounded, and the tokens that have one: means of what was trained, whatever N counts. */
   readonly #weights = { sum: 0, bounded: 0, tokens: 0 };
@@ -56,6 +57,12 @@ export class StepSums {
     return this.#first;
   }
 
+  /** Of one update, by role. */
+  addRoleNorms(norms: Float64Array): void {
+    this.#roleNorms ??= this.#roles.map(() => 0);
+    norms.forEach((norm, i) => ((this.#roleNorms as number[])[i] = (this.#roleNorms?.[i] ?? 0) + norm / this.#updates));
+  }
+
   /** What one update did: it is taken. */
   addUpdate(adapters: Record<string, AdapterMetrics>): void {
     for (const [name, { gradNorm, updateNorm, norm }] of Object.entries(adapters)) {
@@ -83,6 +90,7 @@ export class StepSums {
         tokens: sampledByRole[role] ?? 0,
         ...(start && { kl: start.byRole[i] ?? null }),
         ...(entropy && { entropy: entropy[role] ?? null }),
+        ...(this.#roleNorms && { gradNorm: this.#roleNorms[i] ?? 0 }),
         ...(byRole[i] as ReturnType<RoleSums["metrics"]>[number]),
       },
     ]);

@@ -69,6 +69,9 @@ export async function runStep(
     if (update === 0 && options.onPolicy === true) checkOnPolicy(work, sums);
     if (!Number.isFinite(sums.loss)) await failed.notFinite();
     if (Math.abs(sums.loss) > (limits.loss ?? Infinity)) await failed.loss(sums.loss, limits.loss as number);
+    const { adapters, options: settings } = trainer;
+    if (settings.trackLossRoles === true && adapters !== undefined)
+      sums.addRoleNorms(trainer.native.roleNorms(adapters.adapterOfRole));
     const applied = await work.apply(limits.gradNorm);
     if (!applied.taken) await failed.gradients(applied.gradNorms, limits.gradNorm);
     sums.addUpdate(applied.adapters);

@@ -246,6 +246,8 @@ export interface RoleMetrics {
   kl?: number | null;
   /** As StepMetrics.entropy has it. */
   entropy?: number | null;
+  /** With `trackLossRoles`: norm of what the loss of its tokens gives all adapters together, before clipping. */
+  gradNorm?: number;
   /** Its tokens' part of the loss, and their share of the sum of the absolute values of the tokens' losses; null where that is 0. */
   loss: number;
   lossShare: number | null;

@@ -92,6 +92,7 @@ class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
   Napi::Value state(const Napi::CallbackInfo& info);
   void restore(const Napi::CallbackInfo& info);
   Napi::Value norms(const Napi::CallbackInfo& info);
+  Napi::Value role_norms(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
   std::shared_ptr<State> state_;
   void open() const;

@@ -293,6 +293,15 @@ Napi::Value TrainerObject::norms(const Napi::CallbackInfo& info) {
   });
 }
 
+/// roleNorms(adapterOfRole) -> Float64Array [roles]
+Napi::Value TrainerObject::role_norms(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    idle();
+    return to_typed_array<double>(info.Env(),
+                                  state_->trainer->role_norms(typed_array_argument<int32_t>(info[0], "adapterOfRole")));
+  });
+}
+
 /// parameters() -> [{ name, shape }] of full training.
 Napi::Value TrainerObject::parameters(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
@@ -442,9 +451,10 @@ Napi::Function TrainerObject::define(Napi::Env env) {
        InstanceMethod("releaseWeights", &TrainerObject::release_weights),
        InstanceMethod("apply", &TrainerObject::apply), InstanceMethod("setParameters", &TrainerObject::set_parameters),
        InstanceMethod("zero", &TrainerObject::zero), InstanceMethod("gradient", &TrainerObject::gradient),
-       InstanceMethod("norms", &TrainerObject::norms), InstanceMethod("parameters", &TrainerObject::parameters),
-       InstanceMethod("parameter", &TrainerObject::parameter), InstanceMethod("state", &TrainerObject::state),
-       InstanceMethod("restore", &TrainerObject::restore), InstanceMethod("memory", &TrainerObject::memory)});
+       InstanceMethod("norms", &TrainerObject::norms), InstanceMethod("roleNorms", &TrainerObject::role_norms),
+       InstanceMethod("parameters", &TrainerObject::parameters), InstanceMethod("parameter", &TrainerObject::parameter),
+       InstanceMethod("state", &TrainerObject::state), InstanceMethod("restore", &TrainerObject::restore),
+       InstanceMethod("memory", &TrainerObject::memory)});
 }
 
 void register_trainer(Napi::Env env, Napi::Object exports) {

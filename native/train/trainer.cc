@@ -397,6 +397,27 @@ std::vector<double> Trainer::gradient_norms() {
   return norms;
 }
 
+std::vector<double> Trainer::role_norms(std::span<const int32_t> adapter_of_role) {
+  Backend& b = model_.backend();
+  GradTensor scalar{static_cast<double*>(scalar_->data()), 1, 1, 1};
+  const auto squares = [&](const AdapterGradient& gradient) {
+    b.zero(scalar);
+    b.sum_of_squares(scalar.data, gradient.flat());
+    return b.read_scalar(scalar.data);
+  };
+  std::vector<double> norms;
+  for (size_t v = 0; v < adapter_of_role.size(); v++) {
+    double sum = 0;
+    bool apart = false;
+    for (size_t a = 0; a < slots_.size(); a++)
+      if (const AdapterGradient* own = kept(int(v), int(a))) sum += squares(*own), apart = true;
+    // Not kept apart where no other role's loss reaches the adapter.
+    if (!apart && adapter_of_role[v] >= 0) sum = squares(slots_[size_t(adapter_of_role[v])].gradient);
+    norms.push_back(std::sqrt(sum));
+  }
+  return norms;
+}
+
 StepResult Trainer::apply(AdamWStep step, bool decay_vectors, std::span<const double> limits) {
   StepResult result;
   if (full_) {

@@ -105,6 +105,8 @@ class Trainer {
   StepResult apply(AdamWStep step, bool decay_vectors, std::span<const double> limits = {});
   void zero_gradients();
   std::vector<double> gradient_norms();
+  /// Norm of what the loss of each role's tokens gave all adapters together, where that is kept (options.track).
+  std::vector<double> role_norms(std::span<const int32_t> adapter_of_role);
 
   struct Slot {
     AdapterGradient gradient;
