@@ -5,7 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 
-/** They measure, or keep every core busy by themselves: beside others they would say little, or fail. */
+/** They measure: beside others they would say little, or fail. */
 const ALONE =
   /^(native|bench|memory|quickstart|acceptance|robust-.*|rollout-.*|contract-.*|search-index.*|run-signals)\.test\.ts$/;
 
