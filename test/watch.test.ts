@@ -461,10 +461,12 @@ t.test("how a run stands is told from its files", async (t) => {
   t.equal(await run(5, lock(gone)), "interrupted", "its process is gone");
   t.equal(await run(5, lock(gone, "another machine")), "running");
   t.equal(await run(5, stopped), "stopped");
-  t.equal(
-    await run(300, { "adapters/reason/x": "", "config.json": JSON.stringify({ ...runConfig, steps: 30 }) }),
-    "finished",
-  );
+  for (const trained of ["adapters/reason/x", "model/model.safetensors", "model/tool/model.safetensors"])
+    t.equal(
+      await run(300, { [trained]: "", "config.json": JSON.stringify({ ...runConfig, steps: 30 }), ...checkpoint }),
+      "finished",
+      trained,
+    );
 });
 
 t.test("whatever the lines of a run's files hold, there is a page, and no markup of theirs in it", async (t) => {
