@@ -509,6 +509,15 @@ t.test("whatever the lines of a run's files hold, there is a page, and no markup
   );
 });
 
+t.test("a number that no axis has room for takes no page away", async (t) => {
+  for (const low of [1.8e306, -1.8e306, 1e-320]) {
+    const evaluations = jsonLines([{ ...evaluationLine(0, 0.2), low }, evaluationLine(10, 0.4)]);
+    const run = new WatchedRun(runFolder(t, { "evaluations.jsonl": evaluations }));
+    await run.refresh();
+    t.match(run.document(), "<svg", `${low}`);
+  }
+});
+
 t.test("a drawn line keeps its ends and its spikes", async (t) => {
   const points = Array.from({ length: 10_000 }, (_, x) => ({ x, y: x === 4321 ? 99 : x === 777 ? -9 : Math.sin(x) }));
   const drawn = downsample(points);
