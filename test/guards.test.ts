@@ -241,6 +241,23 @@ t.test(
   },
 );
 
+t.test("a step that is stopped behind its first update leaves no checkpoint, and is not said to", async (t) => {
+  const change = {
+    ...{ steps: 6, epochs: 2, checkpoint: { every: 1 }, guards: { limits: { loss: 1e-5 } } },
+    trainer: { optimizer: { learningRate: 3e-3 }, objective: { aggregation: "seq-mean-token-mean" as const } },
+  };
+  for (const every of [1, 0]) {
+    const folder = temporary();
+    const taken: number[] = [];
+    const setup = worldSetup(worldModel, folder, { ...change, checkpoint: { every } });
+    const error = await failedRun(t, setup, { onStep: ({ step }: { step: number }) => void taken.push(step) });
+    t.equal(error.code, "ERR_LOSS_EXPLODED", error.message);
+    t.match(error.message, `Part of step ${taken.length + 1} had been taken`);
+    for (const [checkpoint] of error.message.matchAll(/\S*checkpoints\/step-\d+/g)) t.ok(existsSync(checkpoint));
+    t.notOk(existsSync(path.join(folder, `checkpoints/step-00000${taken.length + 1}`)));
+  }
+});
+
 t.test("a number far above its median stops a run, once there are steps to take the median of", async (t) => {
   const guards = { explosion: { factor: 1e-6, gradNorm: 1e-9, loss: 1e9, kl: 1e9 } };
   const taken: number[] = [];
