@@ -19,6 +19,7 @@ import {
 import { adapterBits, bits, checkpoints, momentBits, modulesOf, onPolicy, randomAdapters } from "./helpers/engine.js";
 import { trajectoriesOf } from "./helpers/properties.js";
 import { refusals } from "./helpers/refused.js";
+import { writeToyModel } from "./helpers/toy.js";
 import { temporary, world, worldRollout, worldSetup } from "./helpers/world.js";
 
 const { model, refused } = await refusals(checkpoints.tied);
@@ -409,3 +410,32 @@ t.test("guards that make no sense are refused", async (t) => {
     await refused(t, trainRun(worldSetup(worldModel, temporary(), { guards })), "ERR_INVALID_ARGUMENT", "guards.");
   t.ok(world.pages.length > 0);
 });
+
+t.test(
+  "two agents that begin as different models: each has its own start, and writes from the first evaluation on",
+  async (t) => {
+    const folders = ["a", "b"].map((name) => path.join(temporary(), name));
+    for (const [i, folder] of folders.entries()) await writeToyModel(folder, { seed: i + 1 });
+    const [a, b] = (await Promise.all(folders.map((folder) => loadModel(folder)))) as [Model, Model];
+    t.teardown(() => [a, b].forEach((own) => own.close()));
+    for (const objective of [{}, { importance: { cap: 2 } }]) {
+      const result = await trainRun(
+        worldSetup(a, temporary(), {
+          agents: { tool: b },
+          trainer: { optimizer: { learningRate: 1e-3 }, objective, logKl: true },
+          rollout: { ...worldRollout(), reward: ({ response }) => response.length % 3 },
+          guards: { limits: { kl: 0.5 } },
+          evaluation: { questions: world.questions("dev", 2, 0) },
+        }),
+      );
+      t.same(
+        result.evaluations.map(({ policy }) => policy),
+        ["agents", "agents"],
+      );
+      const [first, second] = result.metrics;
+      t.ok(Object.values(first!.roles).every(({ tokens }) => tokens > 0));
+      t.equal(first!.klToStart, 0, "what has not changed is its own start");
+      t.ok(second!.klToStart! > 0 && second!.klToStart! < 0.5, `${second!.klToStart}`);
+    }
+  },
+);

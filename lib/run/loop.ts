@@ -339,10 +339,11 @@ class Run {
     await onEvaluation?.(record, trajectories);
   }
 
-  /** Whether the adapters change something before their first step. */
+  /** Whether the policy is another than the model before its first step. */
   get #beginsChanged(): boolean {
-    const { from, tokenInit } = this.#setup.adapters;
-    return from !== undefined || tokenInit === "mean";
+    const { adapters, agents = {}, model } = this.#setup;
+    const others = Object.values(agents).some(({ directory }) => directory !== model.directory);
+    return others || adapters.from !== undefined || adapters.tokenInit === "mean";
   }
 
   #checkpointIsDue(): boolean {
