@@ -27,8 +27,8 @@ export interface RunEnvironment extends Environment {
   readonly sql?: SqlEnvironment | undefined;
   /** SHA-256 of what servers say of each of their tools: a run goes on only with the tools that it began with. */
   readonly hashes?: Record<string, string>;
-  /** Of a single tool that has limits. */
-  readonly stats?: () => ToolStats;
+  /** Of a tool that has limits; of a set, by the role of the calls (of a tool for several roles: `all`). */
+  readonly stats?: () => ToolStats | Record<string, ToolStats>;
 }
 
 /**
@@ -47,11 +47,31 @@ export async function loadEnvironment(config: RunConfig, onSkipped: OnSkipped): 
       Object.entries(hashes).map(([tool, hash]) => [`${name} ${tool}`, hash]),
     );
     const sql = sqliteOf(config.environment) && loaded.find(([, { sql }]) => sql !== undefined)?.[1].sql;
-    return told(set, { tools: set.tools, sql, hashes: Object.fromEntries(hashes) as Record<string, string> });
+    return told(set, {
+      tools: set.tools,
+      sql,
+      hashes: Object.fromEntries(hashes) as Record<string, string>,
+      stats: () => statsByRole(loaded.map(([, tool]) => tool)),
+    });
   } catch (error) {
     await Promise.allSettled(loaded.map(async ([, tool]) => tool.close?.()));
     throw error;
   }
+}
+
+/** What those of a set's tools that have limits have done. */
+function statsByRole(tools: readonly RunEnvironment[]): Record<string, ToolStats> {
+  const out: Record<string, ToolStats> = {};
+  for (const tool of tools) {
+    if (tool.stats === undefined) continue;
+    const roles = new Set(tool.tools?.map(({ role }) => role));
+    const [role = "all"] = roles.size === 1 ? roles : [];
+    const own = Object.entries(tool.stats());
+    const before = out[role];
+    const sums = own.map(([name, n]) => [name, (n as number) + (before?.[name as keyof ToolStats] ?? 0)]);
+    out[role] = Object.fromEntries(sums) as unknown as ToolStats;
+  }
+  return out;
 }
 
 /** One tool; `name` is its name in a set, by which it is offered unless it tells its tools itself. */
