@@ -401,6 +401,16 @@ t.test(
   },
 );
 
+t.test("a server that would go on sampling with the weights of before is refused", async (t) => {
+  const sampler = { name: "vllm", open: () => Promise.reject(new Error("asked")), close: () => Promise.resolve() };
+  for (const change of [{ full: true }, { agents: { tool: worldModel } }]) {
+    const folder = path.join(temporary(), "run");
+    const setup = worldSetup(worldModel, folder, { ...change, rollout: { ...worldRollout(), sampler } });
+    await refused(t, trainRun(setup), "ERR_INVALID_ARGUMENT", "rollout.sampler");
+    t.notOk(existsSync(folder), "nothing is left of it");
+  }
+});
+
 t.test("guards that make no sense are refused", async (t) => {
   for (const guards of [
     { zeroReward: { steps: -1 } },

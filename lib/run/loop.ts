@@ -144,6 +144,11 @@ export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<R
   const { demonstrations } = setup;
   if ((demonstrations !== undefined) !== (setup.trainer.objective?.kind === "sft"))
     fail("ERR_INVALID_ARGUMENT", 'Expected demonstrations with objective.kind "sft", and neither without the other');
+  if (rollout.sampler !== undefined && (setup.full === true || Object.keys(setup.agents ?? {}).length > 0))
+    fail(
+      "ERR_INVALID_ARGUMENT",
+      "Expected no rollout.sampler with full training or agents: a server has the model as it was, and one adapter at a time",
+    );
   const sources: Sources =
     demonstrations === undefined
       ? { questions: new QuestionOrder(questions, questionsPerStep, seed) }
