@@ -150,7 +150,7 @@ export class RunGuards {
   async #stopped(step: number, error: unknown, trajectories: readonly Trajectory[]): Promise<unknown> {
     const offending = divergenceOf(error);
     if (!(error instanceof RolegradError) || (offending === undefined && !(error.code in HOW))) return error;
-    const { directory, policy } = this.#guarded;
+    const { directory } = this.#guarded;
     const trajectory = trajectories.find(({ id }) => id === offending?.trajectory);
     const file = offending && trajectory && (await writeOffending(directory, step, { error, offending, trajectory }));
     const written = file === undefined ? "" : `. The trajectory is in ${path.join(directory.path, file)}`;

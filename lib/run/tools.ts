@@ -44,13 +44,13 @@ export async function loadEnvironment(config: RunConfig, onSkipped: OnSkipped): 
       loaded.push([name, await loadOne(own, name, config, onSkipped)]);
     const set = new ToolSet(Object.fromEntries(loaded));
     const hashes = loaded.flatMap(([name, { hashes = {} }]) =>
-      Object.entries(hashes).map(([tool, hash]) => [`${name} ${tool}`, hash]),
+      Object.entries(hashes).map(([tool, hash]): [string, string] => [`${name} ${tool}`, hash]),
     );
     const sql = sqliteOf(config.environment) && loaded.find(([, { sql }]) => sql !== undefined)?.[1].sql;
     return told(set, {
       tools: set.tools,
       sql,
-      hashes: Object.fromEntries(hashes) as Record<string, string>,
+      hashes: Object.fromEntries(hashes),
       stats: () => statsByRole(loaded.map(([, tool]) => tool)),
     });
   } catch (error) {
@@ -66,10 +66,9 @@ function statsByRole(tools: readonly RunEnvironment[]): Record<string, ToolStats
     if (tool.stats === undefined) continue;
     const roles = new Set(tool.tools?.map(({ role }) => role));
     const [role = "all"] = roles.size === 1 ? roles : [];
-    const own = Object.entries(tool.stats());
-    const before = out[role];
-    const sums = own.map(([name, n]) => [name, (n as number) + (before?.[name as keyof ToolStats] ?? 0)]);
-    out[role] = Object.fromEntries(sums) as unknown as ToolStats;
+    const own = tool.stats() as ToolStats;
+    const sum = (out[role] ??= Object.fromEntries(Object.keys(own).map((name) => [name, 0])) as unknown as ToolStats);
+    for (const name of Object.keys(own) as (keyof ToolStats)[]) sum[name] += own[name];
   }
   return out;
 }
