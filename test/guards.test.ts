@@ -19,6 +19,7 @@ import {
 import { adapterBits, bits, checkpoints, momentBits, modulesOf, onPolicy, randomAdapters } from "./helpers/engine.js";
 import { trajectoriesOf } from "./helpers/properties.js";
 import { refusals } from "./helpers/refused.js";
+import { writeToyModel } from "./helpers/toy.js";
 import { temporary, world, worldRollout, worldSetup } from "./helpers/world.js";
 
 const { model, refused } = await refusals(checkpoints.tied);
@@ -241,6 +242,23 @@ t.test(
   },
 );
 
+t.test("a step that is stopped behind its first update leaves no checkpoint, and is not said to", async (t) => {
+  const change = {
+    ...{ steps: 6, epochs: 2, checkpoint: { every: 1 }, guards: { limits: { loss: 1e-5 } } },
+    trainer: { optimizer: { learningRate: 3e-3 }, objective: { aggregation: "seq-mean-token-mean" as const } },
+  };
+  for (const every of [1, 0]) {
+    const folder = temporary();
+    const taken: number[] = [];
+    const setup = worldSetup(worldModel, folder, { ...change, checkpoint: { every } });
+    const error = await failedRun(t, setup, { onStep: ({ step }: { step: number }) => void taken.push(step) });
+    t.equal(error.code, "ERR_LOSS_EXPLODED", error.message);
+    t.match(error.message, `Part of step ${taken.length + 1} had been taken`);
+    for (const [checkpoint] of error.message.matchAll(/\S*checkpoints\/step-\d+/g)) t.ok(existsSync(checkpoint));
+    t.notOk(existsSync(path.join(folder, `checkpoints/step-00000${taken.length + 1}`)));
+  }
+});
+
 t.test("a number far above its median stops a run, once there are steps to take the median of", async (t) => {
   const guards = { explosion: { factor: 1e-6, gradNorm: 1e-9, loss: 1e9, kl: 1e9 } };
   const taken: number[] = [];
@@ -383,6 +401,16 @@ t.test(
   },
 );
 
+t.test("a server that would go on sampling with the weights of before is refused", async (t) => {
+  const sampler = { name: "vllm", open: () => Promise.reject(new Error("asked")), close: () => Promise.resolve() };
+  for (const change of [{ full: true }, { agents: { tool: worldModel } }]) {
+    const folder = path.join(temporary(), "run");
+    const setup = worldSetup(worldModel, folder, { ...change, rollout: { ...worldRollout(), sampler } });
+    await refused(t, trainRun(setup), "ERR_INVALID_ARGUMENT", "rollout.sampler");
+    t.notOk(existsSync(folder), "nothing is left of it");
+  }
+});
+
 t.test("guards that make no sense are refused", async (t) => {
   for (const guards of [
     { zeroReward: { steps: -1 } },
@@ -392,3 +420,32 @@ t.test("guards that make no sense are refused", async (t) => {
     await refused(t, trainRun(worldSetup(worldModel, temporary(), { guards })), "ERR_INVALID_ARGUMENT", "guards.");
   t.ok(world.pages.length > 0);
 });
+
+t.test(
+  "two agents that begin as different models: each has its own start, and writes from the first evaluation on",
+  async (t) => {
+    const folders = ["a", "b"].map((name) => path.join(temporary(), name));
+    for (const [i, folder] of folders.entries()) await writeToyModel(folder, { seed: i + 1 });
+    const [a, b] = (await Promise.all(folders.map((folder) => loadModel(folder)))) as [Model, Model];
+    t.teardown(() => [a, b].forEach((own) => own.close()));
+    for (const objective of [{}, { importance: { cap: 2 } }]) {
+      const result = await trainRun(
+        worldSetup(a, temporary(), {
+          agents: { tool: b },
+          trainer: { optimizer: { learningRate: 1e-3 }, objective, logKl: true },
+          rollout: { ...worldRollout(), reward: ({ response }) => response.length % 3 },
+          guards: { limits: { kl: 0.5 } },
+          evaluation: { questions: world.questions("dev", 2, 0) },
+        }),
+      );
+      t.same(
+        result.evaluations.map(({ policy }) => policy),
+        ["agents", "agents"],
+      );
+      const [first, second] = result.metrics;
+      t.ok(Object.values(first!.roles).every(({ tokens }) => tokens > 0));
+      t.equal(first!.klToStart, 0, "what has not changed is its own start");
+      t.ok(second!.klToStart! > 0 && second!.klToStart! < 0.5, `${second!.klToStart}`);
+    }
+  },
+);

@@ -199,6 +199,10 @@ t.test("writers that do not fit are refused by name", async (t) => {
   const closed = await loadModel(folders[1]!);
   closed.close();
   await t.rejects(run({ writers: { tool: { model: closed } } }), { code: "ERR_MODEL_CLOSED" });
+  const reference = await loadModel(folders[1]!, { device: "cpu-reference" });
+  t.teardown(() => reference.close());
+  for (const kv of ["separate", "shared"] as const)
+    await t.rejects(run({ writers: { tool: { model: reference } }, kv }), { code: "ERR_WRITERS", message: /device/ });
   const deep = path.join(directory, "deep");
   await writeToyModel(deep, { sizes: { layers: 3 } });
   const three = await loadModel(deep);

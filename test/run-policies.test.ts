@@ -1,5 +1,5 @@
 // What a run.json can train beside routed adapters: two agents, the whole model, the placebo; and what `rolegrad eval` puts together from runs.
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
 import {
@@ -122,6 +122,25 @@ t.test("the placebo's answers say which routes they took", async (t) => {
   const answers = objects(readFileSync(path.join(directory, "trajectories/step-000001.jsonl"), "utf8"));
   const moved = answers.filter(({ roles, routing }) => JSON.stringify(roles) !== JSON.stringify(routing));
   t.ok(moved.length > 0 && moved.length < answers.length);
+});
+
+t.test("agents begin with those of another run's checkpoint, also before it has ended", async (t) => {
+  const other = runs.get("two agents with an adapter each")!;
+  const unfinished = temporary();
+  cpSync(path.join(other, "checkpoints"), path.join(unfinished, "checkpoints"), { recursive: true });
+  const checkpoint = path.join(other, "checkpoints/step-000002");
+  for (const initialAdapters of [other, unfinished, checkpoint]) {
+    const setup = await loadRun(
+      await readRunConfig(
+        worldRunFile({ ...small, variant: "agents", initialAdapters, optimizer: { learningRate: 0 } }),
+      ),
+    );
+    const { directory } = await trainRun({ ...setup, steps: 1 }).finally(() => setup.close());
+    for (const name of ["reason", "tool"]) {
+      const file = `adapters/${name}/adapter_model.safetensors`;
+      t.ok(readFileSync(path.join(directory, file)).equals(readFileSync(path.join(other, file))), `${name}`);
+    }
+  }
 });
 
 t.test("eval answers with hybrids, with one adapter kept, and with what was retrieved before", async (t) => {

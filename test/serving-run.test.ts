@@ -2,7 +2,17 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
-import { loadModel, loadRun, readRunConfig, resolveRunConfig, trainRun, World, WORLD_CHECKPOINT } from "rolegrad";
+import {
+  loadModel,
+  loadRun,
+  loadTrainedPolicy,
+  readRunConfig,
+  resolveRunConfig,
+  Rollout,
+  trainRun,
+  World,
+  WORLD_CHECKPOINT,
+} from "rolegrad";
 import type { RunConfigInput, Trajectory } from "rolegrad";
 import { rolegrad } from "./helpers/command.js";
 import { until } from "./helpers/http.js";
@@ -115,6 +125,39 @@ for (const kind of ["vllm", "sglang"] as const) {
     },
   );
 }
+
+t.test("an evaluation beside the run that it is of takes no adapter away from it", async (t) => {
+  const stub = await samplingStub(t, { kind: "vllm", model });
+  const change = { steps: 2, questionsPerStep: 2, group: 2, evaluation: { every: 0, questions: 2 } };
+  const file = worldRunFile({ variant: "shared", ...change, sampler: { kind: "vllm", url: stub.url } });
+  const config = await readRunConfig(file);
+  const first = await loadRun({ ...config, steps: 1 });
+  const { directory } = await trainRun(first).finally(() => first.close());
+  await until(() => stub.adapters.size === 0);
+
+  const [training, evaluation] = [await loadRun(config), await loadRun(config, { evaluationOnly: true })];
+  const answering = async (setup: typeof training) => {
+    const { model, rollout } = setup;
+    const { sampling } = await loadTrainedPolicy(setup, directory);
+    const own = new Rollout(model, { ...rollout, ...sampling, group: 2, seed: 1 });
+    own.policyVersion = 1;
+    const run = own.run(training.questions.slice(0, 2));
+    await run.next();
+    return run;
+  };
+  const held = await answering(training);
+  const unloaded = () => stub.asked.filter((own) => own.path.includes("unload")).length;
+  const before = unloaded();
+  await (await answering(evaluation)).return();
+  evaluation.close();
+  const served = path.join(directory, "served");
+  await until(() => unloaded() > before && readdirSync(served).length < 2);
+  t.match([...stub.adapters.keys()], [/^rolegrad-v1-[0-9a-f]{12}$/], "that of the run");
+  t.match(readdirSync(served), [/^rolegrad-v1-[0-9a-f]{12}$/]);
+  await held.return();
+  training.close();
+  await until(() => stub.adapters.size === 0);
+});
 
 t.test("the command line says who samples and what corrects for it; a server that is gone ends it", async (t) => {
   const stub = await samplingStub(t, { kind: "vllm", model });

@@ -461,10 +461,12 @@ t.test("how a run stands is told from its files", async (t) => {
   t.equal(await run(5, lock(gone)), "interrupted", "its process is gone");
   t.equal(await run(5, lock(gone, "another machine")), "running");
   t.equal(await run(5, stopped), "stopped");
-  t.equal(
-    await run(300, { "adapters/reason/x": "", "config.json": JSON.stringify({ ...runConfig, steps: 30 }) }),
-    "finished",
-  );
+  for (const trained of ["adapters/reason/x", "model/model.safetensors", "model/tool/model.safetensors"])
+    t.equal(
+      await run(300, { [trained]: "", "config.json": JSON.stringify({ ...runConfig, steps: 30 }), ...checkpoint }),
+      "finished",
+      trained,
+    );
 });
 
 t.test("whatever the lines of a run's files hold, there is a page, and no markup of theirs in it", async (t) => {
@@ -505,6 +507,15 @@ t.test("whatever the lines of a run's files hold, there is a page, and no markup
     ),
     { numRuns: 30 },
   );
+});
+
+t.test("a number that no axis has room for takes no page away", async (t) => {
+  for (const low of [1.8e306, -1.8e306, 1e-320]) {
+    const evaluations = jsonLines([{ ...evaluationLine(0, 0.2), low }, evaluationLine(10, 0.4)]);
+    const run = new WatchedRun(runFolder(t, { "evaluations.jsonl": evaluations }));
+    await run.refresh();
+    t.match(run.document(), "<svg", `${low}`);
+  }
 });
 
 t.test("a drawn line keeps its ends and its spikes", async (t) => {

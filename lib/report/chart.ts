@@ -73,7 +73,9 @@ export function formatTick(value: number, step: number): string {
 /** A chart with its legend; nothing where no series has a point. */
 export function lineChart(options: ChartOptions): Html | undefined {
   const { title, xLabel, yLabel, hint, format = "number" } = options;
-  const finite = (point: Point): boolean => Number.isFinite(point.x) && Number.isFinite(point.y);
+  // Times 100, and the span of two of them, must be finite too.
+  const finite = ({ x, y, low = y, high = y }: Point): boolean =>
+    [x, y, low, high].every((value) => Math.abs(value) < 1e300);
   const whole = options.series
     .map((one) => ({ ...one, points: one.points.filter(finite) }))
     .filter(({ points }) => points.length > 0);

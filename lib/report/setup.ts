@@ -22,14 +22,18 @@ export async function readAdapters(directory: string): Promise<AdapterFacts[]> {
     .filter((name) => /^step-\d+$/.test(name))
     .sort();
   const newest = checkpoints.at(-1);
-  const folders = ["adapters", ...(newest === undefined ? [] : [path.join("checkpoints", newest, "adapters")])];
-  for (const folder of folders) {
-    const names = (await list(path.join(directory, folder))).sort();
-    const found = await Promise.all(names.map((name) => readAdapter(directory, path.join(folder, name), name)));
-    const adapters = found.filter((adapter) => adapter !== undefined);
-    if (adapters.length > 0) return adapters;
-  }
-  return [];
+  const final = await adaptersIn(directory, "adapters");
+  if (final.length > 0 || newest === undefined) return final;
+  const checkpoint = path.join("checkpoints", newest);
+  const agents = (await list(path.join(directory, checkpoint, "agents"))).sort();
+  const folders = [checkpoint, ...agents.map((name) => path.join(checkpoint, "agents", name))];
+  return (await Promise.all(folders.map((folder) => adaptersIn(directory, path.join(folder, "adapters"))))).flat();
+}
+
+async function adaptersIn(directory: string, folder: string): Promise<AdapterFacts[]> {
+  const names = (await list(path.join(directory, folder))).sort();
+  const found = await Promise.all(names.map((name) => readAdapter(directory, path.join(folder, name), name)));
+  return found.filter((adapter) => adapter !== undefined);
 }
 
 async function list(folder: string): Promise<string[]> {
@@ -79,8 +83,9 @@ export function setup({ config }: RunFiles, adapters: readonly AdapterFacts[]): 
   const trained = adapters.reduce((sum, { parameters }) => sum + parameters, 0);
   const all = field("modelParameters");
   const share = typeof all === "number" && all > 0 ? ` (${((100 * trained) / all).toFixed(1)} % of the model's)` : "";
+  const state = field("parameters") === "full" ? "all of them trained" : "frozen";
   const rows: [string, string | Html | undefined][] = [
-    ["Model", join([text(field("model")), typeof all === "number" && `${count(all)} parameters, frozen`])],
+    ["Model", join([text(field("model")), typeof all === "number" && `${count(all)} parameters, ${state}`])],
     ["Method", join([also("variant", ""), also("crossRole", "gradients between roles: ")])],
     [
       "Adapters",

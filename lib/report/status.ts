@@ -8,8 +8,8 @@ import type { RunFiles } from "./run.js";
 
 /** What a run's folder says of how the run stands. */
 export interface RunTraces {
-  /** The final adapters are there. */
-  adapters: boolean;
+  /** What the run has trained is there: its final adapters, or in full training the model. */
+  trained: boolean;
   /** Step of the newest checkpoint. */
   checkpoint: number | undefined;
   /** When one of the run's files was last written, in ms since 1970. */
@@ -30,17 +30,18 @@ export async function readTraces(directory: string): Promise<RunTraces> {
       () => 0,
     );
   const list = (name: string): Promise<string[]> => readdir(path.join(directory, name)).catch(() => []);
-  const files = ["config.json", "metrics.jsonl", "evaluations.jsonl", "trajectories", "checkpoints"];
-  const [checkpoints, adapters, alive, ...times] = await Promise.all([
+  const files = ["config.json", "metrics.jsonl", "evaluations.jsonl", "events.jsonl", "trajectories", "checkpoints"];
+  const [checkpoints, adapters, model, alive, ...times] = await Promise.all([
     list("checkpoints"),
     list("adapters"),
+    list("model"),
     list(".").then((names) => holderIsAlive(directory, names)),
     ...files.map(time),
   ]);
   const steps = checkpoints.flatMap((name) => Number(/^step-(\d+)$/.exec(name)?.[1] ?? NaN));
   const known = steps.filter((step) => !Number.isNaN(step));
   return {
-    adapters: adapters.length > 0,
+    trained: adapters.length + model.length > 0,
     checkpoint: known.length > 0 ? Math.max(...known) : undefined,
     lastWrite: Math.max(...times),
     alive,
@@ -75,7 +76,7 @@ function stepSeconds({ metrics }: RunFiles): number | undefined {
 }
 
 /**
- * How a run stands, as far as its files tell: finished with its last step and its adapters; interrupted where it is quiet and left a checkpoint of its
+ * How a run stands, as far as its files tell: finished with its last step and what it has trained; interrupted where it is quiet and left a checkpoint of its
  * last step, which a run that is stopped writes, or where the process that locked it is gone; stalled where it is quiet for longer than five of its steps take (and a minute); stopped where its last event
  * says so.
  */
@@ -83,7 +84,7 @@ export function runStatus(run: RunFiles, traces: RunTraces, now: number): RunSta
   if (Object.keys(run.config).length === 0) return "waiting";
   const done = run.metrics.at(-1)?.step ?? 0;
   const planned = stepsPlanned(run);
-  if (traces.adapters && (planned === undefined || done >= planned)) return "finished";
+  if (traces.trained && (planned === undefined || done >= planned)) return "finished";
   const last = run.events.at(-1);
   if (traces.alive !== true && last !== undefined && eventName(last) === "stopped" && last.step !== undefined) {
     // Not where the run has gone on since.

@@ -135,16 +135,26 @@ export class RunGuards {
     await this.#guarded.onEvent(event, trajectory);
   }
 
+  /** Of a step that was taken in part (an update, an agent) there is no checkpoint. */
+  async #kept(): Promise<string> {
+    const { directory, policy } = this.#guarded;
+    const recorded = this.#history.at(-1)?.step ?? 0;
+    if (policy.whole && policy.steps === recorded)
+      return `What was trained before is kept: ${directory.checkpointPath(recorded)}`;
+    const newest = (await directory.checkpoints()).at(-1);
+    const from = newest === undefined ? "the beginning: there is no checkpoint yet" : directory.checkpointPath(newest);
+    return `Part of step ${recorded + 1} had been taken, and a run goes on from whole steps alone: this one from ${from}`;
+  }
+
   /** The error with what helps to go on; one that is not a guard's is given back as it is. */
   async #stopped(step: number, error: unknown, trajectories: readonly Trajectory[]): Promise<unknown> {
     const offending = divergenceOf(error);
     if (!(error instanceof RolegradError) || (offending === undefined && !(error.code in HOW))) return error;
-    const { directory, policy } = this.#guarded;
+    const { directory } = this.#guarded;
     const trajectory = trajectories.find(({ id }) => id === offending?.trajectory);
     const file = offending && trajectory && (await writeOffending(directory, step, { error, offending, trajectory }));
     const written = file === undefined ? "" : `. The trajectory is in ${path.join(directory.path, file)}`;
-    const checkpoint = directory.checkpointPath(policy.steps);
-    const message = `${error.message}${written}. ${HOW[error.code] ?? ""} What was trained before is kept: ${checkpoint}`;
+    const message = `${error.message}${written}. ${HOW[error.code] ?? ""} ${await this.#kept()}`;
     await this.#tell(
       {
         step,

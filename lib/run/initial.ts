@@ -52,23 +52,37 @@ export function initialFiles({ initialAdapters, variant, agent }: RunConfig): Re
 function foldersOf(directory: string, names: readonly string[]): Map<string, string> {
   const holds = (folder: string, name: string): boolean =>
     CONFIGS.some((file) => existsSync(path.join(folder, name, file)));
-  const folders = [directory, newestCheckpoint(directory), path.join(directory, "adapters")];
-  const root = folders.find((folder) => folder !== undefined && names.some((name) => holds(folder, name))) ?? directory;
-  const missing = names.find((name) => !holds(root, name));
+  const newest = newestCheckpoint(directory);
+  // Where a checkpoint has those of one trainer, and of several agents each one's.
+  const within = (folder: string, name: string): string[] => [
+    path.join(folder, "adapters"),
+    path.join(folder, "agents", name, "adapters"),
+  ];
+  const placesOf = (name: string): string[] => [
+    directory,
+    ...(newest === undefined ? [] : within(newest, name)),
+    ...within(directory, name),
+  ];
+  const count = names.length === 0 ? 0 : placesOf("").length;
+  const place = Array.from({ length: count }, (_, i) => i).find((i) => {
+    return names.some((name) => holds(placesOf(name)[i] as string, name));
+  });
+  const rootOf = (name: string): string => placesOf(name)[place ?? 0] as string;
+  const missing = names.find((name) => !holds(rootOf(name), name));
   if (missing !== undefined) {
     const what =
       "initialAdapters: a run directory, a checkpoint, or a directory with an adapter's directory for each name";
-    fail("ERR_ADAPTER_INVALID", `Expected the adapter ${missing} in ${root} but there is none (${what})`);
+    fail("ERR_ADAPTER_INVALID", `Expected the adapter ${missing} in ${rootOf(missing)} but there is none (${what})`);
   }
-  return new Map(names.map((name) => [name, path.join(root, name)]));
+  return new Map(names.map((name) => [name, path.join(rootOf(name), name)]));
 }
 
-/** The adapters of a run directory's newest checkpoint. */
+/** A run directory's newest checkpoint. */
 function newestCheckpoint(directory: string): string | undefined {
   const folder = path.join(directory, "checkpoints");
   const names = existsSync(folder) ? readdirSync(folder).filter((name) => /^step-\d+$/.test(name)) : [];
   const newest = names.sort().at(-1);
-  return newest === undefined ? undefined : path.join(folder, newest, "adapters");
+  return newest === undefined ? undefined : path.join(folder, newest);
 }
 
 function checkAlike(saved: AdapterInfo, wanted: AdapterInfo, folder: string): void {

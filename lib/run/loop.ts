@@ -144,6 +144,11 @@ export async function trainRun(setup: RunSetup, hooks: RunHooks = {}): Promise<R
   const { demonstrations } = setup;
   if ((demonstrations !== undefined) !== (setup.trainer.objective?.kind === "sft"))
     fail("ERR_INVALID_ARGUMENT", 'Expected demonstrations with objective.kind "sft", and neither without the other');
+  if (rollout.sampler !== undefined && (setup.full === true || Object.keys(setup.agents ?? {}).length > 0))
+    fail(
+      "ERR_INVALID_ARGUMENT",
+      "Expected no rollout.sampler with full training or agents: a server has the model as it was, and one adapter at a time",
+    );
   const sources: Sources =
     demonstrations === undefined
       ? { questions: new QuestionOrder(questions, questionsPerStep, seed) }
@@ -339,10 +344,11 @@ class Run {
     await onEvaluation?.(record, trajectories);
   }
 
-  /** Whether the adapters change something before their first step. */
+  /** Whether the policy is another than the model before its first step. */
   get #beginsChanged(): boolean {
-    const { from, tokenInit } = this.#setup.adapters;
-    return from !== undefined || tokenInit === "mean";
+    const { adapters, agents = {}, model } = this.#setup;
+    const others = Object.values(agents).some(({ directory }) => directory !== model.directory);
+    return others || adapters.from !== undefined || adapters.tokenInit === "mean";
   }
 
   #checkpointIsDue(): boolean {

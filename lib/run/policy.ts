@@ -158,12 +158,13 @@ export class Policy {
   async step(trajectories: readonly Trajectory[], { signal, limits, ...options }: StepOptions): Promise<StepMetrics> {
     const metrics: StepMetrics[] = [];
     for (const [i, agent] of this.agents.entries()) {
-      const { trainer, name } = agent;
+      const { trainer, name, roles } = agent;
       const renames = this.#renames(trainer);
       const bound = limits?.gradNorm;
       const gradNorm = renames && typeof bound === "object" ? { full: bound[name] ?? Infinity } : bound;
       const own = await trainer.step(trajectories, {
         ...options,
+        ...(this.agents.length > 1 && { wrote: roles }),
         ...(limits && { limits: { ...limits, ...(gradNorm !== undefined && { gradNorm }) } }),
         // Once the first has taken it, the step is taken whole.
         ...(i === 0 && signal && { signal }),
@@ -225,6 +226,13 @@ function renamed(metrics: StepMetrics, name: string): StepMetrics {
   return { ...metrics, adapters: own ? { [name]: own } : {}, gradNorms: { [name]: gradNorms["full"] ?? 0 } };
 }
 
+/** Over the tokens of all: each agent's start is its own. */
+function meanKl(metrics: readonly StepMetrics[], agents: readonly Agent[]): number | null {
+  const own = agents.flatMap(({ roles }, i) => roles.flatMap((role) => (metrics[i] as StepMetrics).roles[role] ?? []));
+  const tokens = own.reduce((sum, part) => sum + part.tokens, 0);
+  return tokens === 0 ? null : own.reduce((sum, part) => sum + ((part.kl ?? 0) * part.tokens) / tokens, 0);
+}
+
 /** One step of several agents. Shares and sums are of the same N; what is counted of trajectories is the same for all. */
 function together(metrics: readonly StepMetrics[], agents: readonly Agent[]): StepMetrics {
   const first = metrics[0] as StepMetrics;
@@ -239,7 +247,7 @@ function together(metrics: readonly StepMetrics[], agents: readonly Agent[]): St
     const tokens = parts.reduce((total, [, n = 0]) => total + n, 0);
     return tokens === 0 ? {} : { [name]: parts.reduce((total, [x = 0, n = 0]) => total + (x * n) / tokens, 0) };
   };
-  const { entropy, dualClip, importance: _i, importanceBounded: _b, ...rest } = first;
+  const { entropy, dualClip, klToStart, importance: _i, importanceBounded: _b, ...rest } = first;
   const ofRoles = <T>(of: (own: StepMetrics, role: string) => T | undefined): Record<string, T> =>
     Object.fromEntries(
       agents.flatMap(({ roles }, i) =>
@@ -253,6 +261,7 @@ function together(metrics: readonly StepMetrics[], agents: readonly Agent[]): St
     ...rest,
     loss: sum("loss"),
     kl: sum("kl"),
+    ...(klToStart !== undefined && { klToStart: meanKl(metrics, agents) }),
     clipHigh: sum("clipHigh"),
     clipLow: sum("clipLow"),
     ...(dualClip !== undefined && { dualClip: metrics.reduce((total, own) => total + (own.dualClip ?? 0), 0) }),

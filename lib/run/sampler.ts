@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import path from "node:path";
 import { fail } from "../errors.js";
 import type { Sampler } from "../rollout/sampler.js";
@@ -16,8 +17,11 @@ export function whyNotServed(variant: string, { routes, routing }: VariantPlan):
   return `${ones} but variant is "${variant}"`;
 }
 
-/** The server that a configuration names; without one, the engine samples. */
-export function loadSampler({ sampler: named, output }: RunConfig): Sampler | undefined {
+/**
+ * The server that a configuration names; without one, the engine samples. An evaluation's adapters have names of its own: it unloads them at its end,
+ * and the run may be training with the same ones.
+ */
+export function loadSampler({ sampler: named, output }: RunConfig, evaluationOnly = false): Sampler | undefined {
   if (named === undefined) return undefined;
   const { kind, url, model, apiKeyFrom, timeout, retries, seeds } = named;
   const apiKey = apiKeyFrom === undefined ? undefined : process.env[apiKeyFrom];
@@ -29,12 +33,12 @@ export function loadSampler({ sampler: named, output }: RunConfig): Sampler | un
     ...(model !== undefined && { model }),
     ...(apiKey !== undefined && { apiKey }),
   });
-  const { adapterDirectory = path.join(output, "served"), serverAdapterDirectory, adapterName } = named;
+  const { adapterDirectory = path.join(output, "served"), serverAdapterDirectory, adapterName = "rolegrad" } = named;
   const sampler = serverSampler({
     server,
     adapterDirectory,
     ...(serverAdapterDirectory !== undefined && { serverAdapterDirectory }),
-    ...(adapterName !== undefined && { adapterName }),
+    adapterName: evaluationOnly ? `${adapterName}-eval-${randomUUID().slice(0, 8)}` : adapterName,
   });
   return {
     name: sampler.name,

@@ -55,7 +55,7 @@ export async function loadRun(config: RunConfig, options: LoadRunOptions = {}): 
   // What training began with is nothing to an evaluation, and may be gone.
   const { initialAdapters, ...rest } = config;
   const { routes, routing, lossRoles, shuffleRoutes } = planVariant(variant, config.agent.roles);
-  const sampler = loadSampler(config);
+  const sampler = loadSampler(config, options.evaluationOnly);
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
   const models: Model[] = [];
   const close = (): void => {

@@ -27,8 +27,8 @@ export interface RunEnvironment extends Environment {
   readonly sql?: SqlEnvironment | undefined;
   /** SHA-256 of what servers say of each of their tools: a run goes on only with the tools that it began with. */
   readonly hashes?: Record<string, string>;
-  /** Of a single tool that has limits. */
-  readonly stats?: () => ToolStats;
+  /** Of a tool that has limits; of a set, by the role of the calls (of a tool for several roles: `all`). */
+  readonly stats?: () => ToolStats | Record<string, ToolStats>;
 }
 
 /**
@@ -44,14 +44,33 @@ export async function loadEnvironment(config: RunConfig, onSkipped: OnSkipped): 
       loaded.push([name, await loadOne(own, name, config, onSkipped)]);
     const set = new ToolSet(Object.fromEntries(loaded));
     const hashes = loaded.flatMap(([name, { hashes = {} }]) =>
-      Object.entries(hashes).map(([tool, hash]) => [`${name} ${tool}`, hash]),
+      Object.entries(hashes).map(([tool, hash]): [string, string] => [`${name} ${tool}`, hash]),
     );
     const sql = sqliteOf(config.environment) && loaded.find(([, { sql }]) => sql !== undefined)?.[1].sql;
-    return told(set, { tools: set.tools, sql, hashes: Object.fromEntries(hashes) as Record<string, string> });
+    return told(set, {
+      tools: set.tools,
+      sql,
+      hashes: Object.fromEntries(hashes),
+      stats: () => statsByRole(loaded.map(([, tool]) => tool)),
+    });
   } catch (error) {
     await Promise.allSettled(loaded.map(async ([, tool]) => tool.close?.()));
     throw error;
   }
+}
+
+/** What those of a set's tools that have limits have done. */
+function statsByRole(tools: readonly RunEnvironment[]): Record<string, ToolStats> {
+  const out: Record<string, ToolStats> = {};
+  for (const tool of tools) {
+    if (tool.stats === undefined) continue;
+    const roles = new Set(tool.tools?.map(({ role }) => role));
+    const [role = "all"] = roles.size === 1 ? roles : [];
+    const own = tool.stats() as ToolStats;
+    const sum = (out[role] ??= Object.fromEntries(Object.keys(own).map((name) => [name, 0])) as unknown as ToolStats);
+    for (const name of Object.keys(own) as (keyof ToolStats)[]) sum[name] += own[name];
+  }
+  return out;
 }
 
 /** One tool; `name` is its name in a set, by which it is offered unless it tells its tools itself. */

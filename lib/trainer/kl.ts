@@ -10,13 +10,15 @@ export interface KlToStart {
   sums: ReadonlyMap<string, number>;
 }
 
-/** Of trajectories in their order, token by token; `logprobs` those of the policy where they are not the recorded ones. */
+/** Of trajectories in their order, token by token; `logprobs` those of the policy where they are not the recorded ones; `wrote`: its roles. */
 export function klToStart(
   trajectories: readonly Trajectory[],
   reference: Logprobs,
   logprobs: Logprobs | undefined,
   roles: readonly string[],
+  wrote: readonly string[] = roles,
 ): KlToStart {
+  const others = roles.map((role) => !wrote.includes(role));
   const all = { sum: 0, count: 0 };
   const own = roles.map(() => ({ sum: 0, count: 0 }));
   const sums = new Map<string, number>();
@@ -25,7 +27,7 @@ export function klToStart(
     const policy = logprobs?.get(id) ?? recorded;
     let sum = 0;
     for (let t = 1; t < sampled.length; t++) {
-      if (sampled[t] === 0) continue;
+      if (sampled[t] === 0 || others[of[t - 1] as number] === true) continue;
       const d = (ref[t] as number) - (policy[t] as number);
       const k3 = Math.exp(d) - d - 1;
       sum += k3;

@@ -32,7 +32,7 @@ interface Policy {
 export async function prepareTrajectories(
   trajectories: readonly Trajectory[],
   { model, adapters, reference, objective, microBatchTokens, roles, logKl }: Policy,
-  { signal, allowTruncated = false, allowOtherPrecision = false, advantages }: StepOptions,
+  { signal, allowTruncated = false, allowOtherPrecision = false, advantages, wrote }: StepOptions,
 ): Promise<PreparedTrajectories> {
   const { kind, importance, klCoefficient, klPlacement } = objective;
   const options: PackingOptions = {
@@ -63,6 +63,6 @@ export async function prepareTrajectories(
   return {
     ordered,
     make: (part = ordered) => packTrajectories(part, objective, prepared),
-    ...(ref && measured && { kl: klToStart(ordered, ref, old || undefined, roles) }),
+    ...(ref && measured && { kl: klToStart(ordered, ref, old || undefined, roles, wrote) }),
   };
 }

@@ -37,6 +37,8 @@ export interface StepOptions {
    * "sft". @default false
    */
   onPolicy?: boolean;
+  /** Roles that this policy wrote, of those of several agents: the KL to the start is that of their tokens. @internal */
+  wrote?: readonly string[];
 }
 
 /** ERR_INVALID_ARGUMENT where an option is not what it must be. */

@@ -35,7 +35,7 @@ export class WatchedRun implements LivePage {
   #events: RunFiles["events"] = [];
   #left: Record<LinesFile, number> = { metrics: 0, evaluations: 0, examples: 0, events: 0 };
   #adapters: AdapterFacts[] = [];
-  #traces: RunTraces = { adapters: false, checkpoint: undefined, lastWrite: 0 };
+  #traces: RunTraces = { trained: false, checkpoint: undefined, lastWrite: 0 };
   #tracesStamp = "";
   #sources: TrajectorySource[] = [];
   #sourcesStamp = "";
@@ -200,8 +200,8 @@ export class WatchedRun implements LivePage {
 
   async #readFolder(): Promise<boolean> {
     this.#traces = await readTraces(this.directory);
-    const { adapters, checkpoint } = this.#traces;
-    const stamp = `${adapters} ${checkpoint}`;
+    const { trained, checkpoint } = this.#traces;
+    const stamp = `${trained} ${checkpoint}`;
     const other = stamp !== this.#tracesStamp;
     if (other) this.#adapters = await readAdapters(this.directory);
     this.#tracesStamp = stamp;

@@ -70,6 +70,10 @@ Generator::Generator(std::vector<Writer> writers, Options options)
     if (own.vocab_size != first.vocab_size)
       throw Error("ERR_WRITERS", "Expected writers of one vocabulary but received " + std::to_string(first.vocab_size) +
                                      " and " + std::to_string(own.vocab_size) + " tokens");
+    // Pages are of one backend's own type, and the first writer's copies those of all.
+    const std::string device = writers_.front().model->backend().name(), other = model.backend().name();
+    if (other != device)
+      throw Error("ERR_WRITERS", "Expected writers on one device but received " + device + " and " + other);
     if (w == 0 || !options_.shared_cache) {
       const int64_t pages = page_count(options_);
       IdleDecodeMemory* idle = writers_[w].idle;
