@@ -218,6 +218,7 @@ t.test("what cannot be trained so is refused by field", (t) => {
     [{ parameters: "full", variant: "mixture" }, /parameters.*mixture/],
     [{ parameters: "full", variant: "shared", rank: 4 }, /rank: Expected none/],
     [{ parameters: "full", variant: "shared", addTokens: ["<x>"] }, /addTokens/],
+    [{ variant: "agents", addTokens: ["<x>"] }, /addTokens: Expected none with the variant "agents"/],
     [{ parameters: "full", variant: "shared", crossRole: "exact" }, /crossRole/],
     [{ parameters: "some" }, /parameters.*adapters.*full/],
     [{ variant: "agent" }, /variant.*agents, random/],

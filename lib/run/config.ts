@@ -112,6 +112,7 @@ export function resolveRunConfig(json: unknown, file: string, overrides: RunOver
     wrong("objective.entropyCoefficient", "Expected none with addTokens");
   const planned = plan(c.variant, agent.roles, wrong);
   const { routes, agents } = planned;
+  if (agents === true && (c.addTokens?.length ?? 0) > 0) wrong("addTokens", 'Expected none with the variant "agents"');
   if (c.parameters === "full") {
     if (agents !== true && !c.variant.startsWith("shared"))
       wrong(

@@ -47,7 +47,10 @@ interface Agent {
 /** How answers are sampled from a policy: options of a Rollout on its first model. */
 export type PolicySampling = Pick<RolloutOptions, "adapters" | "writers">;
 
-/** One model and its trainer, or several agents who write a text together. All take each step, or none does. */
+/**
+ * One model and its trainer, or several agents who write a text together. They take a step one after another: where a later one's fails, `whole` is
+ * false, and the last checkpoint is what there is.
+ */
 export class Policy {
   readonly agents: readonly Agent[];
   /** Of the first agent. */
@@ -83,6 +86,8 @@ export class Policy {
       const trainer = await startTrainer(setup, { model, adapters: setup.adapters, options, folder: checkpoint });
       return new Policy([{ name: router.base, roles: router.roles, model, trainer }], new Map());
     }
+    if ((setup.adapters.trainableTokens ?? []).length > 0)
+      fail("ERR_UNSUPPORTED", "Expected no trainableTokens with agents in this version");
     if (options.lossRoles !== undefined && options.lossRoles !== "all")
       fail("ERR_INVALID_ARGUMENT", "Expected no lossRoles with agents, each of which is trained on its own roles");
     const rest = router.roles.filter((role) => !names.includes(role));
