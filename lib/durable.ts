@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdir, open, readdir, rename, rm, statfs } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat, statfs } from "node:fs/promises";
 import path from "node:path";
 import { RolegradError } from "./errors.js";
 
@@ -66,7 +66,7 @@ export async function appendDurable(file: string, text: string): Promise<void> {
 /** Makes a folder and those above it that are missing, on the disk. Errors as {@link writeDurable}. */
 export async function makeFolder(folder: string): Promise<void> {
   try {
-    const first = await mkdir(folder, { recursive: true });
+    const first = await makeMissing(folder);
     if (first === undefined) return;
     const above = path.dirname(path.resolve(first));
     for (let at = path.dirname(path.resolve(folder)); at.length >= above.length; at = path.dirname(at)) {
@@ -75,6 +75,22 @@ export async function makeFolder(folder: string): Promise<void> {
     }
   } catch (error) {
     throw await writeError(error, folder);
+  }
+}
+
+/** Makes a folder and those above it; returns the first that was missing. (Node 20's own recursive mkdir never ends where a file system refuses by ENOENT, as /proc does.) */
+async function makeMissing(folder: string): Promise<string | undefined> {
+  try {
+    await mkdir(folder);
+    return folder;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST" && (await stat(folder)).isDirectory()) return undefined;
+    const above = path.dirname(folder);
+    if (code !== "ENOENT" || above === folder || existsSync(above)) throw error;
+    const first = await makeMissing(above);
+    await mkdir(folder);
+    return first ?? folder;
   }
 }
 
@@ -88,7 +104,7 @@ export async function writeFolder(folder: string, write: (partial: string) => Pr
     await rm(partial, { recursive: true, force: true });
     // Without the folder, what a killed process was about to replace is all that there is.
     if (existsSync(folder)) await rm(old, { recursive: true, force: true });
-    await mkdir(partial, { recursive: true });
+    await makeMissing(partial);
     await write(partial);
     await syncTree(partial);
     if (await renamed(folder, old)) await syncFolder(path.dirname(folder));

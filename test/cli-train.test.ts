@@ -88,7 +88,7 @@ t.test("train says what it does a line a step, where things are, and the same co
 
   t.match(await rolegrad(["inspect", "out"], { cwd }), {
     status: 0,
-    stdout: /steps +2 of 2\n[^]*exact match[^]*checkpoints\/step-000002/,
+    stdout: /steps +2 of 2\n[^]*exact match[^]*checkpoints\/step-000002\nbest +checkpoints\/step-\d{6} \(exact match /,
   });
   const kinds = {
     out: "run",

@@ -46,7 +46,7 @@ t.test("every command has --help", async (t) => {
 t.test("a command line that makes no sense ends with 2 and says why on stderr", async (t) => {
   for (const [args, said] of [
     [[], /Usage: rolegrad/],
-    [["docter"], /unknown command 'docter'[^]*doctor/],
+    [["docter"], /\[ERR_USAGE\]: unknown command 'docter'[^]*doctor/],
     [["doctor", "--bad"], /unknown option '--bad'/],
     [["doctor", "extra"], /too many arguments/],
   ] as const) {

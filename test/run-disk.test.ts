@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
-import { writeDurable } from "../lib/durable.js";
+import { makeFolder, writeDurable } from "../lib/durable.js";
 import { rolegrad, runProgram } from "./helpers/command.js";
 import { contents, sameFiles } from "./helpers/run-files.js";
 import { root } from "./helpers/shared.js";
@@ -91,6 +91,16 @@ t.test("a directory that cannot be written is refused before anything is trained
   const refused = await rolegrad(["train", file, "--out", out]);
   t.match(refused, { status: 1, stderr: /ERR_WRITE.*EROFS.*The newest whole checkpoint is .*step-000001/, stdout: "" });
   sameFiles(t, contents(out), before, "it is as it was");
+});
+
+t.test("a file system that has no room for folders refuses at once", onLinux, async (t) => {
+  await t.rejects(makeFolder("/proc/no/folder"), { code: "ERR_WRITE", message: /\/proc\/no/ });
+  const parent = temporary();
+  await makeFolder(path.join(parent, "a/b/c"));
+  await makeFolder(path.join(parent, "a/b/c"));
+  writeFileSync(path.join(parent, "file"), "");
+  await t.rejects(makeFolder(path.join(parent, "file/below")), { code: "ERR_WRITE" });
+  await t.rejects(makeFolder(path.join(parent, "file")), { code: "ERR_WRITE" });
 });
 
 t.test("what cannot be written leaves what was there", onLinux, async (t) => {

@@ -8,6 +8,7 @@ import {
   loadRun,
   loadTrainedPolicy,
   readRunConfig,
+  readTrajectories,
   resolveRunConfig,
   trainRun,
   trainedModels,
@@ -164,7 +165,15 @@ t.test("eval answers with hybrids, with one adapter kept, and with what was retr
     step: 2,
   });
   t.match(await ask("--writer", `reason=${full}`), { policy: "hybrid", note: `reason by ${full}` });
-  const replay = path.join(dart, "trajectories/eval-000002.jsonl");
+  const replay = path.join(temporary(), "deep/answers.jsonl");
+  await ask("--out", replay);
+  const kept = await readTrajectories(replay);
+  t.equal(kept.length, 3, "--out writes the answers");
+  const own = await readTrajectories(path.join(dart, "trajectories/eval-000002.jsonl"));
+  t.strictSame(
+    kept.map(({ response }) => response),
+    own.map(({ response }) => response),
+  );
   t.match(await ask("--replay", replay), { policy: "adapters", note: "fixed retrieval" });
   const text = await rolegrad(["eval", dart, "--writer", "tool=base"]);
   t.match(text.stdout, /\(a hybrid with what step 2 left; tool by base, temperature 1/);
@@ -177,6 +186,8 @@ t.test("eval answers with hybrids, with one adapter kept, and with what was retr
     [["--writer", "plan=base"], 1, /ERR_NO_ROLE.*plan/],
     [["--writer", `tool=${agents}`], 1, /ERR_VARIANT.*agent a role/],
     [["--writer", `tool=${temporary()}`], 1, /ERR_RUN_DIRECTORY/],
+    [["--kv", "shared"], 2, /ERR_USAGE.*--writer with --kv/],
+    [["--keep", "tool", "--writer", "reason=base"], 2, /ERR_USAGE.*--keep or --writer/],
     [["--writer", "tool=base", "--kv", "both"], 2, /ERR_USAGE.*--kv/],
     [["--replay", "no/file.jsonl"], 1, /ERR_FILE.*no\/file\.jsonl/],
     [["--replay", path.join(dart, "config.json")], 1, /ERR_TRAJECTORY.*config\.json:1/],

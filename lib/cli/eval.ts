@@ -1,10 +1,12 @@
 import { statSync } from "node:fs";
+import path from "node:path";
 import type { Command } from "commander";
 import { skippedText } from "../data/rows.js";
 import { fail } from "../errors.js";
 import type { EvaluationRecord } from "../run/records.js";
 import type { PolicyChoice } from "../run/chosen-policy.js";
 import type { RunConfig } from "../run/schema.js";
+import type { Trajectory } from "../rollout/trajectory.js";
 import { notNegative, wholeNumber } from "./numbers.js";
 import { formatSeconds, printJson } from "./output.js";
 import { Progress } from "./progress.js";
@@ -17,6 +19,7 @@ interface Options {
   writer?: string[];
   kv?: string;
   replay?: string;
+  out?: string;
   checkpoint?: string;
   questions?: number;
   samples?: number;
@@ -39,6 +42,7 @@ export function register(program: Command): void {
     .option("--questions <n>", "the first so many (default: as the run has it)", wholeNumber(1))
     .option("--samples <n>", "answers a question (default: as the run has it)", wholeNumber(1))
     .option("--temperature <t>", "0: the likeliest token, always (default: as the run has it)", notNegative)
+    .option("--out <file>", "write the answers there, one JSON line each: for --replay, or to look at")
     .option("--json", "print JSON for machines")
     .action(async (run: string, options: Options) => {
       const { evaluate, explainReward, loadRun, choosePolicy, trainedModels } = await import("../run/index.js");
@@ -80,6 +84,7 @@ export function register(program: Command): void {
           progress.end();
           chosen.close();
         });
+        if (options.out !== undefined) await writeAnswers(options.out, trajectories);
         const why = explainReward(trajectories, agent);
         if (options.json) printJson({ ...record, ...(why && { findings: why.findings }) });
         else console.log([evaluationText(record), ...(why?.findings ?? []).map((line) => `  - ${line}`)].join("\n"));
@@ -114,6 +119,17 @@ export function evaluationText(record: EvaluationRecord): string {
   );
 }
 
+/** Answers as a run directory's trajectories are. */
+async function writeAnswers(file: string, trajectories: readonly Trajectory[]): Promise<void> {
+  const { makeFolder, writeDurable } = await import("../durable.js");
+  const { serializeTrajectory } = await import("../rollout/trajectory.js");
+  await makeFolder(path.dirname(path.resolve(file)));
+  await writeDurable(
+    file,
+    trajectories.map((trajectory) => `${serializeTrajectory(trajectory)}\n`),
+  );
+}
+
 /** Which policy answers, as the options say it. */
 function policyChoice(options: Options, { directory, trained }: { directory: string; trained: boolean }): PolicyChoice {
   const { checkpoint } = options;
@@ -127,6 +143,9 @@ function policyChoice(options: Options, { directory, trained }: { directory: str
   if (kv !== undefined && kv !== "separate" && kv !== "shared")
     fail("ERR_USAGE", `Expected separate or shared for --kv but received ${kv}`);
   if (keep !== undefined && policy === "base") fail("ERR_USAGE", "Expected a trained policy for --keep");
+  if (kv !== undefined && writer.length === 0)
+    fail("ERR_USAGE", "Expected --writer with --kv: one policy has one cache");
+  if (keep !== undefined && writer.length > 0) fail("ERR_USAGE", "Expected either --keep or --writer, not both");
   const writers = writer.map((pair): [string, string] => {
     const [role = "", ...from] = pair.split("=");
     if (role === "" || from.join("=") === "")

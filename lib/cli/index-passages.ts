@@ -19,7 +19,10 @@ interface Options {
 export function register(program: Command): void {
   program
     .command("index")
-    .argument("<passages...>", "JSON Lines files of passages: id, title (may be absent), text; or id, contents")
+    .argument(
+      "<passages...>",
+      "files of passages (JSON Lines, JSON, CSV, TSV, Parquet): id, title (may be absent), text; or id, contents",
+    )
     .description("write passages and their BM25 index into a directory, for environment.passages of a run.json")
     .requiredOption("--out <dir>", "the directory to make")
     .option("--title-weight <n>", "how often the title counts beside the text (default: 1)")

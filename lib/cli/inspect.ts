@@ -1,6 +1,7 @@
 import path from "node:path";
 import type { Command } from "commander";
 import { FAMILIES } from "../model/config.js";
+import type { BestCheckpoint } from "../run/best.js";
 import type { Inspection } from "../run/inspect.js";
 import { grouped } from "./numbers.js";
 import { formatBytes, formatTable, printJson } from "./output.js";
@@ -110,9 +111,14 @@ function runRows(found: Extract<Inspection, { kind: "run" }>): Row[] {
       ];
     }),
     ["checkpoint", newest === undefined ? "none" : path.join("checkpoints", `step-${String(newest).padStart(6, "0")}`)],
+    ...(found.best === null ? [] : [["best", bestText(found.best)] as Row]),
     found.model ? ["model", "model"] : ["adapters", found.adapters ? "adapters" : "none yet: the run is not finished"],
     ["report", found.report ? "report.html" : "none"],
   ];
+}
+
+function bestText({ step, value }: BestCheckpoint): string {
+  return `${path.join("checkpoints", `step-${String(step).padStart(6, "0")}`)} (exact match ${value.toFixed(3)})`;
 }
 
 function indexRows({ directory, header, bytes }: Extract<Inspection, { kind: "index" }>): Row[] {

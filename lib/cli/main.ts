@@ -52,7 +52,11 @@ async function createProgram(args: readonly string[], json: boolean): Promise<Co
     .version(packageVersion())
     .exitOverride();
   // Before the commands are added: they inherit it. With --json an error is an object on stdout instead.
-  if (json) program.configureOutput({ outputError: () => {} });
+  program.configureOutput({
+    outputError: (text, write) => {
+      if (!json) write(text.replace(/^error: /, `${style.error("error")} [ERR_USAGE]: `));
+    },
+  });
   const named = args.find((arg) => !arg.startsWith("-"));
   // One command is asked for: the others need not be loaded. Otherwise all, for the help and for suggestions.
   const wanted = named !== undefined && Object.hasOwn(commands, named) ? [named] : Object.keys(commands);

@@ -76,6 +76,10 @@ async function checkData(config: RunConfig, json: boolean): Promise<void> {
   const { skippedText } = await import("../data/rows.js");
   const { toolText } = await import("../run/tools.js");
   const { toolLines } = await import("../run/served.js");
+  const { initialFiles } = await import("../run/initial.js");
+  const { loadSampler } = await import("../run/sampler.js");
+  initialFiles(config);
+  await loadSampler(config)?.close?.();
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
   await environment.close?.();
   const counts = { questions: questions.length, evalQuestions: evalQuestions.length, passages: environment.size };

@@ -33,7 +33,8 @@ export function formatOf(file: string): DataFormat {
 /** Throws ERR_DATA_NOT_FOUND or ERR_DATA_UNREADABLE for what opening or reading a file came to. */
 export function unreadable(file: string, format: DataFormat, cause: unknown): never {
   const code = (cause as NodeJS.ErrnoException).code === "ENOENT" ? "ERR_DATA_NOT_FOUND" : "ERR_DATA_UNREADABLE";
-  return fail(code, `Expected ${NAMES[format]} at ${file}: ${(cause as Error).message}`, cause);
+  const why = code === "ERR_DATA_NOT_FOUND" ? "but there is none" : `but ${(cause as Error).message}`;
+  return fail(code, `Expected ${NAMES[format]} at ${file} ${why}`, cause);
 }
 
 /** The bytes of a file; those inside it where its name ends in .gz. */

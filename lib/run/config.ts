@@ -265,8 +265,11 @@ function expectation(issue: Issue): string {
     case "invalid_union": {
       if ("discriminator" in issue) return `one of ${kinds().map(describe).join(", ")}`;
       const shapes = issue.errors.flatMap(([first]) => (first?.code === "invalid_type" ? [first.expected] : []));
-      return shapes.length > 0 ? shapes.map((shape) => NOUNS[shape] ?? shape).join(" or ") : "a text or an object";
+      const nouns = new Set(shapes.map((shape) => NOUNS[shape] ?? shape));
+      return nouns.size > 0 ? [...nouns].join(" or ") : "a text or an object";
     }
+    case "custom":
+      return issue.message;
     default:
       return `something else (${issue.message})`;
   }

@@ -8,6 +8,7 @@ import { readCheckpoint, type Checkpoint } from "../model/checkpoint.js";
 import { parseModelConfig, type ModelConfig } from "../model/config.js";
 import type { IndexHeader } from "../search/format.js";
 import { isSearchIndex, readIndexHeader } from "../search/search-index.js";
+import type { BestCheckpoint } from "./best.js";
 import { RunDirectory, type RunDescription } from "./directory.js";
 import type { EvaluationRecord, StepRecord } from "./records.js";
 
@@ -50,6 +51,8 @@ export type Inspection = { directory: string } & (
       kind: "run";
       config: RunDescription;
       checkpoints: number[];
+      /** The checkpoint of the best evaluation; null: none is kept. */
+      best: BestCheckpoint | null;
       adapters: boolean;
       /** What full training has made is there. */
       model: boolean;
@@ -152,6 +155,7 @@ async function inspectRun(directory: string): Promise<Inspection> {
     directory: run.path,
     config: await run.readConfig(),
     checkpoints: await run.checkpoints(),
+    best: (await run.best()) ?? null,
     adapters: existsSync(path.join(run.path, "adapters")),
     model: existsSync(path.join(run.path, "model")),
     report: existsSync(path.join(run.path, "report.html")),

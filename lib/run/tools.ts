@@ -186,7 +186,7 @@ function checkScoring(header: IndexHeader, config: Search): void {
 export function toolText(environment: RunConfig["environment"]): string {
   switch (environment.kind) {
     case "none":
-      return "none";
+      return "no tool";
     case "search":
       return "search in memory";
     case "sqlite":
