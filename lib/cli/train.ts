@@ -78,20 +78,30 @@ async function checkData(config: RunConfig, json: boolean): Promise<void> {
   const { toolLines } = await import("../run/served.js");
   const { initialFiles } = await import("../run/initial.js");
   const { loadSampler } = await import("../run/sampler.js");
-  initialFiles(config);
+  // They may be made by another run, yet to come: said, and no error.
+  const missing = await Promise.resolve()
+    .then(() => void initialFiles(config))
+    .catch((error: Error) => error.message);
   await loadSampler(config)?.close?.();
   const { questions, evalQuestions, environment, skipped } = await loadData(config);
   await environment.close?.();
   const counts = { questions: questions.length, evalQuestions: evalQuestions.length, passages: environment.size };
   const { tools = [] } = environment;
   if (json)
-    return printJson({ event: "check", ...counts, ...(tools.length > 0 && { tools: toolLines(tools) }), skipped });
+    return printJson({
+      event: "check",
+      ...counts,
+      ...(missing !== undefined && { missing }),
+      ...(tools.length > 0 && { tools: toolLines(tools) }),
+      skipped,
+    });
   const tool = environment.size === undefined ? toolText(config.environment) : `${grouped(environment.size)} passages`;
   console.log(
     `${grouped(counts.questions)} questions to train on, ${grouped(counts.evalQuestions)} to evaluate on, ${tool}`,
   );
   for (const line of toolLines(tools)) console.log(`  ${line}`);
   for (const report of skipped) console.log(skippedText(report));
+  if (missing !== undefined) console.log(`not there yet: ${missing}`);
 }
 
 function overrides({ out, steps, seed }: Options): RunOverrides {
