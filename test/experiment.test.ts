@@ -20,6 +20,8 @@ import {
   type Cell,
   type CellStatus,
   type ExperimentPlan,
+  type MeasuredPolicy,
+  type Variant,
   type ExperimentResults,
 } from "rolegrad";
 import { ask } from "../lib/cli/ask.js";
@@ -142,11 +144,13 @@ t.test("measureVariants counts k of N; streams are each variant's own, or all va
   const rollout = worldRollout();
   const questions = world.questions("dev", 3, 0);
   const adapters = createAdapters(model, { roles: ["reason", "tool"], rank: 2, alpha: 4 });
-  const names = ["base", "reas", "tool", "unified", "hybrid-tool", "hybridReas"] as const;
+  const names = ["base", "reas", "tool", "unified", "hybridTool", "hybridReas"] as const;
   // New adapters change nothing: all six are one policy.
-  const policies = Object.fromEntries(names.map((name, i) => [name, { model, rollout, ...(i > 0 && { adapters }) }]));
-  const rowsOf = async (streams: "independent" | "common", seed = 1): Promise<Map<string, number[]>> => {
-    const { rows } = await measureVariants(policies, questions, { samples: 12, seed, streams });
+  const policies = Object.fromEntries(
+    names.map((name, i) => [name, { model, rollout, ...(i > 0 && { adapters }) }]),
+  ) as Record<Variant, MeasuredPolicy>;
+  const rowsOf = async (): Promise<Map<string, number[]>> => {
+    const { rows } = await measureVariants(policies, questions, { samples: 12, seed: 1 });
     const list = [...rows];
     t.equal(list.length, 18);
     t.ok(
@@ -156,11 +160,27 @@ t.test("measureVariants counts k of N; streams are each variant's own, or all va
     );
     return new Map(names.map((name) => [name, list.flatMap((row) => (row.variant === name ? [row.correct] : []))]));
   };
-  const own = await rowsOf("independent");
+  const own = await rowsOf();
   t.ok(new Set([...own.values()].map(String)).size > 1, "equal policies do not draw the same answers");
-  t.strictSame(await rowsOf("independent"), own, "the same seed gives the same counts");
-  const common = await rowsOf("common");
-  t.equal(new Set([...common.values()].map(String)).size, 1, "with common streams they do");
+  t.strictSame(await rowsOf(), own, "the same seed gives the same counts");
+  const common = await measureVariants(policies, questions, { samples: 12, seed: 1, streams: "common" });
+  t.equal(new Set(names.map((name) => String(common.correct[name]))).size, 1, "with common streams they do");
+  const outcomes = Array.from(common.outcomes!.unified);
+  t.equal(outcomes.length, 36);
+  t.strictSame(
+    questions.map((_, q) => outcomes.slice(12 * q, 12 * (q + 1)).reduce((sum, right) => sum + right, 0)),
+    common.correct.unified,
+    "outcomes are what is counted",
+  );
+  t.strictSame(Array.from(common.outcomes!.tool), outcomes, "sample by sample");
+  // Paired: equal answers have no noise of their own.
+  const paired = computeInterferenceSync(common, { commonRandomNumbers: true, population: "fixed" });
+  t.same([paired.contrasts.overBest.low, paired.contrasts.overBest.high], [0, 0]);
+  const { reas: _, ...five } = policies;
+  await t.rejects(measureVariants(five as typeof policies, questions, { streams: "common" }), {
+    code: "ERR_TABLE_VARIANT",
+    message: /no reas/,
+  });
   const table = await measureVariants(policies, questions, { samples: 12, seed: 1 });
   t.equal(computeInterferenceSync(table).kept.length + computeInterferenceSync(table).dropped.length, 3);
 

@@ -4,7 +4,7 @@ import type { Model } from "../model/model.js";
 import { annotate } from "../report/annotate.js";
 import { shellCommand } from "../report/format.js";
 import type { EvaluationRecord, RunHooks, RunSetup, StepRecord } from "../run/index.js";
-import type { BaseProgress } from "../world/base.js";
+import type { BaseProgress } from "../world/train.js";
 import { grouped } from "./numbers.js";
 import { formatSeconds, formatTable } from "./output.js";
 import { Progress } from "./progress.js";

@@ -12,7 +12,7 @@ import type { PolicyCounts } from "./measure.js";
 import type { Cell, ExperimentPlan } from "./plan.js";
 
 /** counts/CELL.json: what a cell answered, by question. */
-export interface CountsFile extends Omit<PolicyCounts, "seconds" | "decoding"> {
+export interface CountsFile extends Omit<PolicyCounts, "seconds" | "decoding" | "outcomes"> {
   cell: string;
   arm: string;
   seed: number;

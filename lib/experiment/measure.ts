@@ -1,6 +1,14 @@
 import type { Adapters } from "../adapters/adapters.js";
 import { checkInteger, checkModel, checkObject, checkSignal, describe } from "../arguments.js";
-import { type AccuracyRow, type AccuracyRows, type VariantName, variants } from "../attribution/types.js";
+import {
+  type AccuracyRow,
+  type AccuracyRows,
+  type AccuracyTable,
+  type DenseAccuracy,
+  type Variant,
+  type VariantName,
+  variants,
+} from "../attribution/types.js";
 import type { Question } from "../environments/types.js";
 import { fail } from "../errors.js";
 import type { Model } from "../model/model.js";
@@ -28,8 +36,9 @@ export interface MeasureVariantsOptions {
   /** 0: greedy. @default 1 */
   temperature?: number | undefined;
   /**
-   * "independent": every variant draws from random streams of its own. "common": all draw from the same ones, which only an analysis of pairs
-   * may use. @default "independent"
+   * "independent": every variant draws from random streams of its own. "common": sample j of a question has the same stream in all six variants,
+   * which the table then tells in `outcomes`; give it to computeInterference with `commonRandomNumbers: true`, since only an analysis of pairs is
+   * right for it. @default "independent"
    */
   streams?: "independent" | "common" | undefined;
   signal?: AbortSignal | undefined;
@@ -49,8 +58,18 @@ export interface MeasureVariantsOptions {
 export async function measureVariants(
   policies: Partial<Record<VariantName, MeasuredPolicy>>,
   questions: readonly Question[],
+  options?: MeasureVariantsOptions & { streams?: "independent" | undefined },
+): Promise<AccuracyRows>;
+export async function measureVariants(
+  policies: Record<Variant, MeasuredPolicy>,
+  questions: readonly Question[],
+  options: MeasureVariantsOptions & { streams: "common" },
+): Promise<DenseAccuracy>;
+export async function measureVariants(
+  policies: Partial<Record<VariantName, MeasuredPolicy>>,
+  questions: readonly Question[],
   options: MeasureVariantsOptions = {},
-): Promise<AccuracyRows> {
+): Promise<AccuracyTable> {
   checkObject(policies, "policies");
   checkObject(options, "options");
   const { samples = 50, seed = 0, temperature = 1, streams = "independent", signal, onProgress } = options;
@@ -61,16 +80,17 @@ export async function measureVariants(
   if (streams !== "independent" && streams !== "common")
     fail("ERR_INVALID_ARGUMENT", `Expected "independent" or "common" for streams but received ${describe(streams)}`);
   checkSignal(signal);
-  const rows: AccuracyRow[] = [];
+  const measured = new Map<Variant, PolicyCounts>();
   const named = Object.entries(policies) as [VariantName, MeasuredPolicy][];
-  for (const [name] of named) {
-    const known = variants.some((own) => own === name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase()));
-    if (!known)
+  for (const [name] of named)
+    if (!variants.includes(spelled(name)))
       fail("ERR_TABLE_VARIANT", `Expected one of ${variants.join(", ")} for a variant but received ${describe(name)}`);
-  }
+  const missing = variants.filter((own) => !named.some(([name]) => spelled(name) === own));
+  if (streams === "common" && missing.length > 0)
+    fail("ERR_TABLE_VARIANT", `Expected all six variants for common streams but there is no ${missing.join(", no ")}`);
   for (const [variant, policy] of named) {
     checkObject(policy, variant);
-    const { correct } = await measurePolicy(policy, questions, {
+    const counts = await measurePolicy(policy, questions, {
       samples,
       seed,
       temperature,
@@ -78,9 +98,33 @@ export async function measureVariants(
       ...(signal && { signal }),
       onProgress: (done, total) => onProgress?.({ variant, done, total }),
     });
-    questions.forEach(({ id }, q) => rows.push({ variant, id, correct: correct[q] as number, samples }));
+    measured.set(spelled(variant), counts);
   }
+  if (streams === "common") return pairedTable(measured, questions, samples);
+  const rows = [...measured].flatMap(([variant, { correct }]) =>
+    questions.map(({ id }, q): AccuracyRow => ({ variant, id, correct: correct[q] as number, samples })),
+  );
   return { rows };
+}
+
+function spelled(name: VariantName): Variant {
+  return name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase()) as Variant;
+}
+
+function pairedTable(
+  measured: ReadonlyMap<Variant, PolicyCounts>,
+  questions: readonly Question[],
+  samples: number,
+): DenseAccuracy {
+  const of = <T>(read: (counts: PolicyCounts) => T): Record<Variant, T> =>
+    Object.fromEntries([...measured].map(([variant, counts]) => [variant, read(counts)])) as Record<Variant, T>;
+  const { base, reas, tool, unified } = of(({ outcomes }) => outcomes);
+  return {
+    samples,
+    ids: questions.map(({ id }) => id),
+    correct: of(({ correct }) => correct),
+    outcomes: { base, reas, tool, unified },
+  };
 }
 
 /** What was counted of a policy's answers; arrays are by question. */
@@ -89,6 +133,8 @@ export interface PolicyCounts {
   temperature: number;
   /** Exact matches. */
   correct: number[];
+  /** Of every answer [questions, samples], 1 where it is right; samples in their order, which their random streams have too. */
+  outcomes: Uint8Array;
   /** Answers for which some call found a passage with a right answer. */
   retrieved: number[];
   /** Means over all answers, and why they ended. */
@@ -136,6 +182,7 @@ export async function measurePolicy(
   const rollout = new Rollout(model, { ...parts, ...(adapters && { adapters }), sampling, group: samples, seed });
   const total = questions.length * samples;
   const correct = questions.map(() => 0);
+  const outcomes = new Uint8Array(total);
   const retrieved = questions.map(() => 0);
   const finish: Record<Finish, number> = { stop: 0, length: 0, budget: 0, error: 0 };
   let [done, called, calls, answered, tokens, sampledTokens] = [0, 0, 0, 0, 0, 0];
@@ -145,7 +192,10 @@ export async function measurePolicy(
     const q = place.get(own.question) as number;
     const { answers } = questions[q] as Question;
     const right = parts.evaluateBy === "reward" ? own.reward : exactMatch(own.response, answers, parts.answer).score;
-    if (right >= 1) correct[q] = (correct[q] as number) + 1;
+    if (right >= 1) {
+      correct[q] = (correct[q] as number) + 1;
+      outcomes[q * samples + Number(own.id.slice(own.id.lastIndexOf("#") + 1))] = 1;
+    }
     if (retrievalHit(own, { answers })) retrieved[q] = (retrieved[q] as number) + 1;
     finish[own.finish]++;
     calls += own.calls.length;
@@ -160,6 +210,7 @@ export async function measurePolicy(
     samples,
     temperature,
     correct,
+    outcomes,
     retrieved,
     toolRate: called / total,
     searches: calls / total,

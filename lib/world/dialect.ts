@@ -3,11 +3,10 @@ import { words, type SearchEnvironment, type SearchHit } from "../environments/s
 import type { Environment, ToolCall, ToolResult } from "../environments/types.js";
 import { fail } from "../errors.js";
 import { Random } from "../random.js";
-import type { BaseProgress } from "./base.js";
 import { MILD } from "./demonstrations.js";
 import { demonstrationStream } from "./stream.js";
 import { MARK, WORLD_CHECKPOINT, WORLD_TAGS } from "./text.js";
-import { trainOnDemonstrations } from "./train.js";
+import { type BaseTrainingOptions, trainOnDemonstrations } from "./train.js";
 
 /** A conflict between roles that is set by hand: what the index wants of a query against what an answer must be. */
 export interface Dialect {
@@ -109,17 +108,11 @@ export function markRates(responses: readonly string[]): MarkRates {
   };
 }
 
-export interface TrainDialectBaseOptions {
-  /** Where the checkpoint goes. */
-  directory: string;
-  /** Of the worlds and their order. @default 1 */
-  seed?: number;
+export interface TrainDialectBaseOptions extends BaseTrainingOptions {
   /** Tokens to train on. @default 500000 */
   tokens?: number;
   /** Share of the names that the word follows, in thoughts, queries and answers alike. @default 0.3 */
   marks?: number;
-  signal?: AbortSignal;
-  onProgress?: (progress: BaseProgress) => void;
 }
 
 /**

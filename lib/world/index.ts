@@ -14,7 +14,8 @@ export {
   type DemonstrationStreamOptions,
   type PackedDemonstrations,
 } from "./stream.js";
-export { trainBase, type BaseProgress, type TrainBaseOptions } from "./base.js";
+export { trainBase, type TrainBaseOptions } from "./base.js";
+export type { BaseProgress, BaseTrainingOptions } from "./train.js";
 export {
   markRates,
   trainDialectBase,

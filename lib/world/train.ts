@@ -1,10 +1,32 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { loadModel } from "../model/model.js";
 import { saveModel } from "../model/save.js";
 import type { Tokenizer } from "../model/tokenizer.js";
 import { Random } from "../random.js";
 import { Trainer } from "../trainer/trainer.js";
-import type { BaseProgress } from "./base.js";
+import { initialise } from "./initialise.js";
 import { packDemonstrations, type Demonstration } from "./stream.js";
+
+/** How a base's training stands. */
+export interface BaseProgress {
+  step: number;
+  tokens: number;
+  totalTokens: number;
+  /** Mean loss of the demonstrator's tokens and (weight 0.1) what it reads, since the last report. */
+  loss: number;
+}
+
+/** What the trainings of all bases take. */
+export interface BaseTrainingOptions {
+  /** Where the checkpoint goes. */
+  directory: string;
+  /** Of the initial weights, the worlds and their order. @default 1 */
+  seed?: number;
+  signal?: AbortSignal;
+  onProgress?: (progress: BaseProgress) => void;
+}
 
 export interface SupervisedTraining {
   /** The checkpoint to begin with, and where the trained one goes. */
@@ -64,6 +86,23 @@ export async function trainOnDemonstrations(options: SupervisedTraining): Promis
     await saveModel(trainer, directory, { dtype: "bfloat16" });
   } finally {
     model.close();
+  }
+}
+
+/** The same from random weights: `writeFiles` puts configuration and tokenizer into a folder that is gone afterwards. */
+export async function trainFromNothing({
+  writeFiles,
+  ...training
+}: Omit<SupervisedTraining, "from" | "learningRate" | "warmupSteps"> & {
+  writeFiles: (folder: string) => Promise<void>;
+}): Promise<void> {
+  const from = await mkdtemp(path.join(tmpdir(), "rolegrad-base-"));
+  try {
+    await writeFiles(from);
+    await initialise(from, training.seed);
+    await trainOnDemonstrations({ ...training, from, learningRate: 3e-3, warmupSteps: 100 });
+  } finally {
+    await rm(from, { recursive: true, force: true });
   }
 }
 

@@ -116,7 +116,7 @@ export function rolloutCases({ toy, many, trajectories }: Subjects): Case[] {
         samples: 1,
         seed: 1,
         temperature: 1,
-        streams: "common",
+        streams: "independent",
         signal: undefined,
       },
       call: async ({ policies, policy, model, adapters, rollout, questions: list, question, options, ...rest }) => {

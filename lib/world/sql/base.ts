@@ -1,27 +1,18 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { Random } from "../../random.js";
-import type { BaseProgress } from "../base.js";
 import { baseFiles } from "../files.js";
-import { initialise } from "../initialise.js";
 import { COUNTRIES, PRODUCTS, STEMS } from "../names.js";
-import { trainOnDemonstrations } from "../train.js";
+import { type BaseTrainingOptions, trainFromNothing } from "../train.js";
 import { SQL_HARD, SQL_PERFECT, sqlDemonstration, sqlDemonstrationStream } from "./demonstrations.js";
 import { COLUMNS, TABLES } from "./names.js";
 import { SqlWorld } from "./world.js";
 
-export interface TrainSqlBaseOptions {
-  /** Where the checkpoint goes. */
-  directory: string;
-  /** Of the initial weights, the databases and their order. @default 1 */
-  seed?: number;
+export interface TrainSqlBaseOptions extends BaseTrainingOptions {
   /** Tokens to train on. @default 1000000 */
   tokens?: number;
   /** The share of them from perfect demonstrations, which come first. @default 0.6 */
   perfectShare?: number;
-  signal?: AbortSignal;
-  onProgress?: (progress: BaseProgress) => void;
 }
 
 /**
@@ -34,29 +25,22 @@ export interface TrainSqlBaseOptions {
  */
 export async function trainSqlBase(options: TrainSqlBaseOptions): Promise<void> {
   const { directory, seed = 1, tokens = 1_000_000, perfectShare = 0.6, signal, onProgress } = options;
-  const start = await mkdtemp(path.join(tmpdir(), "rolegrad-base-"));
-  try {
-    for (const [name, value] of Object.entries(baseFiles(corpus(), ["think", "sql", "observation", "answer"])))
-      await writeFile(path.join(start, name), `${JSON.stringify(value, null, 1)}\n`);
-    await initialise(start, seed);
-    await trainOnDemonstrations({
-      from: start,
-      directory,
-      streams: (tokenizer) => ({
-        perfect: sqlDemonstrationStream({ tokenizer, seed: seed * 2, imperfections: SQL_PERFECT }),
-        flawed: sqlDemonstrationStream({ tokenizer, seed: seed * 2 + 1, imperfections: SQL_HARD }),
-      }),
-      seed,
-      tokens,
-      perfectShare,
-      learningRate: 3e-3,
-      warmupSteps: 100,
-      signal,
-      onProgress,
-    });
-  } finally {
-    await rm(start, { recursive: true, force: true });
-  }
+  await trainFromNothing({
+    directory,
+    writeFiles: async (folder) => {
+      for (const [name, value] of Object.entries(baseFiles(corpus(), ["think", "sql", "observation", "answer"])))
+        await writeFile(path.join(folder, name), `${JSON.stringify(value, null, 1)}\n`);
+    },
+    streams: (tokenizer) => ({
+      perfect: sqlDemonstrationStream({ tokenizer, seed: seed * 2, imperfections: SQL_PERFECT }),
+      flawed: sqlDemonstrationStream({ tokenizer, seed: seed * 2 + 1, imperfections: SQL_HARD }),
+    }),
+    seed,
+    tokens,
+    perfectShare,
+    signal,
+    onProgress,
+  });
 }
 
 // Often enough that each name becomes one token, and their parts do before rarer things.
