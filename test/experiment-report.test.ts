@@ -227,7 +227,7 @@ t.test("the balance is written as w, with lambda23 beside exact match", (t) => {
 });
 
 t.test("the cosine between the roles is drawn over the dialect, of the seeds that every d has", (t) => {
-  const found = [[-1, 1, -0.5], [0, 1, 0.1], [1, 1, 0.6], [-1, 2, -0.3], [0, 2, 0.1], [1, 2, 0.4], [1, 3, 0.9]] as const; // prettier-ignore
+  const found = [[-1, 1, -0.5], [0, 1, 0.1], [1, 1, 0.6], [-1, 2, -0.3], [0, 2, 0.1], [1, 2, 0.4], [1, 3, 0.9], ["aligned", 1, -0.1], ["aligned", 2, -0.3]] as const; // prettier-ignore
   const probes = Object.fromEntries(
     found.map(([d, seed, value]) => {
       const batch = [{ cosine: { value, low: null, high: null }, corrected: d === 1 ? { value: 0.8 } : null }];
@@ -237,7 +237,7 @@ t.test("the cosine between the roles is drawn over the dialect, of the seeds tha
   const measured = found.map(([dialect, seed]) => ({ id: `${dialect} ${seed}`, dialect, seed }));
   const results = { probes, measured, stamp: null } as unknown as ExperimentResults;
   const text = textOf(cosineOverDialect(results)!.text);
-  t.match(text, "of the sums: -0.40 at d -1, 0.50 at d 1");
+  t.match(text, "of the sums: -0.40 at d -1, -0.20 at d aligned");
   t.match(text, "without noise: 0.80 at d 1");
   t.match(text, "Seeds that every d has: 1, 2.");
   const one = { ...results, measured: measured.filter(({ dialect }) => dialect === 1) } as ExperimentResults;

@@ -29,7 +29,8 @@ import { ARMS } from "../lib/experiment/arms.js";
 import { budgetOf } from "../lib/experiment/budget.js";
 import { cellRun, unavailable } from "../lib/experiment/cell-run.js";
 import { ExperimentDirectory } from "../lib/experiment/directory.js";
-import { pairedDifference, studentQuantile } from "../lib/experiment/paired.js";
+import { pairedDifference } from "../lib/experiment/paired.js";
+import { studentQuantile } from "../lib/attribution/student.js";
 import { declaredSeedsOf, expandPlan } from "../lib/experiment/plan.js";
 import { rolegrad } from "./helpers/command.js";
 import { experimentStatus } from "../lib/experiment/runner.js";
@@ -125,7 +126,7 @@ t.test("runs of one seed differ in nothing but their arm, so they ask the same q
 t.test("differences are paired by seed, with Student's t", (t) => {
   // Tables of Student's distribution, 97.5 %.
   for (const [degrees, value] of [[1, 12.7062], [2, 4.30265], [3, 3.18245], [4, 2.77645], [9, 2.26216], [29, 2.04523]] as const)
-    t.ok(Math.abs(studentQuantile(degrees) - value) < 1e-4, `${degrees} degrees of freedom`); // prettier-ignore
+    t.ok(Math.abs(studentQuantile(0.975, degrees) - value) < 1e-4, `${degrees} degrees of freedom`); // prettier-ignore
   const a = new Map([[1, 0.5], [2, 0.7], [3, 0.9], [4, 0.1]]); // prettier-ignore
   const b = new Map([[3, 0.6], [2, 0.5], [1, 0.4]]); // prettier-ignore
   const found = pairedDifference(a, b, { infer: true })!;
@@ -223,8 +224,8 @@ t.test("the whole study: every cell a run directory, stamped outputs, budget bef
   t.equal(status, 0, stderr);
   const [before = "", after = ""] = stdout.split(/^cell /m);
   t.match(before, SMOKE);
-  t.match(before, /10 cells, 0 finished; left: 12 steps, \d+ answers, about/, "the budget");
-  t.match(after, /finished: 10 of 10 cells\nsmoke run, no inference\n/);
+  t.match(before, /11 cells, 0 finished; left: 12 steps, \d+ answers, about/, "the budget");
+  t.match(after, /finished: 11 of 11 cells\nsmoke run, no inference\n/);
   t.match(stderr, /reas-lr0.001-s1: training\nreas-lr0.001-s1: measuring\nreas-lr0.001-s1: finished, exact match 0/);
   t.notMatch(stdout + stderr, "\x1b");
   const results = resultsOf(whole);
@@ -237,7 +238,7 @@ t.test("the whole study: every cell a run directory, stamped outputs, budget bef
       .slice(1)
       .every((line) => line.endsWith(`,"${SMOKE}"`)),
   );
-  t.equal(read(whole, "counts.csv").trim().split("\n").length, 1 + 8 * tiny.questions);
+  t.equal(read(whole, "counts.csv").trim().split("\n").length, 1 + 9 * tiny.questions);
   const inspected = await rolegrad(["inspect", path.join(whole, "cells", "reas-lr0.001-s1"), "--json"]);
   t.equal(inspected.status, 0, inspected.stderr);
   const chosen = results.sweep["dart-stop"]!;
@@ -253,7 +254,13 @@ t.test("the whole study: every cell a run directory, stamped outputs, budget bef
   const leak = results.probes["dart-stop-s1"]?.leak;
   t.ok(leak!.flow.norms["tool"]!["reason"]! > 0, "plain autograd leaks");
   t.equal(leak?.trained.norms["tool"]?.["reason"], 0, "as it was trained nothing does");
-  const angles = ["base-s1", "base-d1-s1"].map((cell) => results.probes[cell]?.angles);
+  const answers = (name: string): string[] =>
+    read(whole, `data/world-1-${name}questions.jsonl`)
+      .trim()
+      .split("\n")
+      .map((line) => (JSON.parse(line) as { answers: string[] }).answers[0]!);
+  t.strictSame(answers("aligned-"), answers("").map((answer) => `${answer} vo`), "aligned: the same, marked"); // prettier-ignore
+  const angles = ["base-s1", "base-d1-s1", "base-aligned-s1"].map((cell) => results.probes[cell]?.angles);
   t.ok(
     angles.every(
       (own) => own?.parameters === "backbone" && own.whole.advantage.shifted !== null && own.layers.length === 3,
@@ -319,8 +326,8 @@ t.test("a report renders whatever is missing", async (t) => {
     if (!name.startsWith("base")) rmSync(path.join(folder, "counts", name));
   const page = readFileSync(await writeExperimentReport(folder, tiny), "utf8");
   t.match(page, "No setting has all six variants, with a right answer, yet.");
-  t.match(page, "2 of 10 cells finished");
-  t.strictSame(resultsOf(folder).groups.map(({ arm }) => arm), ["base", "base"]); // prettier-ignore
+  t.match(page, "3 of 11 cells finished");
+  t.strictSame(resultsOf(folder).groups.map(({ arm }) => arm), ["base", "base", "base"]); // prettier-ignore
 });
 
 t.test("only a study that is not stamped has intervals over seeds and a primary endpoint", async (t) => {

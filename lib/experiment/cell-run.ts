@@ -15,10 +15,13 @@ import type { Cell, ExperimentPlan } from "./plan.js";
 
 export const ROLES = ["reason", "tool"];
 
-/** Names of the files of a world's data, in the experiment's folder. */
-export function worldData(seed: number): { questions: string; pages: string } {
-  return { questions: `data/world-${seed}-questions.jsonl`, pages: `data/world-${seed}-pages.jsonl` };
+/** Names of the files of a world's data, in the experiment's folder; aligned roles have answers of their own. */
+export function worldData(seed: number, aligned = false): { questions: string; pages: string } {
+  const of = `data/world-${seed}`;
+  return { questions: `${of}-${aligned ? "aligned-" : ""}questions.jsonl`, pages: `${of}-pages.jsonl` };
 }
+
+const ALIGNED = { dose: 1, aligned: true };
 
 /** The base, copied: an experiment goes on wherever the package lies. */
 const BASE = "data/base";
@@ -35,10 +38,16 @@ export async function writeWorlds(plan: ExperimentPlan, directory: ExperimentDir
     await makeFolder(path.dirname(base));
     await writeFolder(base, (partial) => cp(WORLD_CHECKPOINT, partial, { recursive: true }));
   }
-  for (const seed of new Set([plan.world.seed, plan.world.tuningSeed])) {
-    const { questions, pages } = worldData(seed);
+  const { seed: ownSeed, tuningSeed } = plan.world;
+  const hasAligned = plan.studies.some(({ dialect }) => dialect?.includes("aligned") === true);
+  const worlds = [
+    ...[...new Set([ownSeed, tuningSeed])].map((seed) => ({ seed, aligned: false })),
+    ...(hasAligned ? [{ seed: ownSeed, aligned: true }] : []),
+  ];
+  for (const { seed, aligned } of worlds) {
+    const { questions, pages } = worldData(seed, aligned);
     if (existsSync(directory.file(questions)) && existsSync(directory.file(pages))) continue;
-    const world = new World({ seed });
+    const world = new World({ seed, ...(aligned && { dialect: ALIGNED }) });
     const lines = (rows: readonly object[]): string => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
     const dev = Math.max(plan.questions, plan.curve.questions);
     await directory.write(
@@ -53,7 +62,7 @@ export async function writeWorlds(plan: ExperimentPlan, directory: ExperimentDir
 export function cellRun(plan: ExperimentPlan, cell: Cell, rate: number): RunConfigInput {
   const { tuningSeed, seed: worldSeed } = plan.world;
   const sweep = cell.samples === 0;
-  const data = worldData(sweep ? tuningSeed : worldSeed);
+  const data = worldData(sweep ? tuningSeed : worldSeed, cell.dialect === "aligned");
   const { rank, ...run } = ARMS[cell.arm]?.run ?? { variant: "shared", rank: 16 };
   const roleWeights = cell.balance === 1 ? {} : { roleWeights: { tool: cell.balance } };
   return {
@@ -137,7 +146,10 @@ export async function loadCell(
   const asked = { ...evaluation, questions: questions ?? evaluation.questions };
   const setup = await loadRun({ ...config, evaluation: asked }, options);
   if (cell.dialect === null) return setup;
-  const environment = new World({ seed: plan.world.seed, dialect: { dose: cell.dialect } }).environment();
+  const environment = new World({
+    seed: plan.world.seed,
+    dialect: cell.dialect === "aligned" ? ALIGNED : { dose: cell.dialect },
+  }).environment();
   return { ...setup, rollout: { ...setup.rollout, environment } };
 }
 

@@ -9,7 +9,7 @@ import { numericsVersion } from "../numerics.js";
 import { RunDirectory } from "../run/directory.js";
 import { isLock, lockFolder } from "../run/lock.js";
 import type { PolicyCounts } from "./measure.js";
-import type { Cell, ExperimentPlan } from "./plan.js";
+import type { Cell, DialectSetting, ExperimentPlan } from "./plan.js";
 
 /** counts/CELL.json: what a cell answered, by question. */
 export interface CountsFile extends Omit<PolicyCounts, "seconds" | "decoding" | "outcomes"> {
@@ -17,7 +17,7 @@ export interface CountsFile extends Omit<PolicyCounts, "seconds" | "decoding" | 
   arm: string;
   seed: number;
   balance: number;
-  dialect: number | null;
+  dialect: DialectSetting | null;
   /** Learning rate that it was trained with; 0: not trained. */
   rate: number;
   /** Ids of the questions, in the order of `correct` and `retrieved`. */

@@ -1,5 +1,5 @@
 export { measureVariants, type MeasuredPolicy, type MeasureVariantsOptions } from "./measure.js";
-export { PLANS as experimentPlans, type Cell, type ExperimentPlan, type Study } from "./plan.js";
+export { PLANS as experimentPlans, type Cell, type DialectSetting, type ExperimentPlan, type Study } from "./plan.js";
 export { writeExperimentReport } from "./report.js";
 export type { CellResult, Comparison, ExperimentResults, GroupResult } from "./results.js";
 export type { LeasResult } from "./leas.js";

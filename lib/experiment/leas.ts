@@ -3,12 +3,12 @@ import { type AccuracyRow, type Estimate, type Interference, type Variant, varia
 import { RolegradError } from "../errors.js";
 import { LEAS_ARMS } from "./arms.js";
 import type { CountsFile } from "./directory.js";
-import { expandPlan, type Cell, type ExperimentPlan } from "./plan.js";
+import { expandPlan, type Cell, type DialectSetting, type ExperimentPlan } from "./plan.js";
 
 /** The attribution of one training of each variant. */
 export interface LeasResult {
   balance: number;
-  dialect: number | null;
+  dialect: DialectSetting | null;
   rate: number | "tuned";
   /** Of the trainings; null: all seeds of the study together. */
   seed: number | null;

@@ -1,3 +1,5 @@
+import { studentQuantile } from "../attribution/student.js";
+
 /** What two ways to train differ by, paired by seed. */
 export interface PairedDifference {
   /** a - b of each seed that has both. */
@@ -32,7 +34,7 @@ export function meanInterval(
   const mean = values.reduce((sum, own) => sum + own, 0) / n;
   if (n < 2 || !infer) return { mean, low: null, high: null };
   const variance = values.reduce((sum, own) => sum + (own - mean) ** 2, 0) / (n - 1);
-  const half = studentQuantile(n - 1) * Math.sqrt(variance / n);
+  const half = studentQuantile(0.975, n - 1) * Math.sqrt(variance / n);
   return { mean, low: mean - half, high: mean + half };
 }
 
@@ -40,32 +42,4 @@ export function meanInterval(
 export function meanShare(values: readonly number[], infer = true): ReturnType<typeof meanInterval> {
   const { mean, low, high } = meanInterval(values, infer);
   return { mean, low: low && Math.max(0, low), high: high && Math.min(1, high) };
-}
-
-/**
- * The 97.5 % point of Student's t, by bisection of its distribution function, which for whole degrees of freedom is a finite sum (Abramowitz and
- * Stegun, 26.7.3 and 26.7.4).
- */
-export function studentQuantile(degrees: number): number {
-  let [low, high] = [0, 16];
-  for (let i = 0; i < 80; i++) {
-    const middle = (low + high) / 2;
-    if (centralShare(middle, degrees) < 0.95) low = middle;
-    else high = middle;
-  }
-  return (low + high) / 2;
-}
-
-/** P(|T| < t). */
-function centralShare(t: number, degrees: number): number {
-  const angle = Math.atan(t / Math.sqrt(degrees));
-  const [sine, cosine] = [Math.sin(angle), Math.cos(angle)];
-  const odd = degrees % 2 === 1;
-  let term = odd ? cosine : 1;
-  let sum = degrees === 1 ? 0 : term;
-  for (let k = odd ? 3 : 2; k < degrees; k += 2) {
-    term *= ((k - 1) / k) * cosine * cosine;
-    sum += term;
-  }
-  return odd ? (2 / Math.PI) * (angle + sine * sum) : sine * sum;
 }

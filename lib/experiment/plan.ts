@@ -1,5 +1,8 @@
 import { ARMS } from "./arms.js";
 
+/** d of the dialect; "aligned": d = 1 where answers must be marked too, so that both roles want the same. */
+export type DialectSetting = number | "aligned";
+
 /** Arms, knobs and seeds that are run together for one comparison. */
 export interface Study {
   name: string;
@@ -11,8 +14,8 @@ export interface Study {
   rate: number | "tuned";
   /** w, by which the loss of tool tokens is scaled. @default [1] */
   balance?: readonly number[];
-  /** d: the search wants marked queries (1), plain ones (-1), or takes both (0). @default the world without it */
-  dialect?: readonly number[];
+  /** d: the search wants marked queries (1), plain ones (-1), or takes both (0); or "aligned". @default the world without it */
+  dialect?: readonly DialectSetting[];
   /** Answers a question. */
   samples: number;
 }
@@ -50,7 +53,7 @@ export interface Cell {
   seed: number;
   rate: number | "tuned";
   balance: number;
-  dialect: number | null;
+  dialect: DialectSetting | null;
   /** 0: an inference-only arm. */
   steps: number;
   /** Answers a question; 0: a cell of the sweep, which is judged by its own last evaluation. */
@@ -98,7 +101,7 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
         arms: ["base"],
         seeds: [1],
         rate: 1e-3,
-        dialect: [1],
+        dialect: [1, "aligned"],
         samples: 2,
       },
       { name: "leas", about: "Attribution.", arms: LEAS, seeds: [1], rate: 1e-3, samples: 2 },
@@ -186,7 +189,10 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
       {
         name: "arms",
         about: "Exploratory: the other ways to train.",
-        arms: ["unified-2x", "shared-2m", "full", "dart-flow", "dart-exact", "mixture", "two-agent-full", "replay"],
+        arms: [
+          ...["unified", "dart-stop", "placebo", "unified-2x", "shared-2m", "full"],
+          ...["dart-flow", "dart-exact", "mixture", "two-agent-full", "replay"],
+        ],
         seeds: EXPLORATORY,
         rate: "tuned",
         samples: 10,
@@ -202,11 +208,11 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
       {
         name: "dialect",
         about:
-          "Exploratory: control of the gradients' instrument; exact match at equal rank a token (unified-r8) and in total (unified).",
+          "Exploratory: control of the gradients' instrument; exact match at equal rank a token (unified-r8) and in total (unified), also where the roles are aligned.",
         arms: ["base", "unified-r8", "unified", "dart-stop"],
         seeds: EXPLORATORY,
         rate: 1e-3,
-        dialect: [-1, 0, 1],
+        dialect: [-1, 0, 1, "aligned"],
         samples: 10,
       },
     ],
@@ -306,7 +312,7 @@ function cellId({
     arm,
     ...(rate === "tuned" || rate === 0 ? [] : [`lr${rate}`]),
     ...(balance === 1 ? [] : [`w${balance}`]),
-    ...(dialect === null ? [] : [`d${dialect}`]),
+    ...(dialect === null ? [] : [dialect === "aligned" ? dialect : `d${dialect}`]),
     `s${seed}`,
   ];
   return parts.join("-");

@@ -2,7 +2,7 @@ import { lineChart, type Point, type Series } from "../report/chart.js";
 import { html, type Html } from "../report/html.js";
 import type { LeasResult } from "./leas.js";
 import { meanInterval, meanShare } from "./paired.js";
-import type { ExperimentPlan } from "./plan.js";
+import type { DialectSetting, ExperimentPlan } from "./plan.js";
 import type { ExperimentResults } from "./results.js";
 import { section } from "./sections.js";
 
@@ -17,7 +17,7 @@ export function knobs(results: ExperimentResults, plan: ExperimentPlan): Html {
     }),
     exactMatchOver(results, plan, "dialect", {
       title: "Dialect",
-      hint: "1: the search wants marked queries where answers are plain; -1: plain ones.",
+      hint: "1: the search wants marked queries where answers are plain; -1: plain ones; aligned: both are marked.",
     }),
     ...interactionOver(results),
   ].filter((one) => one !== undefined);
@@ -123,7 +123,7 @@ export function cosineOverDialect({ probes, measured, stamp }: ExperimentResults
     const batch = probes[id]?.angles?.whole.advantage.batch[0];
     return dialect === null || batch === undefined ? [] : [{ dialect, seed, batch }];
   });
-  const settings = [...new Set(found.map(({ dialect }) => dialect))].sort((a, b) => a - b);
+  const settings = [...new Set(found.map(({ dialect }) => dialect))].sort((a, b) => placeOf(a) - placeOf(b));
   if (settings.length < 2) return undefined;
   const seeds = [...new Set(found.map(({ seed }) => seed))].filter((seed) =>
     settings.every((d) => found.some((own) => own.dialect === d && own.seed === seed)),
@@ -143,7 +143,7 @@ export function cosineOverDialect({ probes, measured, stamp }: ExperimentResults
   const series = [line("of the sums", "1", "cosine"), line("without noise", "0", "corrected")];
   return lineChart({
     title: "Cosine between the roles by dialect",
-    hint: `Advantage-weighted gradients of the base, summed over the rollouts. The control: it must follow d. Seeds that every d has: ${seeds.join(", ") || "none"}. Without noise only where each seed's reliability can be told from 0.`,
+    hint: `Advantage-weighted gradients of the base, summed over the rollouts. The control: it must fall as d rises, and not where the roles are aligned. Seeds that every d has: ${seeds.join(", ") || "none"}. Without noise only where each seed's reliability can be told from 0.`,
     ...{ ...axisOf("dialect", series), yLabel: "cosine", yMin: -0.1, yMax: 0.1, legend: true, smooth: false },
     series: series.filter(({ points }) => points.length > 0),
   });
@@ -151,13 +151,21 @@ export function cosineOverDialect({ probes, measured, stamp }: ExperimentResults
 
 type Knob = "balance" | "dialect";
 
+/** Aligned roles stand to the right of all doses. */
+const ALIGNED_PLACE = 2;
+
+function placeOf(value: DialectSetting): number {
+  return value === "aligned" ? ALIGNED_PLACE : value;
+}
+
 /** w stands on a logarithmic axis, d on a plain one. */
 function pointAt(
   knob: Knob,
-  value: number,
+  value: DialectSetting,
   { mean, low, high }: { mean: number; low: number | null; high: number | null },
 ): Point {
-  const x = knob === "balance" ? Math.log10(value) : value;
+  const place = placeOf(value);
+  const x = knob === "balance" ? Math.log10(place) : place;
   return { x, y: mean, ...(low !== null && high !== null && { low, high }) };
 }
 
@@ -167,6 +175,9 @@ function axisOf(
   series: readonly Series[],
 ): { xLabel: string; xTicks: number[]; xText: (x: number) => string } {
   const xTicks = [...new Set(series.flatMap(({ points }) => points.map(({ x }) => x)))].sort((a, b) => a - b);
-  const xText = (x: number): string => String(Number((knob === "balance" ? 10 ** x : x).toPrecision(6)));
+  const xText = (x: number): string =>
+    knob === "dialect" && x === ALIGNED_PLACE
+      ? "aligned"
+      : String(Number((knob === "balance" ? 10 ** x : x).toPrecision(6)));
   return { xLabel: knob === "balance" ? "w" : "d", xTicks, xText };
 }

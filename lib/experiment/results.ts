@@ -2,7 +2,7 @@ import { ARMS, LEAS_ARMS } from "./arms.js";
 import { ExperimentDirectory, type CountsFile } from "./directory.js";
 import { leasOf, type LeasResult } from "./leas.js";
 import { meanShare, pairedDifference, type PairedDifference } from "./paired.js";
-import { expandPlan, type Cell, type ExperimentPlan } from "./plan.js";
+import { expandPlan, type Cell, type DialectSetting, type ExperimentPlan } from "./plan.js";
 import { readProbe, type Probe } from "./probe.js";
 import { ratesOf, type SweptRates } from "./rates.js";
 import { experimentStatus } from "./runner.js";
@@ -14,7 +14,7 @@ export interface CellResult {
   arm: string;
   seed: number;
   balance: number;
-  dialect: number | null;
+  dialect: DialectSetting | null;
   /** What the plan says of its rate, and what it was trained with. */
   planned: number | "tuned";
   rate: number;
@@ -38,7 +38,7 @@ export interface GroupResult {
   arm: string;
   title: string;
   balance: number;
-  dialect: number | null;
+  dialect: DialectSetting | null;
   planned: number | "tuned";
   seeds: number[];
   exactMatch: { mean: number; low: number | null; high: number | null };
@@ -52,7 +52,7 @@ export interface Comparison extends PairedDifference {
   a: string;
   b: string;
   balance: number;
-  dialect: number | null;
+  dialect: DialectSetting | null;
   /** The endpoint that docs/experiment.md declares. */
   primary: boolean;
   /** Of the primary endpoint until all declared seeds have ended, and then it has no interval; else null. */

@@ -334,7 +334,12 @@ class Runner {
           ({ arm, needs }) => ARMS[arm]?.policy?.replay === cell.arm && needs.includes(cell.id),
         );
         const answers: string[] = [];
-        const { seconds, decoding, outcomes: _outcomes, ...counts } = await measurePolicy(chosen.options, questions, {
+        const {
+          seconds,
+          decoding,
+          outcomes: _outcomes,
+          ...counts
+        } = await measurePolicy(chosen.options, questions, {
           samples: cell.samples,
           seed: cell.seed,
           stream: cell.id,

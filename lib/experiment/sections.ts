@@ -1,6 +1,7 @@
 import { html, type Html, type HtmlValue } from "../report/html.js";
 import { figure, percent } from "../report/format.js";
 import type { Comparison, ExperimentResults, GroupResult } from "./results.js";
+import type { DialectSetting } from "./plan.js";
 
 export const NOT_RUN = "No cell of this part has ended.";
 
@@ -108,8 +109,13 @@ export function signed(value: number): string {
 }
 
 /** How a setting of the knobs is called. */
-export function settingText({ balance, dialect }: { balance: number; dialect: number | null }): string {
-  return [`w ${balance}`, ...(dialect === null ? [] : [`d ${dialect}`])].join(", ");
+export function settingText({ balance, dialect }: { balance: number; dialect: DialectSetting | null }): string {
+  return [`w ${balance}`, ...(dialect === null ? [] : [dialectText(dialect)])].join(", ");
+}
+
+/** "d 1", or "d 1, aligned". */
+function dialectText(dialect: DialectSetting): string {
+  return dialect === "aligned" ? "d 1, aligned" : `d ${dialect}`;
 }
 
 /** An arm's title, and what sets it apart where the arm stands more than once among the groups. */
@@ -121,7 +127,7 @@ export function titleAmong(group: GroupResult, groups: readonly GroupResult[]): 
     title,
     ...(differ((own) => own.planned) ? [planned === "tuned" ? "tuned rate" : `rate ${planned}`] : []),
     ...(differ((own) => own.balance) ? [`w ${balance}`] : []),
-    ...(differ((own) => own.dialect) ? [dialect === null ? "no dialect" : `d ${dialect}`] : []),
+    ...(differ((own) => own.dialect) ? [dialect === null ? "no dialect" : dialectText(dialect)] : []),
   ].join(", ");
 }
 
