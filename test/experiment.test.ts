@@ -21,6 +21,10 @@ import {
   type CellStatus,
   type ExperimentPlan,
   type MeasuredPolicy,
+  type Question,
+  SQL_WORLD_TAGS,
+  SqlEnvironment,
+  sqlReward,
   type Variant,
   type ExperimentResults,
 } from "rolegrad";
@@ -40,6 +44,9 @@ import { temporary, worldRollout } from "./helpers/world.js";
 const tiny = experimentPlans["tiny"] as ExperimentPlan;
 const full = experimentPlans["full"] as ExperimentPlan;
 const SMOKE = "smoke run, no inference";
+
+const installed = existsSync(path.join(root, "node_modules/@sqlite.org/sqlite-wasm"));
+const needsEngine = installed ? {} : { skip: "@sqlite.org/sqlite-wasm is not installed" };
 
 const read = (folder: string, name: string): string => readFileSync(path.join(folder, name), "utf8");
 const resultsOf = (folder: string): ExperimentResults => JSON.parse(read(folder, "results.json")) as ExperimentResults;
@@ -71,14 +78,30 @@ t.test(
     const cells = expandPlan(full);
     const sweep = cells.filter(({ samples }) => samples === 0);
     const tuned = cells.filter(({ rate, steps, samples }) => rate === "tuned" && steps > 0 && samples > 0);
-    const rates = (arm: string): number[] => sweep.flatMap((cell) => (cell.arm === arm ? [cell.rate as number] : []));
-    for (const arm of new Set(tuned.map((cell) => cell.arm))) t.strictSame(rates(arm), full.sweep?.rates, arm);
+    const rates = (arm: string, seed: number): number[] =>
+      sweep.flatMap((cell) => (cell.arm === arm && cell.seed === seed ? [cell.rate as number] : []));
+    for (const arm of new Set(tuned.map((cell) => cell.arm)))
+      for (const seed of full.sweep!.seeds) t.strictSame(rates(arm, seed), full.sweep!.rates, `${arm}, seed ${seed}`);
     const measured = new Set(cells.filter(({ samples }) => samples > 0).map(({ seed }) => seed));
     t.notOk(sweep.some(({ seed }) => measured.has(seed)));
     t.ok(sweep.every((cell) => /world-2/.test(JSON.stringify(cellRun(full, cell, 1e-3).data))));
     t.end();
   },
 );
+
+t.test("what has one rate has one number of steps", (t) => {
+  const [first, ...others] = full.studies;
+  t.throws(() => expandPlan({ ...full, studies: [{ ...first!, steps: 20 }, ...others] }), /primary has 20 steps/);
+  const steps = (rate: Cell["rate"]): number[] => [
+    ...new Set(
+      expandPlan(full).flatMap((cell) =>
+        cell.rate === rate && cell.samples > 0 && cell.arm === "unified" ? [cell.steps] : [],
+      ),
+    ),
+  ];
+  t.strictSame([steps("tuned"), steps(1e-3)], [[12], [20]]);
+  t.end();
+});
 
 t.test("the primary endpoint has ten seeds in every arm; leas has three settings of balance with 50 samples", (t) => {
   const cells = expandPlan(full);
@@ -317,6 +340,38 @@ t.test("a time limit stops with everything saved, and the same command goes on",
   t.match(listed.stdout, /unified-lr0.001-s1 +waiting/);
 });
 
+t.test("the second task: queries on generated databases, judged by their rows", needsEngine, async (t) => {
+  const folder = path.join(temporary(), "sql");
+  const { status, stdout, stderr } = await rolegrad(["experiment", "--size", "tiny", "--task", "sql", "--out", folder]);
+  t.equal(status, 0, stderr);
+  t.match(stderr, /making its base/);
+  t.match(stdout, /finished: 7 of 7 cells\nsmoke run, no inference\n/);
+  const { questions } = JSON.parse(read(folder, "counts/base-s1.json")) as { questions: string[] };
+  t.equal(questions.length, 4);
+  const inspected = await rolegrad(["inspect", path.join(folder, "cells", "dart-stop-lr0.001-s1"), "--json"]);
+  t.equal(inspected.status, 0, inspected.stderr);
+  // A policy that writes the gold query is right: the environment, the reward and the questions belong together.
+  const [row] = read(folder, "data/sql-world-1-questions.jsonl").split("\n");
+  const question = JSON.parse(row!) as Question & { sql: string };
+  t.match(question.question, /^Columns: [^\n]*\n Question: .*\?$/);
+  const environment = await SqlEnvironment.open({ databases: path.join(folder, "data/sql-world-1"), workers: 1 });
+  t.teardown(() => environment.close());
+  const reward = sqlReward({ environment, answer: SQL_WORLD_TAGS.answer });
+  const judged = (sql: string): unknown =>
+    reward({ response: `<answer> ${sql}</answer>`, calls: [], finish: "stop" }, question);
+  t.equal(await judged(question.sql), 1);
+  t.equal(await judged("SELECT 1"), 0);
+  for (const [args, message] of [
+    [["--full", "--task", "sql"], /Expected one of tiny, quick for --size of sql but received full/],
+    [["--task", "chess"], /Expected search or sql for --task but received chess/],
+    [["--size", "quick-sql"], /Expected one of tiny, quick, full for --size but received quick-sql/],
+  ] as const) {
+    const wrong = await rolegrad(["experiment", ...args, "--out", path.join(folder, "no")]);
+    t.equal(wrong.status, 2, wrong.stderr);
+    t.match(wrong.stderr, message);
+  }
+});
+
 t.test("a report renders whatever is missing", async (t) => {
   const folder = path.join(temporary(), "part");
   cpSync(whole, folder, { recursive: true });
@@ -539,7 +594,7 @@ t.test("the budget counts each answer that is then taken, those of sweeps and pr
   await runExperiment({ directory: folder, plan: tiny, cells: ["base-s1"], onCell: ({ state }) => states.push(state) });
   t.strictSame(states, ["probing", "finished"]);
   const dialect = (tokens: number): number => {
-    const plan = { ...tiny, world: { ...tiny.world, dialectTokens: tokens } };
+    const plan = { ...tiny, world: { ...tiny.world, baseTokens: tokens } };
     const cells = expandPlan(plan).map((cell): CellStatus => ({ cell, state: "waiting", step: 0 }));
     return budgetOf(plan, cells, calibration).minutes;
   };

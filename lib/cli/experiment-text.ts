@@ -8,7 +8,7 @@ import { short } from "./quickstart.js";
 import { style } from "./style.js";
 
 /** States that say something else than their names, and those in which something goes on. */
-const SAID: Partial<Record<CellState, string>> = { preparing: "making the dialect's base" };
+const SAID: Partial<Record<CellState, string>> = { preparing: "making its base" };
 const RUNNING: readonly CellState[] = ["preparing", "training", "measuring", "probing"];
 const said = (state: CellState): string => SAID[state] ?? state;
 

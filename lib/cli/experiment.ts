@@ -12,6 +12,7 @@ interface Options {
   quick?: boolean;
   full?: boolean;
   size?: string;
+  task?: string;
   out?: string;
   plan?: boolean;
   yes?: boolean;
@@ -40,6 +41,7 @@ export function register(program: Command): void {
     .option("--quick", `half an hour on two cores; a smoke run, no inference (default)`)
     .option("--full", "the study that docs/experiment.md declares; many hours")
     .option("--size <name>", "tiny, quick or full")
+    .option("--task <name>", "search (default), or sql: NL2SQL on generated databases, quick form alone")
     .option("--out <dir>", "the experiment's folder; one that has begun goes on (default: runs/experiment-NAME)")
     .option("--plan", "print cells, steps and estimated minutes, and stop there")
     .option("--yes", "do not ask before it starts (nobody is asked without a terminal)")
@@ -134,7 +136,10 @@ function words(list: string): string[] {
   return list.split(",").map((word) => word.trim());
 }
 
-function sizeOf({ quick, full, size }: Options, known: readonly string[]): string | undefined {
+/** The name of a plan; undefined where none was asked for. */
+function sizeOf({ quick, full, size, task }: Options, known: readonly string[]): string | undefined {
+  if (task !== undefined && task !== "search" && task !== "sql")
+    fail("ERR_USAGE", `Expected search or sql for --task but received ${task}`);
   const named = [
     ...(quick === true ? ["quick"] : []),
     ...(full === true ? ["full"] : []),
@@ -142,10 +147,13 @@ function sizeOf({ quick, full, size }: Options, known: readonly string[]): strin
   ];
   if (new Set(named).size > 1)
     fail("ERR_USAGE", `Expected one of --quick, --full and --size, not ${named.join(" and ")}`);
-  const name = named[0];
-  if (name !== undefined && !known.includes(name))
-    fail("ERR_USAGE", `Expected one of ${known.join(", ")} for --size but received ${name}`);
-  return name;
+  const name = named[0] ?? (task === undefined ? undefined : "quick");
+  if (name === undefined) return undefined;
+  const suffix = task === "sql" ? "-sql" : "";
+  const sizes = known.filter((own) => known.includes(own + suffix) && !own.endsWith("-sql"));
+  if (!sizes.includes(name))
+    fail("ERR_USAGE", `Expected one of ${sizes.join(", ")} for --size${suffix && " of sql"} but received ${name}`);
+  return name + suffix;
 }
 
 /** Whether to start; without a terminal there is nobody to ask. */

@@ -4,11 +4,12 @@ import path from "node:path";
 import { trainRun } from "../run/loop.js";
 import { loadRun } from "../run/setup.js";
 import { ARMS } from "./arms.js";
-import { DIALECT_TOKENS, hasDialectBase, resolveCell, SWEEP_SAMPLES, writeWorlds } from "./cell-run.js";
+import { resolveCell, SWEEP_SAMPLES } from "./cell-run.js";
 import { ExperimentDirectory } from "./directory.js";
 import type { Cell, ExperimentPlan } from "./plan.js";
 import { probeKind, probeSize } from "./probe.js";
 import type { CellStatus } from "./runner.js";
+import { baseOf, baseTokensLeft, writeWorlds } from "./worlds.js";
 
 /** Seconds on this machine. */
 export interface Calibration {
@@ -41,21 +42,33 @@ const FACTORS: Record<string, readonly [rollout: number, update: number]> = {
   "shared-2m": [1, 1.5],
 };
 
-/** Measures this machine: two steps of the plan's size, in a temporary folder; the second counts. */
+/** Positions of an answer to a question on databases, against one of the search. */
+const SQL_LENGTH = 2;
+
+/**
+ * Measures this machine: two steps of the plan's size, in a temporary folder; the second counts. What is played is the search, whose base comes with the package;
+ * the databases' answers are longer.
+ */
 export async function calibrate(plan: ExperimentPlan, signal?: AbortSignal): Promise<Calibration> {
   const folder = await mkdtemp(path.join(tmpdir(), "rolegrad-experiment-"));
   try {
     const directory = new ExperimentDirectory(folder);
-    await writeWorlds(plan, directory);
+    const played = { ...plan, world: { ...plan.world, task: "search" as const } };
+    await writeWorlds(played, directory);
     const rest = { seed: 1, balance: 1, dialect: null, studies: [], needs: [], samples: 1, rate: 1e-3 };
     const cell: Cell = { id: "calibration", arm: "unified", steps: 2, ...rest };
-    const config = resolveCell(plan, cell, 1e-3, directory);
+    const config = resolveCell(played, cell, 1e-3, directory);
     const setup = await loadRun({ ...config, evaluation: { ...config.evaluation, questions: 1, every: 0 } });
     try {
       const { metrics } = await trainRun(setup, { ...(signal && { signal }) });
       signal?.throwIfAborted();
       const { seconds = 0, rolloutSeconds = 0 } = metrics.at(-1) ?? {};
-      return { rollout: rolloutSeconds, update: seconds - rolloutSeconds, from: "two steps" };
+      const longer = plan.world.task === "sql" ? SQL_LENGTH : 1;
+      return {
+        rollout: longer * rolloutSeconds,
+        update: longer * (seconds - rolloutSeconds),
+        from: "two steps",
+      };
     } finally {
       setup.close();
     }
@@ -101,7 +114,7 @@ function evaluationAnswers({ questions, curve }: ExperimentPlan, { samples }: Ce
 
 /** Updates that taking a probe's gradients is worth, roughly: the leak is taken twice, of each of two roles; angles have their nulls. */
 const PROBE_UPDATES = { leak: 4, angles: 3 };
-/** Tokens of an answer with its prompt, roughly, and what training all parameters takes against one LoRA: for the dialect's base. */
+/** Tokens of an answer with its prompt, roughly, and what training all parameters takes against one LoRA: for bases. */
 const [ANSWER_TOKENS, FULL] = [70, 1.5];
 
 /** What is left of a plan, and how long it will take. `directory`: where it runs, for what is there beside cells. */
@@ -111,12 +124,13 @@ export function budgetOf(
   calibration: Calibration,
   directory?: string,
 ): Budget {
-  const { questionsPerStep, group, questions, world } = plan;
+  const { questionsPerStep, group, questions } = plan;
   const perAnswer = calibration.rollout / (questionsPerStep * group);
   const perUpdate = calibration.update / (questionsPerStep * group);
   const byCell: Record<string, number> = {};
   let [steps, answers, minutes] = [0, 0, 0];
-  let hasBase = directory !== undefined && hasDialectBase(new ExperimentDirectory(directory));
+  const folder = directory === undefined ? undefined : new ExperimentDirectory(directory);
+  const bases = new Set<string>();
   for (const { cell, state, step, probe } of statuses) {
     const waiting = state === "waiting";
     const kind = waiting ? probeKind(cell, plan) : probe;
@@ -133,9 +147,10 @@ export function budgetOf(
       own += size.questions * size.group;
       seconds += size.questions * size.group * perUpdate * update * PROBE_UPDATES[kind];
     }
-    if (waiting && cell.dialect !== null && !hasBase) {
-      hasBase = true;
-      seconds += ((world.dialectTokens ?? DIALECT_TOKENS) / ANSWER_TOKENS) * perUpdate * FULL;
+    const base = baseOf(plan, cell);
+    if (waiting && !bases.has(base)) {
+      bases.add(base);
+      seconds += (baseTokensLeft(plan, cell, folder) / ANSWER_TOKENS) * perUpdate * FULL;
     }
     seconds += own * perAnswer * (rollout + 0.4 * writers);
     steps += left;

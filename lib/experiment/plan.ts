@@ -16,6 +16,8 @@ export interface Study {
   balance?: readonly number[];
   /** d: the search wants marked queries (1), plain ones (-1), or takes both (0); or "aligned". @default the world without it */
   dialect?: readonly DialectSetting[];
+  /** Optimizer steps; studies of one rate have the same, and tuned ones the plan's. @default the plan's */
+  steps?: number;
   /** Answers a question. */
   samples: number;
 }
@@ -27,11 +29,17 @@ export interface ExperimentPlan {
   stamp?: string;
   /** Training seeds of the primary endpoint, which is the first study's. @default that study's seeds */
   declaredSeeds?: readonly number[];
-  /**
-   * Seeds of the world that is trained and measured in, and of the one that rates are chosen in; tokens that the base of a dialect is trained on
-   * (default 500000).
-   */
-  world: { seed: number; tuningSeed: number; dialectTokens?: number };
+  world: {
+    /** "search": questions on invented pages. "sql": NL2SQL on generated databases. @default "search" */
+    task?: "search" | "sql";
+    /** Of the world that is trained and measured in. */
+    seed: number;
+    /** Of the one that rates are chosen in. */
+    tuningSeed: number;
+    /** That the base of a dialect, or of the databases, is trained on. @default 500000 for a dialect, 1000000 for databases */
+    baseTokens?: number;
+  };
+  /** Optimizer steps of a training. */
   steps: number;
   questionsPerStep: number;
   group: number;
@@ -78,7 +86,7 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
   tiny: {
     name: "tiny",
     stamp: SMOKE,
-    world: { seed: 1, tuningSeed: 2, dialectTokens: 2000 },
+    world: { seed: 1, tuningSeed: 2, baseTokens: 2000 },
     steps: 2,
     questionsPerStep: 4,
     group: 4,
@@ -137,19 +145,54 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
       },
     ],
   },
+  "tiny-sql": {
+    name: "tiny-sql",
+    stamp: SMOKE,
+    world: { task: "sql", seed: 1, tuningSeed: 2, baseTokens: 2000 },
+    steps: 1,
+    questionsPerStep: 4,
+    group: 2,
+    trainQuestions: 20,
+    questions: 4,
+    curve: { every: 1, questions: 4 },
+    studies: [
+      { name: "main", about: "Exact match.", arms: [...LEAS, "dart-stop"], seeds: [1], rate: 1e-3, samples: 2 },
+    ],
+  },
+  "quick-sql": {
+    name: "quick-sql",
+    stamp: SMOKE,
+    world: { task: "sql", seed: 1, tuningSeed: 2 },
+    steps: 12,
+    questionsPerStep: 16,
+    group: 8,
+    trainQuestions: 1000,
+    questions: 64,
+    curve: { every: 4, questions: 64 },
+    studies: [
+      {
+        name: "main",
+        about: "A query's rows against the gold query's by arm, and the attribution.",
+        arms: [...LEAS, "dart-stop", "placebo"],
+        seeds: [1, 2],
+        rate: 1e-3,
+        samples: 20,
+      },
+    ],
+  },
   full: {
     name: "full",
     // Of world 1 and seeds 1 and 2 (the quick study's), and of world 2 (difficulty, rates), figures were seen before this was declared.
     world: { seed: 3, tuningSeed: 2 },
     declaredSeeds: DECLARED,
-    // At 20 steps most questions lie between .1 and .9 for every variant (docs/experiment.md); at 40 unified is near the ceiling.
-    steps: 20,
+    // Steps by which most questions lie between .1 and .9 for every variant, at the rates of the sweep and (20) at 1e-3: docs/experiment.md.
+    steps: 12,
     questionsPerStep: 16,
     group: 8,
     trainQuestions: 1000,
     questions: 200,
-    curve: { every: 5, questions: 100 },
-    sweep: { rates: [3e-4, 1e-3, 3e-3], seeds: [101] },
+    curve: { every: 4, questions: 100 },
+    sweep: { rates: [5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2], seeds: [101, 102] },
     studies: [
       {
         name: "primary",
@@ -165,6 +208,7 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
         arms: LEAS,
         seeds: EXPLORATORY,
         rate: 1e-3,
+        steps: 20,
         balance: [1, 0.1, 0.03],
         samples: 50,
       },
@@ -174,6 +218,7 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
         arms: ["unified", "shared-2m", "dart-stop", "dart-flow", "placebo"],
         seeds: EXPLORATORY,
         rate: 1e-3,
+        steps: 20,
         balance: [1, 0.1, 0.03, 30],
         samples: 10,
       },
@@ -184,6 +229,7 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
         arms: ["tool", "reas", "dart-tool", "dart-reas", "hybrid-tool", "hybrid-reas", "keep-tool", "keep-reas"],
         seeds: EXPLORATORY,
         rate: 1e-3,
+        steps: 20,
         samples: 10,
       },
       {
@@ -203,6 +249,7 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
         arms: ["dart-stop-r4", "dart-stop", "dart-stop-r16", "unified-r4", "unified-r8", "unified", "unified-r32"],
         seeds: EXPLORATORY,
         rate: 1e-3,
+        steps: 20,
         samples: 10,
       },
       {
@@ -212,6 +259,7 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
         arms: ["base", "unified-r8", "unified", "dart-stop"],
         seeds: EXPLORATORY,
         rate: 1e-3,
+        steps: 20,
         dialect: [-1, 0, 1, "aligned"],
         samples: 10,
       },
@@ -225,9 +273,20 @@ export function declaredSeedsOf(plan: ExperimentPlan): readonly number[] {
 }
 
 /** Steps of an arm's training. */
-export function stepsOf(plan: ExperimentPlan, arm: string): number {
+function stepsOf(steps: number, arm: string): number {
   const { run, stepFactor = 1 } = ARMS[arm] ?? {};
-  return run === undefined ? 0 : plan.steps * stepFactor;
+  return run === undefined ? 0 : steps * stepFactor;
+}
+
+/** Cells are told apart by their rate; so what has one rate must have one number of steps. */
+function checkSteps({ steps: all, studies }: ExperimentPlan): void {
+  const byRate = new Map<Study["rate"], number>([["tuned", all]]);
+  for (const { name, rate, steps = all } of studies) {
+    const known = byRate.get(rate) ?? steps;
+    if (known !== steps)
+      throw new Error(`Study ${name} has ${steps} steps at rate ${rate}, where others have ${known}`);
+    byRate.set(rate, steps);
+  }
 }
 
 /**
@@ -236,6 +295,7 @@ export function stepsOf(plan: ExperimentPlan, arm: string): number {
  * such cells alone: those are shared by all settings.
  */
 export function expandPlan(plan: ExperimentPlan): Cell[] {
+  checkSteps(plan);
   const cells = new Map<string, Cell>();
   const add = (cell: Cell): Cell => {
     const known = cells.get(cell.id);
@@ -280,7 +340,8 @@ function addCell(plan: ExperimentPlan, study: Study, setting: Setting, add: (cel
   if (trained && rate === "tuned") needs.push(...addSweep(plan, arm, add));
   const { samples, name } = study;
   const id = cellId({ arm, seed, balance, dialect, rate });
-  add({ id, arm, seed, rate, balance, dialect, steps: stepsOf(plan, arm), samples, studies: [name], needs });
+  const steps = stepsOf(study.steps ?? plan.steps, arm);
+  add({ id, arm, seed, rate, balance, dialect, steps, samples, studies: [name], needs });
   return id;
 }
 
@@ -294,7 +355,7 @@ function addSweep(plan: ExperimentPlan, arm: string, add: (cell: Cell) => Cell):
   return seeds.flatMap((seed) =>
     rates.map((rate) => {
       const id = `tune-${cellId({ arm, seed, balance: 1, dialect: null, rate })}`;
-      const steps = stepsOf(plan, arm);
+      const steps = stepsOf(plan.steps, arm);
       add({ id, arm, seed, rate, balance: 1, dialect: null, steps, samples: 0, studies: ["sweep"], needs: [] });
       return id;
     }),

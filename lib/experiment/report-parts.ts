@@ -70,6 +70,13 @@ function main(results: ExperimentResults, plan: ExperimentPlan): Html {
   }`;
 }
 
+/** "12 steps (20 in leas, balance)". */
+function stepsText({ steps, studies }: ExperimentPlan): string {
+  const others = [...new Set(studies.map((own) => own.steps ?? steps))].filter((own) => own !== steps);
+  const names = (own: number): string => studies.filter((one) => one.steps === own).map(({ name }) => name).join(", "); // prettier-ignore
+  return [`${steps} steps`, ...others.map((own) => `(${own} in ${names(own)})`)].join(" ");
+}
+
 function state(results: ExperimentResults, plan: ExperimentPlan): Html {
   const { cells, measured } = results;
   const missing = Object.entries(cells.unavailable);
@@ -78,7 +85,7 @@ function state(results: ExperimentResults, plan: ExperimentPlan): Html {
   return html`<section aria-labelledby="state-title">
     <h2 id="state-title">The study</h2>
     <p>
-      ${plan.steps} steps of ${plan.questionsPerStep} questions x ${plan.group} answers; ${plan.questions} held-out
+      ${stepsText(plan)} of ${plan.questionsPerStep} questions x ${plan.group} answers; ${plan.questions} held-out
       questions. ${cells.finished} of ${cells.total} cells have ended.
       ${between.length > 0 && `Trained arms answer ${percent(share, 0)} of the questions in between a tenth and nine tenths of their samples, on average.`}
     </p>

@@ -7,15 +7,16 @@ import { trainRun } from "../run/loop.js";
 import type { EvaluationRecord, StepRecord } from "../run/records.js";
 import { trainedModels } from "../run/trained.js";
 import { ARMS } from "./arms.js";
-import { hasDialectBase, loadCell, makeDialectBase, resolveCell, unavailable, writeWorlds } from "./cell-run.js";
+import { loadCell, resolveCell, unavailable } from "./cell-run.js";
 import { ExperimentDirectory, type CostsFile, type CountsFile, type FailureFile } from "./directory.js";
 import { failureText, recordFailure } from "./failure.js";
 import { measurePolicy } from "./measure.js";
 import { expandPlan, type Cell, type ExperimentPlan } from "./plan.js";
 import { hasProbe, probeCell, probeKind } from "./probe.js";
 import { ratesOf } from "./rates.js";
+import { baseTokensLeft, makeBase, writeWorlds } from "./worlds.js";
 
-/** "preparing": the dialect's base is made. "failed": it went astray (not finite), and is not tried again unless that is asked for. */
+/** "preparing": its base is made. "failed": it went astray (not finite), and is not tried again unless that is asked for. */
 export type CellState =
   "waiting" | "preparing" | "training" | "measuring" | "probing" | "finished" | "failed" | "unavailable";
 
@@ -221,9 +222,9 @@ class Runner {
     const { plan, signal, onCell } = this.#options;
     const status = await this.#status(cell);
     if (status.state === "waiting") {
-      if (cell.dialect !== null && !hasDialectBase(this.#directory)) {
+      if (baseTokensLeft(plan, cell, this.#directory) > 0) {
         onCell?.({ ...status, state: "preparing" });
-        await makeDialectBase(plan, this.#directory, signal);
+        await makeBase(plan, cell, this.#directory, signal);
       }
       const { finished } = await this.#directory.trained(cell);
       if (!finished) {
