@@ -42,8 +42,8 @@ const FACTORS: Record<string, readonly [rollout: number, update: number]> = {
   "shared-2m": [1, 1.5],
 };
 
-/** Positions of an answer to a question on databases, against one of the search. */
-const SQL_LENGTH = 2;
+/** Positions of an answer to a question on databases, or with long thoughts, against one of the search. */
+const LONG = 2;
 
 /**
  * Measures this machine: two steps of the plan's size, in a temporary folder; the second counts. What is played is the search, whose base comes with the package;
@@ -53,7 +53,8 @@ export async function calibrate(plan: ExperimentPlan, signal?: AbortSignal): Pro
   const folder = await mkdtemp(path.join(tmpdir(), "rolegrad-experiment-"));
   try {
     const directory = new ExperimentDirectory(folder);
-    const played = { ...plan, world: { ...plan.world, task: "search" as const } };
+    const { base: _, ...world } = plan.world;
+    const played = { ...plan, world: { ...world, task: "search" as const } };
     await writeWorlds(played, directory);
     const rest = { seed: 1, balance: 1, dialect: null, studies: [], needs: [], samples: 1, rate: 1e-3 };
     const cell: Cell = { id: "calibration", arm: "unified", steps: 2, ...rest };
@@ -63,7 +64,8 @@ export async function calibrate(plan: ExperimentPlan, signal?: AbortSignal): Pro
       const { metrics } = await trainRun(setup, { ...(signal && { signal }) });
       signal?.throwIfAborted();
       const { seconds = 0, rolloutSeconds = 0 } = metrics.at(-1) ?? {};
-      const longer = plan.world.task === "sql" ? SQL_LENGTH : 1;
+      const { task, base } = plan.world;
+      const longer = task === "sql" || base?.thoughts === "long" ? LONG : 1;
       return {
         rollout: longer * rolloutSeconds,
         update: longer * (seconds - rolloutSeconds),

@@ -2,11 +2,10 @@ import { RolegradError } from "../errors.js";
 import { resolveRunConfig } from "../run/config.js";
 import type { RunConfig, RunConfigInput } from "../run/schema.js";
 import { loadRun, type LoadedRun, type LoadRunOptions } from "../run/setup.js";
-import { World } from "../world/world.js";
 import { ARMS } from "./arms.js";
 import type { ExperimentDirectory } from "./directory.js";
 import type { Cell, ExperimentPlan } from "./plan.js";
-import { ALIGNED, cellWorld } from "./worlds.js";
+import { ALIGNED, cellWorld, searchWorld } from "./worlds.js";
 
 export const ROLES = ["reason", "tool"];
 
@@ -70,10 +69,8 @@ export async function loadCell(
   const asked = { ...evaluation, questions: questions ?? evaluation.questions };
   const setup = await loadRun({ ...config, evaluation: asked }, options);
   if (cell.dialect === null) return setup;
-  const environment = new World({
-    seed: plan.world.seed,
-    dialect: cell.dialect === "aligned" ? ALIGNED : { dose: cell.dialect },
-  }).environment();
+  const dialect = cell.dialect === "aligned" ? ALIGNED : { dose: cell.dialect };
+  const environment = searchWorld(plan, plan.world.seed, dialect).environment();
   return { ...setup, rollout: { ...setup.rollout, environment } };
 }
 

@@ -36,7 +36,13 @@ export interface ExperimentPlan {
     seed: number;
     /** Of the one that rates are chosen in. */
     tuningSeed: number;
-    /** That the base of a dialect, or of the databases, is trained on. @default 500000 for a dialect, 1000000 for databases */
+    /** Of the search: so many times the entities, with names that are more alike. @default 1 */
+    size?: number;
+    /** Of the search: share of the questions that take two hops. @default 0.5 */
+    twoHops?: number;
+    /** Of the search: a base that is trained from nothing, and not the one that comes with the package. */
+    base?: { layers?: number; thoughts?: "short" | "long" };
+    /** That a base is trained on. @default 500000 for a dialect, 1000000 for databases, 2200000 from nothing */
     baseTokens?: number;
   };
   /** Optimizer steps of a training. */

@@ -2,7 +2,8 @@ import { existsSync } from "node:fs";
 import { cp, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { makeFolder, writeFolder } from "../durable.js";
-import { trainDialectBase } from "../world/dialect.js";
+import { trainBase } from "../world/base.js";
+import { trainDialectBase, type Dialect } from "../world/dialect.js";
 import { SQL_WORLD_TAGS, SqlWorld, trainSqlBase } from "../world/sql/index.js";
 import { WORLD_CHECKPOINT, WORLD_TAGS } from "../world/text.js";
 import { World } from "../world/world.js";
@@ -40,6 +41,7 @@ export function cellWorld(plan: ExperimentPlan, cell: Where): CellWorld {
     };
   }
   const { questions, pages } = searchData(own, cell.dialect === "aligned");
+  const maxLength = plan.world.base?.thoughts === "long" ? 400 : 200;
   const { tool, output, answer } = WORLD_TAGS;
   return {
     model,
@@ -52,7 +54,7 @@ export function cellWorld(plan: ExperimentPlan, cell: Where): CellWorld {
       passage: "{title}. {text}",
       separator: " ",
     },
-    agent: { spans: [{ role: "tool", ...tool }], output, answer, prompt: " Question: {question}\n", maxLength: 200 },
+    agent: { spans: [{ role: "tool", ...tool }], output, answer, prompt: " Question: {question}\n", maxLength },
   };
 }
 
@@ -79,8 +81,10 @@ export function baseTokensLeft(
   directory: ExperimentDirectory | undefined,
 ): number {
   const name = baseOf(plan, cell);
-  if (name === "data/base" || (directory !== undefined && existsSync(directory.file(name)))) return 0;
-  return plan.world.baseTokens ?? (plan.world.task === "sql" ? 1_000_000 : 500_000);
+  const copied = name === "data/base" && plan.world.base === undefined;
+  if (copied || (directory !== undefined && existsSync(directory.file(name)))) return 0;
+  const { task, baseTokens } = plan.world;
+  return baseTokens ?? (task === "sql" ? 1_000_000 : name === "data/base" ? 2_200_000 : 500_000);
 }
 
 /** Trains a cell's base where it is not there yet; an abort leaves none. */
@@ -92,10 +96,12 @@ export async function makeBase(
 ): Promise<void> {
   const tokens = baseTokensLeft(plan, cell, directory);
   if (tokens === 0) return;
-  const train = plan.world.task === "sql" ? trainSqlBase : trainDialectBase;
-  await writeFolder(directory.file(baseOf(plan, cell)), (partial) =>
-    train({ directory: partial, tokens, ...(signal && { signal }) }),
-  );
+  const name = baseOf(plan, cell);
+  await writeFolder(directory.file(name), (partial) => {
+    const options = { directory: partial, tokens, ...(signal && { signal }) };
+    if (name === "data/base") return trainBase({ ...options, ...plan.world.base });
+    return plan.world.task === "sql" ? trainSqlBase(options) : trainDialectBase(options);
+  });
 }
 
 /** Writes the base and the data of the worlds that the plan plays in, once: an experiment goes on with what it began with, whatever version makes it. */
@@ -107,7 +113,7 @@ export async function writeWorlds(plan: ExperimentPlan, directory: ExperimentDir
     return;
   }
   const base = directory.file("data/base");
-  if (!existsSync(base)) {
+  if (plan.world.base === undefined && !existsSync(base)) {
     await makeFolder(path.dirname(base));
     await writeFolder(base, (partial) => cp(WORLD_CHECKPOINT, partial, { recursive: true }));
   }
@@ -121,10 +127,16 @@ const lines = (rows: readonly object[]): string => rows.map((row) => `${JSON.str
 /** Questions to train on, and to measure and draw curves with. */
 function questionsOf<T extends object>(
   { trainQuestions, questions, curve }: ExperimentPlan,
-  world: { questions(split: string, count: number, seed: number): T[] },
+  draw: (split: string, count: number) => T[],
 ): T[] {
-  const dev = Math.max(questions, curve.questions);
-  return [...world.questions("train", trainQuestions, 0), ...world.questions("dev", dev, 0)];
+  return [...draw("train", trainQuestions), ...draw("dev", Math.max(questions, curve.questions))];
+}
+
+/** The search world of a plan. */
+export function searchWorld(plan: ExperimentPlan, seed: number, dialect?: Dialect): World {
+  const { size = 1 } = plan.world;
+  const sizes = { people: 300 * size, towns: 120 * size, firms: 90 * size, rivers: 60 * size };
+  return new World({ seed, ...sizes, ...(dialect && { dialect }) });
 }
 
 async function writeSearchWorld(
@@ -135,8 +147,10 @@ async function writeSearchWorld(
 ): Promise<void> {
   const { questions, pages } = searchData(seed, aligned);
   if (existsSync(directory.file(questions)) && existsSync(directory.file(pages))) return;
-  const world = new World({ seed, ...(aligned && { dialect: ALIGNED }) });
-  await directory.write(questions, lines(questionsOf(plan, world)));
+  const world = searchWorld(plan, seed, aligned ? ALIGNED : undefined);
+  const { twoHops = 0.5 } = plan.world;
+  const rows = questionsOf(plan, (split, count) => world.questions(split, count, 0, { twoHops }));
+  await directory.write(questions, lines(rows));
   await directory.write(pages, lines(world.pages));
 }
 
@@ -150,6 +164,7 @@ async function writeSqlWorld(plan: ExperimentPlan, directory: ExperimentDirector
     });
   }
   if (existsSync(directory.file(questions))) return;
-  const rows = questionsOf(plan, world).map((row) => ({ ...row, question: world.prompt(row).trim() }));
-  await directory.write(questions, lines(rows));
+  const rows = questionsOf(plan, (split, count) => world.questions(split, count, 0));
+  const withColumns = rows.map((row) => ({ ...row, question: world.prompt(row).trim() }));
+  await directory.write(questions, lines(withColumns));
 }

@@ -59,6 +59,8 @@ export interface Segment {
 export interface DemonstrationOptions {
   /** Searches at most. @default 4 */
   budget?: number;
+  /** "long": every thought after a page tells all of it again, three times the reasoning. @default "short" */
+  thoughts?: "short" | "long";
 }
 
 /**
@@ -74,17 +76,18 @@ export function demonstration(
   question: WorldQuestion,
   random: Random,
   imperfections: Imperfections = HARD,
-  { budget = 4 }: DemonstrationOptions = {},
+  { budget = 4, thoughts = "short" }: DemonstrationOptions = {},
 ): Segment[] {
   const { chain } = question;
   const { tool, output, answer: tags } = WORLD_TAGS;
+  let told = "";
   const search = world.environment();
   const segments: Segment[] = [];
   const say = (text: string): number => segments.push({ text, sampled: true });
   const { marks = 0 } = imperfections;
   const named = (name: string): string => (marks > 0 && random.chance(marks) ? name + MARK : name);
   const answer = (relation: string, name: string): Segment[] => {
-    say(`<think> The ${relation} is ${named(name)}.</think>${tags.open} ${named(name)}${tags.close}${END}`);
+    say(`<think>${told} The ${relation} is ${named(name)}.</think>${tags.open} ${named(name)}${tags.close}${END}`);
     return segments;
   };
 
@@ -100,10 +103,11 @@ export function demonstration(
     const query = random.chance(imperfections.poorQuery)
       ? poorQuery(wanted, relation, random, imperfections, named)
       : queryFor(wanted, named);
-    say(`<think> ${thought}</think>${tool.open} ${query}${tool.close}`);
+    say(`<think>${told} ${thought}</think>${tool.open} ${query}${tool.close}`);
     const hit = search.search(query)[0];
     const result = hit ? search.format([hit.passage]) : search.nothingFound;
     segments.push({ text: `${output.open}${result}${output.close}`, sampled: false });
+    if (thoughts === "long") told = ` ${result}`;
 
     const page = hit && world.entity(hit.passage.id)!;
     if (page !== wanted && searches < budget && !random.chance(imperfections.keepsWrongPage)) {

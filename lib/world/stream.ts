@@ -1,6 +1,6 @@
 import type { Tokenizer } from "../model/tokenizer.js";
 import { Random } from "../random.js";
-import { demonstration, HARD, type Imperfections } from "./demonstrations.js";
+import { demonstration, HARD, type DemonstrationOptions, type Imperfections } from "./demonstrations.js";
 import { World } from "./world.js";
 
 export interface DemonstrationStreamOptions {
@@ -8,6 +8,8 @@ export interface DemonstrationStreamOptions {
   seed: number;
   /** @default {@link HARD} */
   imperfections?: Imperfections;
+  /** How long thoughts are. @default "short" */
+  thoughts?: DemonstrationOptions["thoughts"];
   /** Loss weight of the prompt and of pages; the demonstrator's own text has 1. @default 0.1 */
   readingWeight?: number;
 }
@@ -39,14 +41,14 @@ const QUESTIONS_PER_WORLD = 64;
  * const { ids, weight } = stream.next().value;
  */
 export function* demonstrationStream(options: DemonstrationStreamOptions): Generator<Demonstration, never> {
-  const { tokenizer, seed, imperfections = HARD, readingWeight = 0.1 } = options;
+  const { tokenizer, seed, imperfections = HARD, thoughts = "short", readingWeight = 0.1 } = options;
   const worlds = new Random(seed, "world/stream");
   for (;;) {
     const worldSeed = Math.floor(worlds.next() * 2 ** 53);
     const world = new World({ seed: worldSeed, people: 60, towns: 30, firms: 24, rivers: 16, splits: { all: 1 } });
     const random = new Random(worldSeed, "world/demonstrations");
     for (const question of world.questions("all", QUESTIONS_PER_WORLD, 0)) {
-      const segments = demonstration(world, question, random, imperfections);
+      const segments = demonstration(world, question, random, imperfections, { thoughts });
       yield encodeDemonstration(
         tokenizer,
         [{ text: world.prompt(question), sampled: false }, ...segments],

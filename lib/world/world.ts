@@ -89,7 +89,8 @@ export class World {
     const random = new Random(seed, "world");
     const counts: Record<Kind, number> = { person: people, town: towns, firm: firms, river: rivers };
     // A stem serves about three entities: so a name alone often finds the wrong page.
-    const stems = random.sample(STEMS, Math.max(24, Math.floor((people + towns + firms + rivers) / 3)));
+    const wanted = Math.max(24, Math.floor((people + towns + firms + rivers) / 3));
+    const stems = random.sample(STEMS, Math.min(STEMS.length, wanted));
     const fresh = freshNames(random, stems);
     this.seed = seed;
     this.entities = Object.entries(splits).flatMap(([split, share]) => {
