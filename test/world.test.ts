@@ -15,11 +15,15 @@ import {
   Random,
   World,
   WORLD_CHECKPOINT,
+  loadModel,
+  trainBase,
+  type DemonstrationOptions,
   type Imperfections,
 } from "rolegrad";
 import { COUNTRIES, FIRM_KINDS, FIRST_NAMES, PRODUCTS, SEAS, STEMS } from "../lib/world/names.js";
 import { nameOf, queryFor, type Entity } from "../lib/world/world.js";
 import { root } from "./helpers/shared.js";
+import { temporary } from "./helpers/world.js";
 
 const world = new World({ seed: 1 });
 
@@ -28,14 +32,18 @@ function textOf(segments: { text: string }[]): string {
 }
 
 /** Mean exact match, and mean length in tokens with the prompt, of demonstrations on 400 questions. */
-async function measure(split: string, imperfections: Imperfections): Promise<{ match: number; length: number }> {
+async function measure(
+  split: string,
+  imperfections: Imperfections,
+  options: DemonstrationOptions = {},
+): Promise<{ match: number; length: number }> {
   const tokenizer = await loadTokenizer(WORLD_CHECKPOINT);
   const random = new Random(1, "test/world");
   const questions = world.questions(split, 400, 0);
   let match = 0;
   let length = 0;
   for (const question of questions) {
-    const text = textOf(demonstration(world, question, random, imperfections));
+    const text = textOf(demonstration(world, question, random, imperfections, options));
     match += exactMatch(text, question.answers).score / questions.length;
     length += tokenizer.encode(world.prompt(question) + text).length / questions.length;
   }
@@ -115,6 +123,33 @@ t.test("a perfect demonstrator is always right and takes about 77 tokens", async
     t.equal(match.toFixed(6), "1.000000");
     t.ok(length > 73 && length < 81, `${length} tokens`);
   }
+});
+
+t.test("long thoughts tell the page again, and are as right", async (t) => {
+  const { match, length } = await measure("dev", PERFECT, { thoughts: "long" });
+  t.equal(match.toFixed(6), "1.000000");
+  t.ok(length > 100 && length < 130, `${length} tokens`);
+  const random = new Random(2, "test/world");
+  const [question] = world.questions("dev", 1, 0);
+  const segments = demonstration(world, question!, random, PERFECT, { thoughts: "long" });
+  const page = /^<information> (.*)<\/information>$/.exec(segments[1]!.text)![1]!;
+  t.ok(segments[2]!.text.startsWith(`<think> ${page} The `), segments[2]!.text);
+});
+
+t.test("a base has as many layers as were asked for", async (t) => {
+  const directory = path.join(temporary(), "base");
+  await trainBase({ directory, tokens: 1500, layers: 2, thoughts: "long" });
+  const model = await loadModel(directory);
+  t.teardown(() => model.close());
+  t.equal(model.config.layers, 2);
+  await t.rejects(trainBase({ directory, layers: 0 }), { code: "ERR_INVALID_ARGUMENT" });
+});
+
+t.test("a larger world shares its stems among more", (t) => {
+  const large = new World({ seed: 1, people: 600, towns: 240, firms: 180, rivers: 120 });
+  t.equal(large.pages.length, 1140);
+  t.equal(large.questions("dev", 300, 0, { twoHops: 1 }).filter(({ hops }) => hops === 2).length > 200, true);
+  t.end();
 });
 
 t.test("a hard demonstrator is right in a quarter to a third", async (t) => {
