@@ -21,5 +21,5 @@ export ROLEGRAD_NATIVE_TESTS="$PWD/build/asan/build/Release/rolegrad_tests"
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}" UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
 export LSAN_OPTIONS="suppressions=$PWD/scripts/lsan.txt:print_suppressions=0"
 # Sanitized code is slow: the tables of shapes, not the random ones, no counting of memory, and more time.
-export ROLEGRAD_RUNS="${ROLEGRAD_RUNS:-0}" ROLEGRAD_LEAVE_OUT="allocates|layer more costs|a quarter of their memory|operands rounded to bf16, bit for bit|sum in f64 of rounded operands"
+export ROLEGRAD_RUNS="${ROLEGRAD_RUNS:-0}" ROLEGRAD_LEAVE_OUT="allocates|layer more costs|a quarter of their memory|operands rounded to bf16, bit for bit|sum in f64 of rounded operands|a short training run gives the golden bits"
 LD_PRELOAD="$("${CXX:-g++}" -print-file-name=libasan.so)" node node_modules/.bin/tap --timeout=900 --jobs=2 "${tests[@]}"

@@ -6,7 +6,7 @@ import os from "node:os";
 import path from "node:path";
 
 /** They measure: beside others they would say little, or fail. */
-const ALONE = /^(bench|(.*-)?memory|quickstart|robust-.*|rollout-.*|search-index.*)\.test\.ts$/;
+const ALONE = /^(bench|(.*-)?memory|quickstart|robust-abort|robust-leak|rollout-limits)\.test\.ts$/;
 
 const root = path.join(import.meta.dirname, "..");
 const tap = path.join(root, "node_modules/.bin/tap");

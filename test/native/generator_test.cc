@@ -36,7 +36,7 @@ Outcome decode(const std::vector<Task>& tasks, const Generator::Options& options
 TEST("a sequence gets the same ids, roles and log-probabilities in any memory, batch and order of events") {
   Generator::Stats total;
   int64_t threads = Executor::shared().threads();
-  const int64_t trials = std::max(10, shape_runs(60));
+  const int64_t trials = std::max(4, shape_runs(60));
   for (uint64_t trial = 0; trial < uint64_t(trials); trial++) {
     Numbers numbers(trial);
     Generator::Options options = toy().options();

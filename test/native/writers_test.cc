@@ -88,7 +88,7 @@ TEST("writers of one model who share a cache are its routed adapters") {
 TEST("a hybrid's answers are the same in any memory, batch and order of events") {
   const int threads = Executor::shared().threads();
   Generator::Stats total;
-  const int64_t trials = std::max(6, shape_runs(30));
+  const int64_t trials = std::max(3, shape_runs(30));
   for (uint64_t trial = 0; trial < uint64_t(trials); trial++) {
     Numbers numbers(trial + 500);
     Generator::Options options = options_of_two(trial % 2 == 1);
@@ -128,7 +128,7 @@ TEST("shuffled routes keep spans and how many each role has, and log-probabiliti
   options.max_length = 400;
   options.shuffle_routes = true;
   std::vector<Task> tasks;
-  for (uint64_t i = 0; i < 64; i++) tasks.push_back({Ids(70, 6), 320, i});
+  for (uint64_t i = 0; i < uint64_t(std::max(24, shape_runs(64))); i++) tasks.push_back({Ids(70, 6), 320, i});
   Generator generator(*first().model, first().adapters, options);
   const Outcome got = decode(generator, tasks, 4);
   const Generator::Writer writer{first().model.get(), first().adapters, options.adapter_of_role};
@@ -153,7 +153,7 @@ TEST("shuffled routes keep spans and how many each role has, and log-probabiliti
       }
     }
   }
-  CHECK(pairs > 60);
+  CHECK(pairs > int64_t(tasks.size()) * 9 / 10);
   CHECK(swapped > pairs / 3 && swapped < 2 * pairs / 3);
 }
 
