@@ -181,7 +181,7 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
         about: "A query's rows against the gold query's by arm, and the attribution.",
         arms: [...LEAS, "dart-stop", "placebo"],
         seeds: [1, 2],
-        rate: 1e-3,
+        rate: 2e-3,
         samples: 20,
       },
     ],
