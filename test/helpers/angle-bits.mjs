@@ -1,4 +1,4 @@
-// node angle-bits.mjs MODEL...: the angles of random rollouts by every kind of parameter, and prints { threads, hashes } as JSON. Two processes that
+// node angle-bits.mjs MODEL=PARAMETERS,...: the angles of random rollouts by these parameters, and prints { threads, hashes } as JSON. Two processes that
 // differ in instruction set or threads must print the same hashes.
 import { createHash } from "node:crypto";
 import path from "node:path";
@@ -50,11 +50,11 @@ function adaptersOf(model) {
 }
 
 const hashes = {};
-for (const directory of process.argv.slice(2)) {
+for (const [directory, kinds] of process.argv.slice(2).map((each) => each.split("="))) {
   const model = await loadModel(directory);
   const list = rollouts(model.config.vocabSize);
   const adapters = adaptersOf(model);
-  for (const parameters of ["backbone", "all", "adapters"]) {
+  for (const parameters of kinds.split(",")) {
     const { memory: _, ...report } = await gradientAngles({ model, adapters }, list, { parameters, seed: 3 });
     const hash = createHash("sha256").update(JSON.stringify(report)).digest("hex");
     hashes[`${path.basename(directory)} ${parameters}`] = hash;
