@@ -15,6 +15,12 @@ std::vector<float> dense(Backend& b, const Tensor& t) {
 
 std::vector<float> to_float(std::span<const double> x) { return {x.begin(), x.end()}; }
 
+std::vector<float> dense(Backend& b, const GradTensor& t) {
+  std::vector<double> values(size_t(t.rows * t.cols));
+  b.read(values.data(), t);
+  return to_float(values);
+}
+
 }  // namespace
 
 /// gradient(adapter, module, lossRole) -> { a, b } (lossRole -1: of the whole loss; else what was kept of a role's);
@@ -61,10 +67,7 @@ Napi::Value TrainerObject::token_gradient(const Napi::CallbackInfo& info) {
     idle();
     TokenTraining* tokens = state_->trainer->tokens();
     if (!tokens) return info.Env().Null();
-    GradTensor gradient = tokens->gradient();
-    std::vector<double> values(size_t(gradient.rows * gradient.cols));
-    state_->model->model->backend().read(values.data(), gradient);
-    return to_typed_array<float>(info.Env(), to_float(values));
+    return to_typed_array<float>(info.Env(), dense(state_->model->model->backend(), tokens->gradient()));
   });
 }
 
@@ -75,10 +78,8 @@ Napi::Value TrainerObject::router_gradient(const Napi::CallbackInfo& info) {
     if (!state_->adapters) throw Error("ERR_NO_MODULE", "Expected adapters of soft routing but received full training");
     const Model& model = *state_->model->model;
     auto [layer, block] = router_address(*state_->adapters->store, model, info);
-    GradTensor gradient = state_->trainer->slot(0).gradient.router(layer, block);
-    std::vector<double> values(size_t(gradient.rows * gradient.cols));
-    model.backend().read(values.data(), gradient);
-    return to_typed_array<float>(info.Env(), to_float(values));
+    return to_typed_array<float>(info.Env(),
+                                 dense(model.backend(), state_->trainer->slot(0).gradient.router(layer, block)));
   });
 }
 

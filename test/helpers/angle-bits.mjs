@@ -55,7 +55,8 @@ for (const [directory, kinds] of process.argv.slice(2).map((each) => each.split(
   const list = rollouts(model.config.vocabSize);
   const adapters = adaptersOf(model);
   for (const parameters of kinds.split(",")) {
-    const { memory: _, ...report } = await gradientAngles({ model, adapters }, list, { parameters, seed: 3 });
+    const report = await gradientAngles({ model, adapters }, list, { parameters, seed: 3 });
+    delete report.memory;
     const hash = createHash("sha256").update(JSON.stringify(report)).digest("hex");
     hashes[`${path.basename(directory)} ${parameters}`] = hash;
   }

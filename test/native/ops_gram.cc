@@ -22,52 +22,53 @@ const std::vector<GramCase> kCases{{"one of 1", 1, 1},
                                    {"259 of 513", 259, 513},
                                    {"5 of nothing", 5, 0}};
 
-std::vector<Case> gram_cases() {
+std::vector<Case> for_cases(Outputs (*run)(Place&, const GramCase&)) {
   std::vector<Case> cases;
   for (const GramCase& each : kCases)
-    cases.push_back({each.name, [each](Backend& backend) {
+    cases.push_back({each.name, [each, run](Backend& backend) {
                        Place place(backend);
-                       Numbers numbers(31);
-                       const Mat v = numbers.matrix(each.n, each.elements);
-                       GradMat start = numbers.gradient(each.n, each.n);
-                       const GradTensor g = place.put(start);
-                       backend.gram(g, place.put(v), each.chain);
+                       Outputs out = run(place, each);
                        place.guards(each.name);
-                       const auto norms = v.row_norms();
-                       Outputs out;
-                       out.add("g", place.read(g), [&](int64_t i, int64_t j) {
-                         // A chain of products is off by about eps sqrt(chain) |x| |y|; 4 is the margin.
-                         return 4 * kEps * std::sqrt(double(each.chain)) * norms[size_t(i)] * norms[size_t(j)] + 1e-13;
-                       });
                        return out;
                      }});
   return cases;
 }
+
+std::vector<Case> gram_cases() {
+  return for_cases([](Place& place, const GramCase& each) {
+    Numbers numbers(31);
+    const Mat v = numbers.matrix(each.n, each.elements);
+    const GradTensor g = place.put(numbers.gradient(each.n, each.n));
+    place.backend().gram(g, place.put(v), each.chain);
+    const auto norms = v.row_norms();
+    Outputs out;
+    // A chain of products is off by about eps sqrt(chain) |x| |y|; 4 is the margin.
+    out.add("g", place.read(g), [&](int64_t i, int64_t j) {
+      return 4 * kEps * std::sqrt(double(each.chain)) * norms[size_t(i)] * norms[size_t(j)] + 1e-13;
+    });
+    return out;
+  });
+}
 OPERATION("gram", gram_cases);
 
 std::vector<Case> combine_cases() {
-  std::vector<Case> cases;
-  for (const GramCase& each : kCases)
-    cases.push_back({each.name, [each](Backend& backend) {
-                       Place place(backend);
-                       Numbers numbers(32);
-                       Mat v = numbers.matrix(each.n, each.elements);
-                       const int64_t sums = 4;
-                       std::vector<double> c;
-                       for (int64_t i = 0; i < sums * each.n; i++) c.push_back(i % 3 == 1 ? 0 : numbers.number(2));
-                       if (each.n > 1) {  // what no sum takes is not looked at
-                         for (int64_t s = 0; s < sums; s++) c[size_t(s * each.n)] = 0;
-                         for (int64_t e = 0; e < each.elements; e++) v(0, e) = NAN;
-                       }
-                       const Tensor y = place.poison(sums, each.elements);
-                       backend.combine(y, c, place.put(v));
-                       place.guards(each.name);
-                       Outputs out;
-                       // Below 2 n in size, and rounded once.
-                       out.add("y", place.read(y), [&](int64_t, int64_t) { return kEps * 2 * double(each.n); });
-                       return out;
-                     }});
-  return cases;
+  return for_cases([](Place& place, const GramCase& each) {
+    Numbers numbers(32);
+    Mat v = numbers.matrix(each.n, each.elements);
+    const int64_t sums = 4;
+    std::vector<double> c;
+    for (int64_t i = 0; i < sums * each.n; i++) c.push_back(i % 3 == 1 ? 0 : numbers.number(2));
+    if (each.n > 1) {  // what no sum takes is not looked at
+      for (int64_t s = 0; s < sums; s++) c[size_t(s * each.n)] = 0;
+      for (int64_t e = 0; e < each.elements; e++) v(0, e) = NAN;
+    }
+    const Tensor y = place.poison(sums, each.elements);
+    place.backend().combine(y, c, place.put(v));
+    Outputs out;
+    // Below 2 n in size, and rounded once.
+    out.add("y", place.read(y), [&](int64_t, int64_t) { return kEps * 2 * double(each.n); });
+    return out;
+  });
 }
 OPERATION("combine", combine_cases);
 
