@@ -28,7 +28,7 @@ export interface PlanOptions {
 /** Columns of a panel of packed weights, by the kernels (`NV * LANES`). */
 const PANELS: Record<string, number> = { avx512: 32, avx2: 16, neon: 8 };
 /** The same of the kernels of the precision bf16-multiply. */
-const BF16_PANEL = 64;
+export const BF16_PANEL = 64;
 
 /**
  * What a run will take: memory by its parts, work and time of a step, before anything is loaded. Of the model config.json is enough. Memory is that of
