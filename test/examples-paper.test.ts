@@ -1,6 +1,7 @@
 // examples/paper: every file is a run that can be planned and checked, its settings are the paper's, and finished runs become tables.
 import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { pathToFileURL } from "node:url";
 import t from "tap";
 import { planRun, readRunConfig, SearchEnvironment, startRetriever } from "rolegrad";
 import { rolegrad, runProgram } from "./helpers/command.js";
@@ -36,6 +37,22 @@ t.test("the files are what make-runs.mjs writes", async (t) => {
   }
 });
 
+t.test("every arm of the tables that is trained has a file, and every file a row", async (t) => {
+  const { methods, ablations } = (await import(pathToFileURL(path.join(folder, "paper.mjs")).href)) as {
+    methods: Record<string, string>;
+    ablations: [string, string][];
+  };
+  const evaluated = ["base", "dart-keep-reason", "dart-keep-tool", "hybrid-reas", "hybrid-tool", "dart-replay"];
+  const trained = Object.keys(methods).filter((name) => !evaluated.includes(name));
+  t.ok(["tool", "dart-tool", ...ablations.map(([, name]) => name)].every((name) => trained.includes(name)));
+  for (const model of models) {
+    const names = filesOf(model).map((name) => name.replace(/\.json$/, ""));
+    const whole = ["unified", "reas", "tool", "agents"];
+    const wanted = model.startsWith("7b") ? trained.filter((name) => !whole.includes(name)) : trained;
+    t.same(new Set(names), new Set(wanted), model);
+  }
+});
+
 t.test(
   "every file is accepted, has the paper's settings, and can be planned for the published architectures",
   async (t) => {
@@ -60,6 +77,7 @@ t.test(
             objective: { clipLow: 0.2, clipHigh: 0.2, klCoefficient: 0.001 },
             agent: { actionBudget: 4, sampling: { temperature: 1 } },
             environment: { kind: "retriever", topK: 3 },
+            ...(config.variant.startsWith("dart-") && { crossRole: "stop" }),
           },
           `${model}/${name}`,
         );
@@ -69,6 +87,27 @@ t.test(
         t.ok(plan.memory.bytes > 2 * plan.model.parameters && plan.memory.fits, "a plan");
       }
     t.equal((await readRunConfig(path.join(folder, "3b-base/lora-16.json"))).rank, 16);
+    for (const name of ["tool", "dart-tool"]) {
+      const args = [
+        "--plan",
+        "--json",
+        "--model-config",
+        configs["3"]!,
+        "--device",
+        "gflops=10,readGBps=10,memoryGiB=512",
+      ];
+      const { status, stdout } = await rolegrad(["train", path.join(folder, `3b-instruct/${name}.json`), ...args]);
+      t.equal(status, 0, name);
+      t.equal(JSON.parse(stdout).trains.parameters > 1e9, name === "tool", "every parameter, or an adapter");
+    }
+    const rows = readFileSync(path.join(folder, "README.md"), "utf8").matchAll(/^\| (\S+\/\S+) +\| (\d+\.\d) GiB /gm);
+    for (const [, name, gibibytes] of rows) {
+      const config = await readRunConfig(path.join(folder, `${name}.json`));
+      const own = { gflops: 2000, readGBps: 300, memoryGiB: 256, threads: 64 };
+      const { memory } = await planRun(config, { modelConfig: configs[name![0]!]!, machine: own });
+      // This process takes some memory too.
+      t.ok(Math.abs(memory.bytes / 2 ** 30 - Number(gibibytes)) < 1, `${name} takes what the README says`);
+    }
   },
 );
 
@@ -140,13 +179,13 @@ t.test("finished runs become the paper's tables, with dashes where nothing is", 
   const row = (title: string, first: string): string[] => find(title).rows.find(([name]) => name!.startsWith(first))!;
 
   const main = find("exact match");
-  t.same(main.head, ["method", "world", "average", "paper"]);
+  t.same(main.head, ["method", "world", "macro average", "by question", "paper (macro)"]);
   const lines = readFileSync(path.join(dart, "evaluations.jsonl"), "utf8").trim().split("\n");
   const last = JSON.parse(lines.at(-1)!);
   const name = "DART, rank 8, crossRole stop";
-  t.same(row("exact match", name), [name, last.exactMatch.toFixed(3), last.exactMatch.toFixed(3), "0.405"]);
+  t.same(row("exact match", name), [name, ...Array.from({ length: 3 }, () => last.exactMatch.toFixed(3)), "0.405"]);
   t.equal(row("retrieval accuracy", name)[1], last.retrieval.toFixed(3), "as the run itself records it");
-  t.same(row("exact match", "2-Agent").slice(1), ["-", "-", "0.406"], "not run, and the paper's figure");
+  t.same(row("exact match", "2-Agent").slice(1), ["-", "-", "-", "0.406"], "not run, and the paper's figure");
   t.not(row("one adapter kept", "DART-tool, kept")[1], "-");
   t.equal(row("one adapter kept", "hybrid-reas")[1], "-");
   // Where all trained variants are one, lambda23 = z_base - z_unified: negative where the model has become better.
@@ -162,3 +201,26 @@ t.test("finished runs become the paper's tables, with dashes where nothing is", 
   ]);
   t.match((await node([script, runs])).stdout, /^## 3b-base: exact match\n\n\| method +\| .*\n\| -+ /, "Markdown");
 });
+
+t.test(
+  "averages: each data set counts once, and none is taken over fewer data sets than another method has",
+  async (t) => {
+    const runs = temporary();
+    mkdirSync(path.join(runs, "3b-base"));
+    const answers = (name: string, sets: Record<string, number[]>): void =>
+      jsonl(
+        path.join(runs, "3b-base", `${name}.jsonl`),
+        Object.entries(sets).flatMap(([dataset, rewards]) =>
+          rewards.map((reward, i) => ({ question: `${dataset}/${i}`, reward, calls: [] })),
+        ),
+      );
+    answers("unified", { nq: [1, 1, 1, 0, 1, 1], bamboogle: [0, 0] });
+    answers("dart-stop", { nq: [1, 1, 1, 1, 1, 1] });
+    const { stdout } = await node([path.join(folder, "tables.mjs"), runs, "--json"]);
+    const [main] = JSON.parse(stdout) as { head: string[]; rows: string[][] }[];
+    const row = (name: string): string[] => main!.rows.find(([title]) => title!.startsWith(name))!.slice(1, 5);
+    t.same(main!.head.slice(1, 5), ["nq", "bamboogle", "macro average", "by question"]);
+    t.same(row("unified"), ["0.833", "0.000", "0.417", "0.625"]);
+    t.same(row("DART, rank 8, crossRole stop"), ["1.000", "-", "-", "-"], "not the mean of what is there");
+  },
+);

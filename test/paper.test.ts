@@ -1,5 +1,5 @@
 // docs/paper.md names functions, commands, settings, variants and files: each is there. CITATION.cff says whom to cite.
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
 import * as rolegrad from "rolegrad";
@@ -22,6 +22,14 @@ function isSetting(name: string): boolean {
 const correct = { base: [3], reas: [4], tool: [4], unified: [5], hybridTool: [3], hybridReas: [3] };
 const result = attribution.computeInterferenceSync({ samples: 10, correct }) as unknown as Record<string, unknown>;
 
+/** Titles of the report that `rolegrad experiment` writes. */
+const folder = path.join(root, "lib/experiment");
+const sections = new Set(
+  readdirSync(folder)
+    .map((file) => readFileSync(path.join(folder, file), "utf8"))
+    .flatMap((source) => [...source.matchAll(/section\("[a-z-]+", "([^"]+)"/g)].map(([, title]) => title)),
+);
+
 const helps = new Map<string, Promise<{ status: number | null; stdout: string }>>();
 async function isCommand(words: string): Promise<boolean> {
   const [, name = "", ...options] = words.split(" ");
@@ -42,6 +50,8 @@ async function exists(name: string): Promise<boolean> {
       return false;
     }
   }
+  const [, title] = /^section "(.+)"$/.exec(name) ?? [];
+  if (title !== undefined) return sections.has(title);
   if (name.includes("/")) return existsSync(path.join(root, name));
   const [, field] = /^computeInterference\(\)\.(\w+)$/.exec(name) ?? [];
   if (field !== undefined) return field in result;
@@ -55,6 +65,13 @@ t.test("every name in docs/paper.md exists", async (t) => {
   for (const name of names) t.ok(await exists(name), name);
 });
 
+t.test("every row of the page names something that does it, or says that nothing does", (t) => {
+  const rows = text.split("\n").filter((line) => line.startsWith("| ") && !/^\| (the paper |-)/.test(line));
+  t.ok(rows.length > 45, `${rows.length} rows`);
+  for (const row of rows) t.match(row, /`[^`]+`|not here/, row.slice(0, 60));
+  t.end();
+});
+
 t.test("a name that is nobody's is found out", async (t) => {
   for (const name of [
     "computeNothing",
@@ -65,6 +82,7 @@ t.test("a name that is nobody's is found out", async (t) => {
     "rolegrad train --none",
     "rolegrad none",
     "computeInterference().none",
+    'section "None"',
   ])
     t.notOk(await exists(name), name);
 });

@@ -9,6 +9,7 @@ import { native } from "../dist/binding.js";
 import { adapterFloats, packedBytes, pageBytes, parameterShapes } from "../lib/plan/model.js";
 import { padded } from "../lib/plan/arena.js";
 import { trainingArena, type PassAdapters } from "../lib/plan/passes.js";
+import { BF16_PANEL } from "../lib/plan/plan.js";
 import { checkpoints, trainingBatch } from "./helpers/engine.js";
 import { batchShapes, holds, trajectoriesOf } from "./helpers/properties.js";
 import { modelShapes, writeRandomModel } from "./helpers/random-model.js";
@@ -106,7 +107,7 @@ t.test("weights, adapters and optimizers of models of any shape take what the pl
   await holds(
     t,
     fc.tuple(modelShapes, fc.integer({ min: 1, max: 20 }), fc.boolean()),
-    12,
+    16,
     async ([shape, rank, soft]) => {
       const folder = mkdtempSync(path.join(tmpdir(), "rolegrad-plan-"));
       t.teardown(() => import("node:fs").then(({ rmSync }) => rmSync(folder, { recursive: true, force: true })));
@@ -118,7 +119,15 @@ t.test("weights, adapters and optimizers of models of any shape take what the pl
         const vectors = c.layers * 2 + 1;
         const biases = c.layers * (c.heads + 2 * c.kvHeads) * c.headDim * 4; // not the backend's
         const planned = packedBytes(c, { width, panel }) - biases;
-        if (!close(weights, planned, 256 * (c.layers * 4 + 2) + vectors * (256 + 64))) return false;
+        const slack = 256 * (c.layers * 4 + 2) + vectors * (256 + 64);
+        if (!close(weights, planned, slack)) return false;
+        // That mode holds pairs of inputs: an odd number of them is filled up, which no published model has and the plan leaves out.
+        const even = [c.hiddenSize, c.intermediateSize, c.heads * c.headDim].every((inputs) => inputs % 2 === 0);
+        if (even && native.cpuInfo().precisions.includes("bf16-multiply")) {
+          const [rounded, packed] = await taken(() => loadModel(folder, { precision: "bf16-multiply" }));
+          rounded.close();
+          if (!close(packed, packedBytes(c, { width: 2, panel: BF16_PANEL }) - biases, slack)) return false;
+        }
         const experts = soft ? 2 : 0;
         const routing = soft ? { routing: "soft" as const } : {};
         const [adapters, bytes] = await taken(() => createAdapters(model, { roles, rank, alpha: 6, ...routing }));

@@ -112,6 +112,29 @@ t.test("each choice of a run moves the line that it is about", async (t) => {
   t.ok(Math.abs(secondsOf(exact, "backward") / secondsOf(own, "backward") - 2) < 1e-6, "a backward pass an adapter");
 });
 
+t.test("work follows the updates of a step: epochs repeat it, minibatches the optimizer alone", async (t) => {
+  const one = await plan();
+  const work = ({ step }: RunPlan, name: string) => step.lines.find((line) => line.name === name)!;
+  const twice = await plan({ epochs: 2 });
+  const four = await plan({ minibatches: 4 });
+  const both = await plan({ epochs: 2, minibatches: 4 });
+  for (const name of ["forward", "backward"]) {
+    t.equal(work(twice, name).flops, 2 * work(one, name).flops);
+    t.equal(work(four, name).flops, work(one, name).flops);
+    t.ok(work(four, name).bytes >= work(one, name).bytes, "weights are read for each of them");
+  }
+  for (const [updates, own] of [
+    [2, twice],
+    [4, four],
+    [8, both],
+  ] as const)
+    t.equal(work(own, "optimizer").bytes, updates * work(one, "optimizer").bytes);
+  t.equal(work(both, "decode").flops, work(one, "decode").flops, "answers are sampled once");
+  // Parts of whole groups: no more of them than questions.
+  const few = await plan({ questionsPerStep: 2, minibatches: 4 });
+  t.equal(work(few, "optimizer").bytes, 2 * work(one, "optimizer").bytes);
+});
+
 t.test("where memory does not suffice it says so, and what would help", async (t) => {
   const file = configOf("Qwen2.5-7B-Instruct");
   const run = worldRunFile({ model: "Qwen/Qwen2.5-7B", agent: { maxLength: 4096 } });
@@ -161,6 +184,19 @@ t.test("what it cannot plan it refuses by name", async (t) => {
   await refused(/gflops=NUMBER/, 2, "--plan", "--device", "gflops=fast");
   await refused(/gflops=NUMBER/, 2, "--plan", "--device", "tflops=2");
   await refused(/ERR_MODEL_NOT_FOUND/, 1, "--plan", "--model-config", path.join(temporary(), "config.json"));
+  await refused(
+    /ERR_INVALID_ARGUMENT.*more answerTokens .* than the prompt's \d+ but received 2/,
+    1,
+    "--plan",
+    "--answer-tokens",
+    "2",
+  );
+  const tokens = { promptTokens: 60, machine };
+  await t.rejects(planRun(await readRunConfig(run), { ...tokens, answerTokens: 60 }), { code: "ERR_INVALID_ARGUMENT" });
+  t.match((await planRun(await readRunConfig(run), { ...tokens, answerTokens: 61 })).answer, {
+    prompt: 60,
+    written: 1,
+  });
   const short = worldRunFile({ agent: { maxLength: 100_000 } });
   const config = await readRunConfig(short);
   await t.rejects(planRun(config, { machine }), { code: "ERR_CONFIG" });

@@ -78,8 +78,20 @@ t.test("questions are of three kinds, without doubles, on databases of their spl
   const small = new SqlWorld({ seed: 1, databases: { all: 1 }, tables: 2, rows: 2 });
   t.throws(() => small.questions("all", 1000, 0), { code: "ERR_WORLD_QUESTIONS" });
   t.throws(() => world.prompt({ id: "q", question: "?", answers: [], db: "no" }), { code: "ERR_SQL_DATABASE" });
-  for (const wrong of [{ tables: 1 }, { rows: 1 }, { databases: { dev: 0 } }, { seed: -1 }])
-    t.throws(() => new SqlWorld({ seed: 1, ...wrong }), { code: "ERR_INVALID_ARGUMENT" });
+  for (const wrong of [
+    ...[{ tables: 1 }, { tables: 9 }, { rows: 1 }, { rows: 25 }, { rows: "6" }, { seed: -1 }, { schema: "" }],
+    ...[{ databases: { dev: 0 } }, { databases: {} }, { databases: null }, { databases: "dev" }, { databases: [3] }],
+  ])
+    t.throws(() => new SqlWorld({ seed: 1, ...(wrong as object) }), { code: "ERR_INVALID_ARGUMENT" });
+  for (const options of [undefined, null, {}, { seed: 1.5 }])
+    t.throws(() => new SqlWorld(options as never), { code: "ERR_INVALID_ARGUMENT" });
+  for (const [count, seed] of [
+    [-1, 0],
+    [1, -1],
+    [1, "0"],
+  ])
+    t.throws(() => world.questions("dev", count as number, seed as number), { code: "ERR_INVALID_ARGUMENT" });
+  t.equal(new SqlWorld({ seed: 1, tables: 8, rows: 24, databases: { all: 2 } }).questions("all", 50, 0).length, 50);
   t.end();
 });
 

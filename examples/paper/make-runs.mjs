@@ -27,14 +27,15 @@ const methods = {
   "lora-16-tool": { variant: "shared-tool", ...lora(16) },
   "dart-stop": { variant: "dart", ...lora(8), crossRole: "stop" },
   "dart-flow": { variant: "dart", ...lora(8), crossRole: "flow" },
-  "dart-reason": { variant: "dart-reason", ...lora(8) },
-  "dart-tool": { variant: "dart-tool", ...lora(8) },
+  // As the adapters that are kept of dart-stop: what the other role wrote passes no gradient on.
+  "dart-reason": { variant: "dart-reason", ...lora(8), crossRole: "stop" },
+  "dart-tool": { variant: "dart-tool", ...lora(8), crossRole: "stop" },
   "dart-rank-16": { variant: "dart", ...lora(16), crossRole: "stop" },
   "dart-rank-32": { variant: "dart", ...lora(32), crossRole: "stop" },
   mixture: { variant: "mixture", ...lora(8) },
   random: { variant: "random", ...lora(8), crossRole: "stop" },
 };
-const of7b = ["lora-16", "lora-16-reas", "lora-16-tool", "dart-stop", "dart-flow"];
+const of7b = Object.keys(methods).filter((method) => methods[method].parameters !== "full");
 
 function runOf(model, method) {
   const { variant, parameters, rank, alpha, crossRole } = methods[method];

@@ -4,7 +4,8 @@
 //     RUNS/MODEL/METHOD.jsonl      what `rolegrad eval ... --out` wrote, which comes first
 //     RUNS/MODEL/leas/VARIANT.jsonl   the same with many samples: base, reas, tool, unified, hybrid-tool, hybrid-reas
 //
-// What is not there is a dash.
+// What is not there is a dash. Averages are macro averages, as the paper's: over the data sets, each counting once; a method that lacks a data set which another
+// has gets none.
 import { createReadStream, existsSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -125,8 +126,17 @@ for (const model of models) {
   found[model] = { methods: own, leas: await leas(model, gold) };
 }
 
-/** Averaged over data sets, each counting once. */
-const average = (result, what = "em") => mean([...(result?.values() ?? [])].flatMap((cell) => cell[what] ?? []));
+/** The macro average, as the paper's: every data set counts once. Undefined where one of `sets` is missing: means over other data sets cannot be compared. */
+const macro = (result, sets) => {
+  const list = sets.map((name) => result?.get(name)?.em);
+  return list.includes(undefined) ? undefined : mean(list);
+};
+/** The micro average: every question counts once. */
+const micro = (result, sets) => {
+  const list = sets.map((name) => result?.get(name));
+  if (list.includes(undefined)) return undefined;
+  return list.reduce((sum, { em, n }) => sum + em * n, 0) / list.reduce((sum, { n }) => sum + n, 0);
+};
 const number = (x, digits = 3) => (x === undefined || x === null ? "-" : x.toFixed(digits));
 const estimate = ({ value, low, high }, digits) =>
   number(value, digits) +
@@ -142,12 +152,13 @@ const tables = models.flatMap((model) => {
   const main = Object.entries(methods).map(([method, title]) => [
     title,
     ...sets.map((name) => cell(method, name, "em")),
-    number(average(own[method])),
+    number(macro(own[method], sets)),
+    number(micro(own[method], sets)),
     number(ofPaper(model).average?.[method]),
   ]);
   const paired = (what) => (method) => sets.map((name) => cell(method, name, what));
   return [
-    table(`${model}: exact match`, ["method", ...sets, "average", "paper"], main),
+    table(`${model}: exact match`, ["method", ...sets, "macro average", "by question", "paper (macro)"], main),
     table(
       `${model}: share of lambda23 < 0`,
       ["data set", "share", "null band", "mean lambda23", "mean lambda12", "mean lambda13", "questions", "paper"],
@@ -170,11 +181,11 @@ const tables = models.flatMap((model) => {
     ),
     table(
       `${model}: ablations`,
-      ["what", "method", "average", "paper"],
+      ["what", "method", "macro average", "paper (macro)"],
       ablations.map(([what, method]) => [
         what,
         methods[method],
-        number(average(own[method])),
+        number(macro(own[method], sets)),
         number(ofPaper(model).average?.[method]),
       ]),
     ),

@@ -16,7 +16,7 @@ import { rolloutWork, stepWork, timed } from "./work.js";
 export interface PlanOptions {
   /** A config.json in place of that of the run's model, which then need not be there. */
   modelConfig?: string;
-  /** Tokens of an answer on average, prompt and tool output included: for the time. Default: all are as long as the limits allow. */
+  /** Tokens of an answer on average, prompt and tool output included, so more than the prompt's: for the time. Default: all are as long as the limits allow. */
   answerTokens?: number;
   /** Of the prompt. Default: counted, or where there is no tokenizer a quarter of its characters, and 40 for the question. */
   promptTokens?: number;
@@ -27,11 +27,13 @@ export interface PlanOptions {
 
 /** Columns of a panel of packed weights, by the kernels (`NV * LANES`). */
 const PANELS: Record<string, number> = { avx512: 32, avx2: 16, neon: 8 };
+/** The same of the kernels of the precision bf16-multiply. */
+export const BF16_PANEL = 64;
 
 /**
  * What a run will take: memory by its parts, work and time of a step, before anything is loaded. Of the model config.json is enough. Memory is that of
  * answers as long as the run's limits allow; the formulas follow native/ and are in docs/plan.md. Errors: those of readRunConfig's files,
- * ERR_MODEL_NOT_FOUND, ERR_MODEL_CONFIG, ERR_MODEL_UNSUPPORTED, ERR_CONFIG.
+ * ERR_MODEL_NOT_FOUND, ERR_MODEL_CONFIG, ERR_MODEL_UNSUPPORTED, ERR_CONFIG, ERR_INVALID_ARGUMENT.
  *
  * @example
  * const plan = await planRun(await readRunConfig("run.json"), { modelConfig: "qwen2.5-3b/config.json" });
@@ -53,6 +55,11 @@ export async function planRun(run: RunConfig, options: PlanOptions = {}): Promis
   const counted = await countPrompt(run, { tokenizer, vocabulary: c.vocabSize });
   const prompt = options.promptTokens ?? counted.tokens;
   const longest = longestAnswer(run, maxLength, prompt);
+  if (options.answerTokens !== undefined && options.answerTokens <= longest.prompt)
+    fail(
+      "ERR_INVALID_ARGUMENT",
+      `Expected more answerTokens (prompt and tool output included) than the prompt's ${longest.prompt} but received ${options.answerTokens}`,
+    );
   const shape = shapeOf(run, model, longest);
   // Before anything is measured, which takes memory of its own.
   await collectGarbage();
@@ -62,7 +69,7 @@ export async function planRun(run: RunConfig, options: PlanOptions = {}): Promis
     ...(options.machine && { figures: options.machine }),
     ...(options.signal && { signal: options.signal }),
   });
-  const panel = run.precision === "bf16-multiply" ? 64 : (PANELS[native.cpuInfo().kernels] ?? 32);
+  const panel = run.precision === "bf16-multiply" ? BF16_PANEL : (PANELS[native.cpuInfo().kernels] ?? 32);
   const memory = planMemory(shape, { processBytes, panel, ...machine });
   const answer = options.answerTokens === undefined ? longest : scaleAnswer(longest, options.answerTokens);
   const timedShape: RunShape = { ...shape, answer };

@@ -100,6 +100,7 @@ export function shapeOf(run: RunConfig, { config, stored }: PlannedModel, answer
     questionsPerStep: run.questionsPerStep,
     group: run.group,
     epochs: run.epochs ?? 1,
+    minibatches: Math.min(run.minibatches ?? 1, Math.max(1, run.questionsPerStep)),
     concurrency: agent.concurrency,
     ...(agent.cacheTokens !== undefined && { cacheTokens: agent.cacheTokens }),
     maxLength: agent.maxLength ?? Math.min(4096, config.maxPositions),

@@ -33,6 +33,8 @@ export interface RunShape {
   questionsPerStep: number;
   group: number;
   epochs: number;
+  /** Updates of an epoch. */
+  minibatches: number;
   concurrency: number;
   /** Positions of each cache at most; absent: what the rollout asks for, up to half of the memory that is free then. */
   cacheTokens?: number;

@@ -52,7 +52,7 @@ export function rolloutWork(shape: RunShape, answers: number, group: number): Wo
  * adapters (one pass makes loss and gradient), four times in full training; attention 4 a pair and column forward, 8 backward.
  */
 export function stepWork(shape: RunShape): Work[] {
-  const { config: c, full, answer, agents, epochs, checkpointing, scoring, crossRole, routed } = shape;
+  const { config: c, full, answer, agents, epochs, minibatches, checkpointing, scoring, crossRole, routed } = shape;
   const answers = shape.questionsPerStep * shape.group;
   const length = totalLength(shape);
   const tokens = answers * length;
@@ -66,12 +66,18 @@ export function stepWork(shape: RunShape): Work[] {
     (shape.momentRoles > 0 ? shape.momentRoles : crossRole === "exact" && !full ? routed : 1) +
     (shape.trackLossRoles && crossRole === "flow" ? shape.roles : 0);
   const weights = shape.width * (linear + head);
+  // A minibatch is whole micro-batches, and each reads the weights.
+  const microBatches = minibatches * Math.ceil(tokens / minibatches / Math.max(shape.microBatchTokens, length));
   const each = (adapters: number): number => 2 * (linear + adapters) * tokens + 2 * head * tokens + attention;
   const scored = (scoring.reference ? each(0) : 0) + (scoring.policy ? each(low) : 0);
   const list: Work[] = shape.supervised ? [] : rolloutWork(shape, answers, shape.group);
-  if (scored > 0) list.push({ name: "scoring", flops: agents * scored, bytes: agents * weights });
+  if (scored > 0) list.push({ name: "scoring", flops: agents * scored, bytes: agents * microBatches * weights });
   const forward = 2 * (linear + low) * tokens + attention;
-  list.push({ name: "forward", flops: passes * (forward + (full ? 2 : 4) * head * targets), bytes: passes * weights });
+  list.push({
+    name: "forward",
+    flops: passes * (forward + (full ? 2 : 4) * head * targets),
+    bytes: passes * microBatches * weights,
+  });
   const own = full ? 2 * linear * tokens : 4 * low * tokens;
   list.push({
     name: "backward",
@@ -79,13 +85,13 @@ export function stepWork(shape: RunShape): Work[] {
       passes *
       (backward * (2 * linear * tokens + own + 2 * attention + (checkpointing ? forward : 0)) +
         (full ? 6 * head * targets : 0)),
-    bytes: passes * weights,
+    bytes: passes * microBatches * backward * weights,
   });
   const trained = full
     ? agents * parameterCount(c)
     : shape.adapters.reduce((sum, own) => sum + adapterParameters(c, own), 0);
-  // Parameters, moments, gradient: read and written.
-  list.push({ name: "optimizer", flops: 0, bytes: epochs * trained * (full ? 44 : 40) });
+  // Parameters, moments, gradient: read and written, in each update.
+  list.push({ name: "optimizer", flops: 0, bytes: epochs * minibatches * trained * (full ? 44 : 40) });
   return list;
 }
 

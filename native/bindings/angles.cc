@@ -39,15 +39,12 @@ class AnglesObject : public Napi::ObjectWrap<AnglesObject> {
 
 AngleQuery query_argument(const Model& model, const Napi::Value& value, const AngleOptions& options, size_t adapters) {
   auto o = object_argument(value, "queries");
+  auto packed = packed_argument(model, o);
   AngleQuery q;
-  q.ids = copy_argument<int32_t>(o.Get("inputIds"), "inputIds");
-  q.cu_seqlens = copy_argument<int32_t>(o.Get("cuSeqlens"), "cuSeqlens");
-  q.roles = copy_argument<int8_t>(o.Get("roles"), "roles");
-  q.adapter_of_role = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
+  q.ids = std::move(packed.ids), q.cu_seqlens = std::move(packed.cu);
+  q.roles = std::move(packed.roles), q.adapter_of_role = std::move(packed.table);
   q.weights = copy_argument<float>(o.Get("weights"), "weights");
   q.sums = copy_argument<double>(o.Get("sums"), "sums");
-  check_batch(model, q.ids, q.cu_seqlens, q.roles, q.adapter_of_role.size());
-  check_length(q.roles, q.ids.size(), "roles");
   check_length(q.weights, size_t(options.passes) * q.ids.size(), "weights");
   check_length(q.sums, size_t(options.sums * options.passes) * (q.cu_seqlens.size() - 1), "sums");
   for (int32_t a : q.adapter_of_role)

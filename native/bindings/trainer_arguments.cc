@@ -2,21 +2,26 @@
 
 namespace rolegrad::bindings {
 
+PackedArguments packed_argument(const Model& model, const Napi::Object& o) {
+  PackedArguments p;
+  p.ids = copy_argument<int32_t>(o.Get("inputIds"), "inputIds");
+  p.cu = copy_argument<int32_t>(o.Get("cuSeqlens"), "cuSeqlens");
+  p.roles = copy_argument<int8_t>(o.Get("roles"), "roles");
+  p.table = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
+  check_batch(model, p.ids, p.cu, p.roles, p.table.size());
+  check_length(p.roles, p.ids.size(), "roles");
+  return p;
+}
+
 BatchArguments batch_argument(const Model& model, const Napi::Object& o) {
-  BatchArguments b;
-  b.ids = copy_argument<int32_t>(o.Get("inputIds"), "inputIds");
-  b.cu = copy_argument<int32_t>(o.Get("cuSeqlens"), "cuSeqlens");
-  b.roles = copy_argument<int8_t>(o.Get("roles"), "roles");
-  b.table = copy_argument<int32_t>(o.Get("adapterOfRole"), "adapterOfRole");
+  BatchArguments b{packed_argument(model, o)};
   b.weight = copy_argument<double>(o.Get("weights"), "weights");
   b.advantage = copy_argument<double>(o.Get("advantages"), "advantages");
   b.old = copy_argument<float>(o.Get("oldLogprobs"), "oldLogprobs");
   b.reference = optional_copy<float>(o.Get("refLogprobs"), "refLogprobs");
   b.dropout = optional_copy<uint64_t>(o.Get("dropoutKeys"), "dropoutKeys");
   b.behaviour = optional_copy<float>(o.Get("behaviourLogprobs"), "behaviourLogprobs");
-  check_batch(model, b.ids, b.cu, b.roles, b.table.size());
   size_t n = b.ids.size();
-  check_length(b.roles, n, "roles");
   check_length(b.weight, n, "weights");
   check_length(b.advantage, n, "advantages");
   check_length(b.old, n, "oldLogprobs");

@@ -15,10 +15,17 @@ void check_length(const std::vector<T>& x, size_t n, const char* name) {
                                  std::to_string(x.size()));
 }
 
-/// A LossBatch's arrays, copied at the call.
-struct BatchArguments {
+/// Packed sequences with the role of each position and each role's adapter, copied at the call.
+struct PackedArguments {
   std::vector<int32_t> ids, cu, table;
   std::vector<int8_t> roles;
+};
+
+/// { inputIds, cuSeqlens, roles, adapterOfRole }
+PackedArguments packed_argument(const Model& model, const Napi::Object& o);
+
+/// A LossBatch's arrays.
+struct BatchArguments : PackedArguments {
   std::vector<double> weight, advantage;
   std::vector<float> old, reference, behaviour;
   std::vector<uint64_t> dropout;

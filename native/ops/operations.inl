@@ -10,6 +10,7 @@ ROLEGRAD_OPERATION(void read(double* to, const GradTensor& from));
 ROLEGRAD_OPERATION(void zero(const Tensor& x));
 ROLEGRAD_OPERATION(void zero(const GradTensor& x));
 ROLEGRAD_OPERATION(void copy(const Tensor& to, const Tensor& from));
+ROLEGRAD_OPERATION(void round(const Tensor& to, const GradTensor& from));  // to f32
 
 // ---- weights
 ROLEGRAD_OPERATION(std::unique_ptr<PackedWeight> pack(std::span<const WeightSource> modules));
@@ -103,6 +104,11 @@ ROLEGRAD_OPERATION(void lora_gradient(LoraGradientSet gradients, const Tensor& u
 /// dw [N, K] += dy^T x, db [1, N] += sum of dy (unless null), over `group`'s rows.
 ROLEGRAD_OPERATION(void weight_gradient(const GradTensor& dw, const GradTensor* db, const Tensor& dy, const Tensor& x,
                                         const Rows::Group& group));
+/// g [n, n] += v v^T, v [n, E]: chains of `chain` products in f32, which are summed in f64 in their order.
+ROLEGRAD_OPERATION(void gram(const GradTensor& g, const Tensor& v, int64_t chain));
+/// y [S, E] = c v for c [S, n] in f64, v [n, E]: summed in f64 in the order of v's rows. Rows of coefficient 0 are left
+/// out.
+ROLEGRAD_OPERATION(void combine(const Tensor& y, std::span<const double> c, const Tensor& v));
 /// dx (+)= gradient of rmsnorm; dw [1, H] += unless null.
 ROLEGRAD_OPERATION(void rmsnorm_backward(const Tensor& dx, const GradTensor* dw, const Tensor& dy, const Tensor& x,
                                          const Tensor& w, float eps, const Rows::Group& group, bool accumulate));

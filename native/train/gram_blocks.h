@@ -12,14 +12,11 @@ class GradientBlock {
  public:
   explicit GradientBlock(Backend& b) : b_(b) {}
   GradTensor zeroed(int64_t rows, int64_t cols);
-  /// to [rows, cols] dense. A gradient of one sequence is one f32 chain an element: nothing is lost.
-  void read(float* to, const GradTensor& from);
-  size_t bytes() const { return (memory_ ? memory_->bytes() : 0) + host_.size() * sizeof(double); }
+  size_t bytes() const { return memory_ ? memory_->bytes() : 0; }
 
  private:
   Backend& b_;
   std::unique_ptr<Memory> memory_;
-  std::vector<double> host_;
 };
 
 /// Inner products of n vectors that come a block of elements at a time: gram [n, n] += v v^T. Products are summed in
@@ -28,18 +25,23 @@ class GramBlocks {
  public:
   explicit GramBlocks(Backend& b) : b_(b) {}
   void begin(int64_t n);
-  /// Where the next block's elements go: [n, elements], unless it is empty.
-  float* room(int64_t elements);
+  /// Where the next block goes: [n, elements], unless it is empty.
+  const Tensor& room(int64_t elements);
+  /// The block's elements of vector `i`, as rows of `cols`.
+  Tensor vector(int64_t i, int64_t cols) const { return {block_.data + i * block_.ld, block_.cols / cols, cols, cols}; }
   /// Takes the block in.
-  void add(int64_t elements);
+  void add();
   std::vector<double> take();
-  size_t bytes() const;
+  size_t bytes() const { return (gram_ ? gram_->bytes() : 0) + (values_ ? values_->bytes() : 0); }
 
  private:
   Backend& b_;
   int64_t n_ = 0;
-  std::unique_ptr<Memory> gram_, columns_;
-  std::vector<float> values_, turned_;
+  std::unique_ptr<Memory> gram_, values_;
+  Tensor block_{};
 };
+
+/// At least `bytes` of backend memory; what it held is lost where it grows.
+void grow(Backend& b, std::unique_ptr<Memory>& memory, size_t bytes);
 
 }  // namespace rolegrad

@@ -147,6 +147,8 @@ class Trainer {
   void whole();
   double squares(const AdapterGradient& gradient);
   StepResult apply_by_role(AdamWStep step, std::span<const double> limits);
+  void unpin();
+  void finish(const AdamWStep& step, StepResult& result);
   /// What the passes write to.
   std::vector<GradTensor> gradient_buffers(const std::vector<Pass>& passes);
 

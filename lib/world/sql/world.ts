@@ -66,7 +66,7 @@ const COLUMNS_PER_TABLE = 3;
 
 /**
  * Small invented databases with questions and their gold queries: NL2SQL for the SQL environment and its reward. Everything follows from the seed. A column may
- * be in two tables, and only one of them has the row that is asked for: so a query has to be tried.
+ * be in two tables, and only one of them has the row that is asked for: so a query has to be tried. Errors: ERR_INVALID_ARGUMENT for an option out of its range.
  *
  * @example
  * const world = new SqlWorld({ seed: 1 });
@@ -87,6 +87,9 @@ export class SqlWorld {
     checkInteger(rows, "rows", 2, 24);
     checkChoice(schema, ["shared", "own"], "schema");
     const random = new Random(seed, "world/sql");
+    checkObject(databases, "databases");
+    if (Object.keys(databases).length === 0)
+      fail("ERR_INVALID_ARGUMENT", "Expected a split with databases but received none");
     this.seed = seed;
     this.databases = Object.entries(databases).flatMap(([split, count]) => {
       checkInteger(count, `databases.${split}`, 1);
@@ -129,6 +132,7 @@ export class SqlWorld {
    */
   questions(split: string, count: number, seed: number): SqlWorldQuestion[] {
     checkInteger(count, "count", 0);
+    checkInteger(seed, "seed", 0);
     const random = new Random(seed, `world/sql/${this.seed}/questions/${split}`);
     const pool = this.databases.filter((database) => database.split === split);
     if (pool.length === 0) {

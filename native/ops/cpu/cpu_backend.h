@@ -123,6 +123,7 @@ class CpuBackend final : public Backend {
   std::atomic<int64_t> scratch_wanted_{0};
   std::atomic<int64_t> scratch_there_{0};
   std::vector<float> stats_, chunk_, inverse_;
+  std::vector<double> chains_;                                      // of gram
   std::vector<std::vector<std::pair<float, int32_t>>> candidates_;  // per worker: entries of a row that may be drawn
   // rope: cos and sin by position, for the frequencies seen last.
   std::vector<double> rope_frequencies_;

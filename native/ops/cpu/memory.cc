@@ -159,6 +159,12 @@ void CpuBackend::zero(const GradTensor& x) {
 void CpuBackend::copy(const Tensor& to, const Tensor& from) {
   for (int64_t r = 0; r < to.rows; r++) std::memcpy(to.data + r * to.ld, from.data + r * from.ld, size_t(to.cols) * 4);
 }
+void CpuBackend::round(const Tensor& to, const GradTensor& from) {
+  over_rows(to.rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++)
+      for (int64_t c = 0; c < to.cols; c++) to.data[r * to.ld + c] = float(from.data[r * from.ld + c]);
+  });
+}
 
 float* CpuBackend::scratch(int worker, int64_t n) {
   auto& buffer = scratch_[size_t(worker)];

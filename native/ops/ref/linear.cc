@@ -132,4 +132,22 @@ void RefBackend::weight_gradient(const GradTensor& dw, const GradTensor* db, con
     }
 }
 
+// g += v v^T
+void RefBackend::gram(const GradTensor& g, const Tensor& v, int64_t) {
+  for (int64_t i = 0; i < v.rows; i++)
+    for (int64_t j = 0; j < v.rows; j++)
+      for (int64_t e = 0; e < v.cols; e++) at(g, i, j) += double(at(v, i, e)) * at(v, j, e);
+}
+
+// y = c v
+void RefBackend::combine(const Tensor& y, std::span<const double> c, const Tensor& v) {
+  for (int64_t s = 0; s < y.rows; s++)
+    for (int64_t e = 0; e < y.cols; e++) {
+      double sum = 0;
+      for (int64_t u = 0; u < v.rows; u++)
+        if (double factor = c[size_t(s * v.rows + u)]; factor != 0) sum += factor * at(v, u, e);
+      at(y, s, e) = float(sum);
+    }
+}
+
 }  // namespace rolegrad::ref

@@ -43,5 +43,10 @@ void RefBackend::copy(const Tensor& to, const Tensor& from) {
   for (int64_t i = 0; i < to.rows; i++) std::copy_n(from.data + i * from.ld, to.cols, to.data + i * to.ld);
 }
 
+void RefBackend::round(const Tensor& to, const GradTensor& from) {
+  for (int64_t i = 0; i < to.rows; i++)
+    for (int64_t j = 0; j < to.cols; j++) at(to, i, j) = float(at(from, i, j));
+}
+
 }  // namespace ref
 }  // namespace rolegrad
