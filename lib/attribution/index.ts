@@ -26,6 +26,7 @@ export {
   interferencePage,
   type InterferenceRenderOptions,
 } from "./render/index.js";
+export type { NullDistribution } from "./null-distribution.js";
 export { summary } from "./summary.js";
 export type {
   AccuracyRow,

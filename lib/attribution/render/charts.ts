@@ -1,7 +1,9 @@
-import { formatTick, ticks } from "../../report/chart.js";
+import { formatTick } from "../../report/chart.js";
 import { html, type Html } from "../../report/html.js";
 import type { AccuracyBin } from "../accuracy-bins.js";
 import type { Estimate, Interference } from "../types.js";
+import { axisX, axisY, LEFT, RIGHT, scale, type Scale } from "./axes.js";
+import { distribution } from "./distribution.js";
 import { effectNames } from "./effects.js";
 import { type Chart, r, WIDTH } from "./svg.js";
 import { count, fixed, interval, mean, percent, quantile } from "./text.js";
@@ -15,146 +17,6 @@ export function chartsOf(result: Interference, bins?: readonly AccuracyBin[]): C
     effects(result),
     ...(binned ? [byAccuracy(bins as readonly AccuracyBin[])] : []),
   ];
-}
-
-const LEFT = 40;
-const RIGHT = 10;
-
-interface Scale {
-  (value: number): number;
-  ticks: number[];
-  step: number;
-}
-
-/** From values to places; the ticks enclose the values. */
-function scale(low: number, high: number, from: number, to: number, about: number): Scale {
-  const marks = ticks(low, high, about);
-  const [first, last] = [marks[0] as number, marks.at(-1) as number];
-  const at = (value: number): number => r(from + ((value - first) / (last - first)) * (to - from));
-  return Object.assign(at, { ticks: marks, step: (marks[1] as number) - first });
-}
-
-/** The x axis below a plot. */
-function axisX(x: Scale, top: number, bottom: number, label: string, unit = ""): Html {
-  const middle = (x(x.ticks[0] as number) + x(x.ticks.at(-1) as number)) / 2;
-  return html`${x.ticks.map(
-      (tick) =>
-        html`<line class="grid" x1="${x(tick)}" x2="${x(tick)}" y1="${top}" y2="${bottom}" />
-          <text class="tick" x="${x(tick)}" y="${bottom + 20}" text-anchor="middle"
-            >${formatTick(tick, x.step)}${unit}</text
-          >`,
-    )} <text class="label" x="${r(middle)}" y="${bottom + 39}" text-anchor="middle">${label}</text>`;
-}
-
-/** How many questions have which lambda23: to the left of 0 the two trainings get in each other's way. */
-function distribution(result: Interference): Chart {
-  const { lambda, counts, mean23, kept, interferenceShare } = result;
-  const values = lambda.l23;
-  const [height, top, bottom] = [298, 58, 254];
-  const sorted = Float64Array.from(values).sort();
-  const reach = Math.max(Math.abs(sorted[0] as number), Math.abs(sorted.at(-1) as number), 0.5);
-  const x = scale(-reach, reach, LEFT, WIDTH - RIGHT, 6);
-  const width = x.step / binsInStep(sorted, x.step);
-  const edge = x.ticks.at(-1) as number;
-  const bins = new Map<number, number>();
-  for (const value of values) {
-    // Bins touch at 0; exact zeros are in none. A value on an edge belongs to the bin nearer to 0.
-    if (value !== 0) {
-      const bin =
-        value < 0 ? -Math.max(1, Math.ceil(-value / width - 1e-12)) : Math.max(0, Math.ceil(value / width - 1e-12) - 1);
-      bins.set(bin, (bins.get(bin) ?? 0) + 1);
-    }
-  }
-  const most = Math.max(counts.zero, ...bins.values());
-  const y = scale(0, most, bottom, top, 4);
-  const bars = [...bins].map(([bin, n]) => {
-    const [from, to] = [bin * width, (bin + 1) * width];
-    return html`<rect
-      class="bar fill ${from < 0 ? "interference" : "synergy"}"
-      x="${x(from)}"
-      y="${y(n)}"
-      width="${r(x(to) - x(from))}"
-      height="${r(bottom - y(n))}"
-    >
-      <title>${formatTick(from, width)} to ${formatTick(to, width)}: ${n} questions</title>
-    </rect>`;
-  });
-  const wide = r(Math.min(10, 0.8 * (x(width) - x(0))));
-  const zero =
-    counts.zero > 0 &&
-    html`<rect
-      class="bar fill neither"
-      x="${r(x(0) - wide / 2)}"
-      y="${y(counts.zero)}"
-      width="${wide}"
-      height="${r(bottom - y(counts.zero))}"
-    >
-      <title>exactly 0: ${counts.zero} questions</title>
-    </rect>`;
-  const share = (n: number): string => percent(n / kept.length);
-  const bounds = interval(mean23, "number");
-  const byChance = interferenceShare.null === null ? undefined : interval(interferenceShare.null, "share");
-  const about = [
-    `${count(counts.negative)} of ${count(kept.length)} questions (${share(counts.negative)}) have a lambda23 below 0, ${count(counts.zero)} one of exactly 0`,
-    `and ${count(counts.positive)} one above 0; the mean is ${fixed(mean23.value)}${bounds === undefined ? "" : ` (95 % interval ${bounds})`}.`,
-    ...(byChance === undefined ? [] : [`Additive effects alone would put ${byChance} below 0.`]),
-  ].join(" ");
-  return {
-    name: "distribution",
-    title: "Distribution of lambda23",
-    hint: `Questions by what the two trainings together gain beyond the two apart${result.seeds === null ? "" : ", on average over the training seeds"}. Diamond: the mean${bounds === undefined ? "" : " and its interval"}${
-      byChance === undefined ? "" : "; by chance: what additive effects alone would put below 0"
-    }.`,
-    description: about,
-    height,
-    table: {
-      head: ["lambda23", "questions", "share"],
-      rows: [
-        ["below 0 (interference)", count(counts.negative), share(counts.negative)],
-        ["exactly 0", count(counts.zero), share(counts.zero)],
-        ["above 0 (synergy)", count(counts.positive), share(counts.positive)],
-        ...[0.05, 0.25, 0.5, 0.75, 0.95].map((part) => [
-          `${100 * part} % of questions below`,
-          fixed(quantile(sorted, part)),
-          "",
-        ]),
-      ],
-    },
-    body: html`${axisY(y, (tick) => formatTick(tick, y.step))} ${axisX(x, bottom, bottom, "lambda23, logits")} ${bars}
-      ${zero}
-      <line class="zero" x1="${x(0)}" x2="${x(0)}" y1="2" y2="${top - 6}" />
-      <text class="value tint interference" x="${x(0) - 10}" y="12" text-anchor="end"
-        >${share(counts.negative)} interfere</text
-      >
-      <text class="value tint synergy" x="${x(0) + 10}" y="12">${share(counts.positive)} help</text>
-      ${counts.zero > 0 && html`<text class="label" x="${x(0) + 10}" y="29">${share(counts.zero)} exactly 0</text>`}
-      ${byChance !== undefined && html`<text class="label" x="${x(0) - 10}" y="29" text-anchor="end">by chance ${byChance}</text>`}
-      ${meanMark(mean23, x, top - 14, Math.min(edge, reach))}`,
-  };
-}
-
-/** How many bins a step between ticks holds: about twice the cube root of n over the middle half (Freedman and Diaconis). */
-function binsInStep(sorted: Float64Array, step: number): number {
-  const half = quantile(sorted, 0.75) - quantile(sorted, 0.25) || 1;
-  const wanted = Math.max((2 * half) / Math.cbrt(sorted.length), step / 10);
-  return [1, 2, 4, 5, 10].find((parts) => step / parts <= wanted * 1.3) ?? 10;
-}
-
-/** The mean and its interval on a line of their own above the bars. */
-function meanMark(mean23: Estimate, x: Scale, at: number, reach: number): Html {
-  const inside = (value: number): number => Math.max(-reach, Math.min(reach, value));
-  const { value, low, high } = mean23;
-  return html`${
-      low !== null &&
-      high !== null &&
-      html`<path
-        class="rod neither"
-        d="M${x(inside(low))} ${at}H${x(inside(high))}M${x(inside(low))} ${at - 4}v8M${x(inside(high))} ${at - 4}v8"
-      />`
-    }
-    <path class="fill neither" d="M${x(inside(value))} ${at - 5}l4 5l-4 5l-4 -5z">
-      <title>mean ${fixed(value)}</title>
-    </path>`;
 }
 
 interface ShareRow {
@@ -376,14 +238,6 @@ function byAccuracy(bins: readonly AccuracyBin[]): Chart {
         >accuracy of the hybrids, questions</text
       >`,
   };
-}
-
-function axisY(y: Scale, text: (tick: number) => string): Html {
-  return html`${y.ticks.map(
-    (tick) =>
-      html`<line class="grid" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(tick)}" y2="${y(tick)}" />
-        <text class="tick" x="${LEFT - 7}" y="${y(tick) + 4}" text-anchor="end">${text(tick)}</text>`,
-  )}`;
 }
 
 function band({ low, high }: Estimate, at: number, y: Scale): Html | undefined {

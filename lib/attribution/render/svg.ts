@@ -13,6 +13,8 @@ export const CHART_STYLE = `
 .null { fill: var(--soft); opacity: 0.22; }
 .rod { stroke: var(--c); stroke-width: 2.2; fill: none; }
 .box { fill: var(--c); opacity: 0.28; }
+.chance { fill: none; stroke: var(--text); stroke-width: 1.5; stroke-linejoin: round; }
+.halo { fill: none; stroke: var(--page); stroke-width: 4; stroke-linejoin: round; opacity: 0.75; }
 .zero { stroke: var(--text); stroke-width: 1.2; }
 .name { font-size: 13px; fill: var(--text); paint-order: stroke; stroke: var(--page); stroke-width: 5px; stroke-linejoin: round; }
 .dot { fill: var(--page); stroke: var(--c); stroke-width: 2; }
