@@ -34,6 +34,11 @@ export interface AccuracyRow {
   seed?: string | number | null | undefined;
   /** Questions that share an entity, a database or a paraphrase: they are resampled together. */
   cluster?: string | number | null | undefined;
+  /**
+   * Which samples were right, 0 or 1 [samples]; they add up to `correct`. For `commonRandomNumbers`: then every row of base, reas,
+   * tool and unified has them, sample j with the random stream of the others' sample j, and all rows have one number of samples.
+   */
+  outcomes?: ArrayLike<number> | null | undefined;
 }
 
 /** A table as rows in any order, one for each variant of each question. */

@@ -1,22 +1,19 @@
-import { formatTick } from "../../report/chart.js";
 import { html, type Html } from "../../report/html.js";
-import type { AccuracyBin } from "../accuracy-bins.js";
 import type { Estimate, Interference } from "../types.js";
-import { axisX, axisY, LEFT, RIGHT, scale, type Scale } from "./axes.js";
+import { axisX, scale, type Scale } from "./axes.js";
+import { byAccuracy } from "./by-accuracy.js";
 import { distribution } from "./distribution.js";
 import { effectNames } from "./effects.js";
 import { type Chart, r, WIDTH } from "./svg.js";
-import { count, fixed, interval, mean, percent, quantile } from "./text.js";
+import { fixed, interval, mean, percent, quantile } from "./text.js";
+import type { InterferenceRenderOptions } from "./types.js";
 
 /** All charts of a result that it has the figures for. */
-export function chartsOf(result: Interference, bins?: readonly AccuracyBin[]): Chart[] {
-  const binned = (bins ?? []).some(({ interference }) => interference !== null);
-  return [
-    distribution(result),
-    shares(result),
-    effects(result),
-    ...(binned ? [byAccuracy(bins as readonly AccuracyBin[])] : []),
-  ];
+export function chartsOf(result: Interference, options: InterferenceRenderOptions = {}): Chart[] {
+  const { bins = [], byHalves } = options;
+  const groups = byHalves ?? [bins];
+  const binned = groups.some((group) => group.some(({ interference }) => interference !== null));
+  return [distribution(result), shares(result), effects(result), ...(binned ? [byAccuracy(groups)] : [])];
 }
 
 interface ShareRow {
@@ -155,106 +152,4 @@ function effects({ lambda }: Interference): Chart {
           <circle class="dot ${color}" cx="${x(mean(lambda[key]))}" cy="${y}" r="4" />`;
       })}`,
   };
-}
-
-/** lambda23 by how well the hybrids answer: its mean above, the share of interference with its null below. */
-function byAccuracy(bins: readonly AccuracyBin[]): Chart {
-  const found = bins.flatMap(({ interference }) => (interference === null ? [] : [interference]));
-  // A bin of few questions has no model: then the smoothed means of all are shown, not two kinds of mean in one chart.
-  const modelled = found.every(({ model }) => model !== null);
-  const meanIn = (own: Interference): Estimate => (modelled ? own.mean23 : own.smoothedMean23);
-  const means = found.map(meanIn).flatMap(({ value, low, high }) => [value, low ?? value, high ?? value]);
-  const height = 366;
-  const y = scale(Math.min(0, ...means), Math.max(0, ...means), 158, 26, 4);
-  const shareY = scale(0, 1, 304, 206, 2);
-  const width = (WIDTH - RIGHT - LEFT) / bins.length;
-  const center = (i: number): number => r(LEFT + (i + 0.5) * width);
-  const range = ({ low, high }: AccuracyBin): string => `${fixed(100 * low, 0)} to ${percent(high, 0)}`;
-  const chance = found.some(({ interferenceShare }) => interferenceShare.null !== null);
-  const sharePercent = (tick: number): string => `${fixed(100 * tick, 0)} %`;
-  return {
-    name: "by-accuracy",
-    title: "Effects by accuracy",
-    hint:
-      `${modelled ? "Mean" : "Smoothed mean of"} lambda23 and the share of questions below 0, with 95 % intervals, by the accuracy of the two hybrids, which are not in lambda23. ` +
-      (chance ? "Grey: what additive effects alone would show." : "Ceilings alone can move the share."),
-    description: bins
-      .flatMap((bin) => {
-        const { interference, questions } = bin;
-        if (interference === null) return [];
-        const { interferenceShare } = interference;
-        return [
-          `accuracy ${range(bin)}: mean lambda23 ${fixed(meanIn(interference).value)}, ${percent(interferenceShare.value, 0)} of ${questions.length} questions below 0`,
-        ];
-      })
-      .join("; "),
-    height,
-    table: {
-      head: [
-        "accuracy",
-        "questions",
-        "mean lambda23",
-        "95 % interval",
-        "below 0",
-        "95 % interval",
-        ...(chance ? ["by chance"] : []),
-      ],
-      rows: bins.map((bin) => {
-        const { interference, questions } = bin;
-        const size = count(questions.length);
-        if (interference === null) return [range(bin), size, "-", "-", "-", "-", ...(chance ? ["-"] : [])];
-        const { interferenceShare: share } = interference;
-        const mean23 = meanIn(interference);
-        return [
-          range(bin),
-          size,
-          fixed(mean23.value),
-          interval(mean23, "number") ?? "-",
-          percent(share.value),
-          interval(share, "share") ?? "-",
-          ...(chance ? [share.null === null ? "-" : (interval(share.null, "share") ?? "-")] : []),
-        ];
-      }),
-    },
-    body: html`${axisY(y, (tick) => formatTick(tick, y.step))} ${axisY(shareY, sharePercent)}
-      <line class="zero" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(0)}" y2="${y(0)}" />
-      <text class="label" x="2" y="12">mean lambda23, logits</text>
-      <text class="label" x="2" y="192">share below 0</text>
-      ${bins.map((bin, i) => {
-        const at = center(i);
-        const { interference, questions } = bin;
-        const name = html`<text class="tick" x="${at}" y="324" text-anchor="middle"
-            >${fixed(100 * bin.low, 0)}-${percent(bin.high, 0)}</text
-          >
-          <text class="tick" x="${at}" y="341" text-anchor="middle">n ${count(questions.length)}</text>`;
-        if (interference === null) return name;
-        const { interferenceShare: share } = interference;
-        const mean23 = meanIn(interference);
-        const color = mean23.value < 0 ? "interference" : "synergy";
-        return html`${name} ${share.null !== null && band(share.null, at, shareY)} ${whisker(mean23, at, y, color)}
-        ${whisker(share, at, shareY, "interference")}`;
-      })}
-      <text class="label" x="${r((LEFT + WIDTH - RIGHT) / 2)}" y="362" text-anchor="middle"
-        >accuracy of the hybrids, questions</text
-      >`,
-  };
-}
-
-function band({ low, high }: Estimate, at: number, y: Scale): Html | undefined {
-  if (low === null || high === null) return undefined;
-  return html`<rect
-    class="null"
-    x="${r(at - 12)}"
-    y="${y(high)}"
-    width="24"
-    height="${r(Math.max(1, y(low) - y(high)))}"
-  />`;
-}
-
-function whisker({ value, low, high }: Estimate, at: number, y: Scale, color: string): Html {
-  return html`${
-      low !== null &&
-      high !== null &&
-      html`<path class="rod ${color}" d="M${at} ${y(low)}V${y(high)}M${at - 4} ${y(low)}h8M${at - 4} ${y(high)}h8" />`
-    } <circle class="fill ${color}" cx="${at}" cy="${y(value)}" r="4.5" />`;
 }

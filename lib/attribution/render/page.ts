@@ -25,7 +25,7 @@ const verdicts = {
 export function toPage(result: Interference, options: InterferenceRenderOptions = {}): string {
   const { name = "Interference" } = options;
   const table = tableOf(options.table);
-  const charts = chartsOf(result, options.bins);
+  const charts = chartsOf(result, options);
   const body = html`<header>
       <p class="kicker">rolegrad, interference of reasoning and tool use</p>
       <h1>${name}</h1>
