@@ -1,7 +1,7 @@
 // Scales and axes of the charts of an attribution.
 import { formatTick, ticks } from "../../report/chart.js";
 import { html, type Html } from "../../report/html.js";
-import { r, WIDTH } from "./svg.js";
+import { round as r, WIDTH } from "../../report/svg.js";
 
 export const LEFT = 40;
 export const RIGHT = 10;

@@ -4,7 +4,8 @@ import type { AccuracyBin } from "../accuracy-bins.js";
 import type { Estimate, Interference } from "../types.js";
 import { axisY, LEFT, RIGHT, scale, type Scale } from "./axes.js";
 import { binMeans } from "./figures.js";
-import { type Chart, r, WIDTH } from "./svg.js";
+import { round as r, WIDTH } from "../../report/svg.js";
+import type { Chart } from "./svg.js";
 import { count, fixed, interval, percent } from "./text.js";
 
 /**

@@ -4,7 +4,8 @@ import { axisX, scale, type Scale } from "./axes.js";
 import { byAccuracy } from "./by-accuracy.js";
 import { distribution } from "./distribution.js";
 import { effectNames } from "./effects.js";
-import { type Chart, r, WIDTH } from "./svg.js";
+import { round as r, WIDTH } from "../../report/svg.js";
+import type { Chart } from "./svg.js";
 import { fixed, interval, mean, percent, quantile } from "./text.js";
 import type { InterferenceRenderOptions } from "./types.js";
 

@@ -3,7 +3,8 @@ import { html, type Html } from "../../report/html.js";
 import type { NullDistribution } from "../null-distribution.js";
 import type { Estimate, Interference } from "../types.js";
 import { axisX, axisY, LEFT, RIGHT, scale, type Scale } from "./axes.js";
-import { type Chart, r, WIDTH } from "./svg.js";
+import { round as r, WIDTH } from "../../report/svg.js";
+import type { Chart } from "./svg.js";
 import { count, fixed, interval, percent, quantile } from "./text.js";
 
 const TOP = 58;

@@ -1,9 +1,8 @@
 // The charts of an attribution as SVG. A page brings its own colours (lib/report/style.ts); a file of its own has the same ones in it, light or dark as
 // its reader has it.
 import { html, Html, type HtmlValue } from "../../report/html.js";
-
-/** In SVG units: a chart on a page is about this wide, so that its letters are as large as the text. */
-export const WIDTH = 420;
+import { WIDTH } from "../../report/svg.js";
+import { numbersTable } from "../../report/table.js";
 
 /** What charts need beyond the page's own style. */
 export const CHART_STYLE = `
@@ -61,27 +60,11 @@ export function inPage(chart: Chart): Html {
       <p class="hint">${hint}</p>
     </figcaption>
     ${drawing(chart, `0 0 ${WIDTH} ${chart.height}`)}
-    <details class="numbers">
-      <summary>Table<span class="hidden"> of ${title}</span></summary>
-      <div class="wide" tabindex="0" role="region" aria-label="${title}: table">
-        <table class="data">
-          <thead>
-            <tr>
-              ${table.head.map((cell, i) => html`<th scope="col" class="${i > 0 && "number"}">${cell}</th>`)}
-            </tr>
-          </thead>
-          <tbody>
-            ${table.rows.map(
-              ([first, ...cells]) =>
-                html`<tr>
-                  <th scope="row">${first}</th>
-                  ${cells.map((cell) => html`<td class="number">${cell}</td>`)}
-                </tr>`,
-            )}
-          </tbody>
-        </table>
-      </div>
-    </details>
+    ${numbersTable(
+      title,
+      table.head.map((cell, i) => [cell, i > 0 ? "number" : ""]),
+      table.rows,
+    )}
   </figure>`;
 }
 
@@ -103,9 +86,4 @@ function drawing({ name, title, description, body }: Chart, box: string, before?
     <desc id="${name}-desc">${description}</desc>
     ${before} ${body}
   </svg>`;
-}
-
-/** A number of a path or place: two decimals. */
-export function r(value: number): number {
-  return Math.round(value * 100) / 100;
 }
