@@ -190,7 +190,7 @@ function memoryTable(memory: ReadonlyMap<string, ArmMemory>): Html | undefined {
       ["in all", "number"],
     ],
     rows,
-    "In MiB, planned for answers as long as the limits allow. What grows with the model are weights, adapters and optimizer.",
+    "In MiB, planned for answers as long as the limits allow. Weights, adapters and optimizer stay throughout; activations are those of one micro-batch.",
   );
   return (
     found &&
