@@ -87,6 +87,13 @@ t.test("the chart draws the null over the bars: as high as its shares say, with 
   t.equal(title, "Distribution of lambda23 with its null");
   t.match(svg, /observed<\/text/);
   t.match(svg, /additive effects alone \(the null\)<\/text/);
+  const caption = [...svg.matchAll(/class="label" x="0" y="-\d+">([^<]+)</g)].map(([, line = ""]) => line);
+  t.match(
+    caption.join(" "),
+    "Line: how many questions additive effects alone would put there.",
+    "it says how to read it",
+  );
+  t.ok(caption.every((line) => line.length <= 62));
   const [, path = ""] = /class="chance" d="(M[^"]+V254)"/.exec(svg) ?? [];
   // Lowest and highest tick of the y axis: from heights to questions.
   const ticks = [...svg.matchAll(/text-anchor="end"\s*>([\d,]+)<\/text/g)].map(([, n = ""]) => Number(n));

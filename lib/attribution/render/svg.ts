@@ -69,13 +69,28 @@ export function inPage(chart: Chart): Html {
 }
 
 const MARGIN = 14;
-const HEAD = 30;
+const HEAD = 34;
+const LINE = 16;
+
+/** Words in lines of so many characters at most. */
+function wrapped(text: string, most: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last === undefined || last.length + 1 + word.length > most) lines.push(word);
+    else lines[lines.length - 1] = `${last} ${word}`;
+  }
+  return lines;
+}
 
 /** A chart as a document. */
 export function alone(chart: Chart): string {
-  const { title, height } = chart;
-  const box = `${-MARGIN} ${-HEAD} ${WIDTH + 2 * MARGIN} ${height + HEAD + MARGIN}`;
-  const heading = html`<text class="title" x="0" y="-10">${title}</text>`;
+  const { title, hint, height } = chart;
+  const lines = wrapped(hint, 62);
+  const head = HEAD + LINE * lines.length;
+  const box = `${-MARGIN} ${-head} ${WIDTH + 2 * MARGIN} ${height + head + MARGIN}`;
+  const heading = html`<text class="title" x="0" y="${20 - head}">${title}</text>
+    ${lines.map((line, i) => html`<text class="label" x="0" y="${20 - head + LINE * (i + 1) + 2}">${line}</text>`)}`;
   const { text } = drawing(chart, box, html`${new Html(`<style>${ALONE}</style>`)}${heading}`);
   return `<?xml version="1.0" encoding="UTF-8"?>\n${text.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')}\n`;
 }
