@@ -165,7 +165,7 @@ t.test("rolegrad/attribution loads nothing of the agent side", async (t) => {
   // What is loaded where a file is read or a page is made: readers and pure functions.
   const later = reach(/(?:from|import\(|^import) ?"([^"]+)"/gm);
   const allowed =
-    /^(arguments|binding|errors|optional|random)\.js$|^data\/(csv|fields|jsonl|parquet|place|source)\.js$|^rewards\/exact-match\.js$|^report\/(chart|downsample|html|style|visible)\.js$/;
+    /^(arguments|binding|errors|optional|random)\.js$|^data\/(csv|fields|jsonl|parquet|place|source)\.js$|^rewards\/exact-match\.js$|^report\/(chart|document|downsample|facts|html|style|svg|table|visible)\.js$/;
   t.same(
     later.outside.filter((name) => !allowed.test(name)),
     [],

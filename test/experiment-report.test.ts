@@ -1,9 +1,20 @@
 // What the report of `rolegrad experiment` says of hand-made counts and results: nothing is trained here.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { pathToFileURL } from "node:url";
 import t from "tap";
-import { experimentPlans, Random, writeExperimentReport, type ExperimentPlan, type ExperimentResults } from "rolegrad";
+import {
+  experimentPlans,
+  planRun,
+  Random,
+  writeExperimentReport,
+  type ExperimentPlan,
+  type ExperimentResults,
+} from "rolegrad";
+import { resolveCell, writeWorlds } from "../lib/experiment/cell-run.js";
+import { ExperimentDirectory } from "../lib/experiment/directory.js";
 import type { LeasResult } from "../lib/experiment/leas.js";
+import { trainingMemory } from "../lib/experiment/memory.js";
 import { meanShare } from "../lib/experiment/paired.js";
 import { expandPlan, type Cell } from "../lib/experiment/plan.js";
 import { cost, sweep } from "../lib/experiment/report-arms.js";
@@ -11,6 +22,7 @@ import { cosineOverDialect } from "../lib/experiment/report-dose.js";
 import { summary } from "../lib/experiment/report-summary.js";
 import { bounded, points, rails } from "../lib/experiment/sections.js";
 import { shareVerdict } from "../lib/experiment/verdict.js";
+import { launch, needsChromium, violations, withPages } from "./helpers/browser.js";
 import { temporary } from "./helpers/world.js";
 
 const quick = experimentPlans["quick"] as ExperimentPlan;
@@ -261,4 +273,85 @@ t.test("the report has the difficulty of every arm and the details of the share"
   t.ok(declared.results.leas.filter(({ seed }) => seed !== null).every(({ pValues }) => pValues!.sign <= 1));
   t.notMatch(declared.text, "this version");
   t.end();
+});
+
+t.test("memory of training stands beside tokens for each arm, and by part, as the plan counts it", async (t) => {
+  const folder = temporary();
+  const directory = new ExperimentDirectory(folder);
+  const arms = ["base", "unified", "dart-stop", "shared-2m", "full", "two-agent-full", "hybrid-tool", "keep-tool"];
+  const studies = [{ name: "main", about: "", arms, seeds: [1], rate: 1e-3, samples: 20 }];
+  const plan = { ...inferring, studies };
+  t.equal((await trainingMemory(directory, plan)).size, 0, "without a base there is nothing to count");
+  await writeWorlds(plan, directory);
+  const memory = await trainingMemory(directory, plan);
+  const of = (arm: string) => memory.get(arm)!;
+  t.notOk(memory.has("hybrid-tool") || memory.has("keep-tool") || memory.has("base"), "what is not trained has none");
+  t.equal(of("dart-stop").parameters, of("unified").parameters, "rank 8 a role against one of rank 16");
+  t.equal(of("two-agent-full").parameters, 2 * of("full").parameters);
+  t.ok(of("shared-2m").bytes.optimizer! > of("unified").bytes.optimizer!, "a second set of moments");
+  t.ok(of("full").bytes.optimizer! > 5 * of("unified").bytes.optimizer!);
+  for (const { total, bytes } of memory.values())
+    t.equal(total, Object.values(bytes).reduce((sum, own) => sum + own, 0)); // prettier-ignore
+  const planned = await planRun(
+    resolveCell(
+      plan,
+      expandPlan(plan).find(({ arm }) => arm === "full")!,
+      1e-3,
+      directory,
+    ),
+  );
+  const line = (name: string): number => planned.memory.lines.find((own) => own.name === name)!.bytes;
+  t.equal(of("full").bytes.optimizer, line("optimizer"), "as rolegrad train --plan counts it");
+  t.equal(of("full").bytes.cache, line("cache"));
+
+  const groups = [group("unified", 1e-3), group("hybrid-tool", 1e-3)];
+  const measured = groups.map(({ cells: [id], arm }) => ({ id, arm, tokens: 70, answers: 10, searches: 1 }));
+  const costs = new Map(measured.map(({ id }) => [id!, { decoding: { computedTokens: 700, peakCacheTokens: 9 } }]));
+  const results = { groups, measured } as unknown as ExperimentResults;
+  const text = textOf(cost(results, costs as unknown as Parameters<typeof cost>[1], memory).text);
+  const mebibytes = (of("unified").total / 2 ** 20).toFixed(1);
+  t.match(text, `unified 70.0 1.00 9 1.00 ${mebibytes} hybrid-tool 70.0 1.00 9 1.00 - `);
+  t.match(
+    text,
+    new RegExp(`Memory of training by arm .*2-Agent, full ${of("two-agent-full").parameters.toLocaleString("en-US")} `),
+  );
+});
+
+t.test("the page is accessible and fits a phone and a desk, light and dark", needsChromium, async (t) => {
+  const browser = await launch();
+  t.teardown(() => browser.close());
+  const file = path.join(t.testdir({ "report.html": declared.page }), "report.html");
+  await withPages(t, browser, async (open) => {
+    for (const [colorScheme, width] of [
+      ["light", 390],
+      ["dark", 390],
+      ["dark", 1280],
+    ] as const) {
+      // prettier-ignore
+      const page = await open(pathToFileURL(file).href, { colorScheme, viewport: { width, height: 900 } });
+      await page.evaluate("document.querySelectorAll('details').forEach((own) => { own.open = true; })");
+      const name = `${colorScheme}, ${width} px`;
+      t.ok(
+        Number(await page.evaluate("document.documentElement.scrollWidth - innerWidth")) <= 0,
+        `${name}: nothing sticks out`,
+      );
+      t.strictSame(await violations(page), [], name);
+      // What says how to read a table is read without scrolling it.
+      const cut = await page.evaluate(`[...document.querySelectorAll(".wide caption")]
+        .filter((own) => own.getBoundingClientRect().right > innerWidth).map((own) => own.textContent.trim())`);
+      t.strictSame(cut, [], `${name}: captions are whole`);
+    }
+    const phone = await open(pathToFileURL(file).href, { viewport: { width: 390, height: 900 } });
+    const stays =
+      await phone.evaluate(`[...document.querySelectorAll(".wide")].filter((own) => own.scrollWidth > own.clientWidth).map((own) => {
+      own.scrollLeft = 200;
+      const name = own.querySelector("tbody th").getBoundingClientRect();
+      return Math.round(name.left - own.getBoundingClientRect().left);
+    })`);
+    t.ok((stays as number[]).length > 2, "some tables are wider than a phone");
+    t.ok(
+      (stays as number[]).every((left) => left === 0),
+      "and the names of their rows stay where they are",
+    );
+  });
 });

@@ -1,10 +1,12 @@
 import { fail } from "../errors.js";
 import { type CountTable, variantIndex } from "./cells.js";
 import { computeInterferenceOf } from "./interference.js";
-import { readTable } from "./table.js";
+import { halvesOf, singleTable } from "./halves.js";
 import type { AccuracyTable, AsyncInterferenceOptions, Interference, Variant } from "./types.js";
 import { variants } from "./types.js";
 import { isArrayLike, optionsObject, show } from "./values.js";
+
+const defaultEdges = [0, 0.25, 0.5, 0.75, 1];
 
 /** Options of {@link effectsByAccuracy}. */
 export interface AccuracyBinOptions extends AsyncInterferenceOptions {
@@ -57,11 +59,11 @@ export async function effectsByAccuracy(
   options: AccuracyBinOptions = {},
 ): Promise<AccuracyBin[]> {
   optionsObject(options, "options");
-  const { edges: given = [0, 0.25, 0.5, 0.75, 1], heldOut, variants: chosen, ...rest } = options;
+  const { edges: given = defaultEdges, heldOut, variants: chosen, ...rest } = options;
   const edges = readEdges(given);
   const by = readVariants(chosen, heldOut !== undefined);
-  const own = single(table, "the table");
-  const other = heldOut === undefined ? own : single(heldOut, "options.heldOut");
+  const own = singleTable(table, "the table");
+  const other = heldOut === undefined ? own : singleTable(heldOut, "options.heldOut");
   if (other.questions !== own.questions)
     fail(
       "ERR_TABLE_LENGTH",
@@ -75,6 +77,48 @@ export async function effectsByAccuracy(
         show(other.ids?.[differs]),
     );
 
+  return binned(own, other, edges, by, rest);
+}
+
+/** Options of {@link effectsByHalves}. */
+export interface AccuracyHalvesOptions extends AsyncInterferenceOptions {
+  /** As those of {@link AccuracyBinOptions}. */
+  edges?: ArrayLike<number> | undefined;
+  /** Whose mean accuracy in the one half a question is binned by. Default base, reas, tool and unified. */
+  variants?: readonly Variant[] | undefined;
+}
+
+/**
+ * {@link effectsByAccuracy} by a held-out half: each question's samples are split in two (see {@link splitHalves}), the first half's
+ * accuracy chooses the bin and the second half gives the effects; and the other way round. Both are estimates of the same, of half
+ * of the samples each, and not independent: the questions are the same. `options.seed` keys the split too.
+ *
+ * Throws what effectsByAccuracy and splitHalves throw.
+ *
+ * @example
+ * const [bySecond, byFirst] = await effectsByHalves(table);
+ * console.log(bySecond.at(-1)?.interference?.mean23, byFirst.at(-1)?.interference?.mean23);
+ */
+export async function effectsByHalves(
+  table: AccuracyTable,
+  options: AccuracyHalvesOptions = {},
+): Promise<[bySecond: AccuracyBin[], byFirst: AccuracyBin[]]> {
+  optionsObject(options, "options");
+  const { edges: given = defaultEdges, variants: chosen, ...rest } = options;
+  const edges = readEdges(given);
+  const by = readVariants(chosen, true);
+  const [first, second] = halvesOf(singleTable(table, "the table"), rest.seed ?? 0);
+  return [await binned(first, second, edges, by, rest), await binned(second, first, edges, by, rest)];
+}
+
+/** Effects of `own` by the accuracy of variants `by` in `other`. */
+async function binned(
+  own: CountTable,
+  other: CountTable,
+  edges: readonly number[],
+  by: readonly number[],
+  options: AsyncInterferenceOptions,
+): Promise<AccuracyBin[]> {
   const members: number[][] = edges.slice(1).map(() => []);
   for (let q = 0; q < own.questions; q++) {
     const accuracy = by.reduce((sum, v) => sum + accuracyOf(other, v, q), 0) / by.length;
@@ -88,7 +132,7 @@ export async function effectsByAccuracy(
       low: edges[i] as number,
       high: edges[i + 1] as number,
       questions: Int32Array.from(questions),
-      interference: answered ? await computeInterferenceOf(subset(own, questions), rest) : null,
+      interference: answered ? await computeInterferenceOf(subset(own, questions), options) : null,
     });
   }
   return bins;
@@ -121,16 +165,6 @@ function readVariants(chosen: readonly Variant[] | undefined, heldOut: boolean):
       );
     return v;
   });
-}
-
-function single(table: AccuracyTable, name: string): CountTable {
-  const { tables } = readTable(table);
-  if (tables.length > 1)
-    fail(
-      "ERR_TABLE_SEEDS",
-      `Expected one training seed for ${name} but received ${tables.length}: bin one seed at a time`,
-    );
-  return tables[0] as CountTable;
 }
 
 function accuracyOf(table: CountTable, v: number, q: number): number {

@@ -3,9 +3,16 @@
  * @module
  */
 export { RolegradError, type RolegradErrorOptions } from "../errors.js";
-export { type AccuracyBin, type AccuracyBinOptions, effectsByAccuracy } from "./accuracy-bins.js";
+export {
+  type AccuracyBin,
+  type AccuracyBinOptions,
+  type AccuracyHalvesOptions,
+  effectsByAccuracy,
+  effectsByHalves,
+} from "./accuracy-bins.js";
 export { fitEffects, RankDeficientError } from "./effects.js";
 export { factorialDesign, type TrainedOn } from "./factorial.js";
+export { type HalvesOptions, splitHalves } from "./halves.js";
 export { computeInterference, computeInterferenceSync } from "./interference.js";
 export { signTest, wilcoxonTest } from "./naive-tests.js";
 export { type SamplePlanOptions, planSamples, type QuestionSpread, type SamplePlan } from "./plan.js";
@@ -26,6 +33,7 @@ export {
   interferencePage,
   type InterferenceRenderOptions,
 } from "./render/index.js";
+export type { NullDistribution } from "./null-distribution.js";
 export { summary } from "./summary.js";
 export type {
   AccuracyRow,

@@ -223,6 +223,7 @@ function toInterference(request: Request, values: InterferenceValues): Interfere
     unavailable: {},
     median23: estimate(values.median23, intervals?.median23),
     median23Null: null,
+    distribution23Null: null,
     means: meanEstimates(values.means, intervals),
     covariance: effectCovariance(values.covarianceQuestions, values.covarianceNoise),
     contrasts: {

@@ -123,6 +123,7 @@ export function applyModel(
   if (result.interferenceShare.unsaturated !== null && Number.isFinite(values.unsaturated.error))
     result.interferenceShare.unsaturatedNull = band(values.unsaturated, share);
   result.median23Null = band(values.median);
+  result.distribution23Null = values.distribution;
   result.calibratedTests = { sign: test(values.sign, degrees), wilcoxon: test(values.ranks, degrees) };
 
   const { value, low, high } = values.trueShare;

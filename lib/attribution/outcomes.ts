@@ -1,4 +1,5 @@
 import { fail } from "../errors.js";
+import { type CountTable, questionLabel } from "./cells.js";
 import type { TrainedVariant } from "./types.js";
 import { isArrayLike, isObject, show } from "./values.js";
 
@@ -57,4 +58,66 @@ export function readOutcomes(
     }
   }
   return bits;
+}
+
+/** The outcomes of one row; only those of trained variants are kept. Throws ERR_TABLE_OUTCOMES. */
+export function rowOutcomes(
+  outcomes: unknown,
+  v: number,
+  { samples, correct, at }: { samples: number; correct: number; at: () => string },
+): ArrayLike<number> | undefined {
+  if (outcomes === undefined) return undefined;
+  if (!isArrayLike(outcomes) || outcomes.length !== samples)
+    fail(
+      "ERR_TABLE_OUTCOMES",
+      `Expected ${samples} outcomes, one a sample, for ${at()} but received ${isArrayLike(outcomes) ? outcomes.length : show(outcomes)}`,
+    );
+  let right = 0;
+  for (let j = 0; j < samples; j++) {
+    const value = outcomes[j];
+    if (value !== 0 && value !== 1)
+      fail("ERR_TABLE_OUTCOMES", `Expected 0 or 1 for ${at()}[${j}] but received ${show(value)}`);
+    right += value;
+  }
+  if (right !== correct)
+    fail(
+      "ERR_TABLE_OUTCOMES",
+      `Expected ${at()} to add up to ${correct}, as correct says, but they add up to ${right}`,
+    );
+  return v < trained.length ? (outcomes as ArrayLike<number>) : undefined;
+}
+
+/**
+ * A table with the outcomes that its rows have: all of base, reas, tool and unified, or none, and then one number of samples. Throws
+ * ERR_TABLE_OUTCOMES.
+ */
+export function joinOutcomes(
+  table: CountTable,
+  outcomesOf: (question: number) => readonly (ArrayLike<number> | undefined)[],
+): CountTable {
+  const { questions, samples } = table;
+  const each = Array.from({ length: questions }, (_, q) => outcomesOf(q));
+  if (each.every((own) => own.every((values) => values === undefined))) return table;
+  const n = samples[0] as number;
+  const bits = new Uint8Array(questions * n);
+  for (const [q, own] of each.entries())
+    for (const [v, variant] of trained.entries()) {
+      const values = own[v];
+      const what = `variant ${variant} of ${questionLabel(table, q)}`;
+      if (values === undefined)
+        fail("ERR_TABLE_OUTCOMES", `Expected outcomes for ${what}, as other rows have them, but there are none`);
+      if (values.length !== n)
+        fail(
+          "ERR_TABLE_OUTCOMES",
+          `Expected one number of samples for all rows beside outcomes but received ${n} and, for ${what}, ${values.length}`,
+        );
+      for (let j = 0; j < n; j++) bits[q * n + j] = (bits[q * n + j] as number) | ((values[j] as number) << v);
+    }
+  const other = samples.find((size) => size !== n);
+  if (other !== undefined)
+    fail(
+      "ERR_TABLE_OUTCOMES",
+      `Expected one number of samples for all rows beside outcomes but received ${n} and ${other}`,
+    );
+  return { ...table, samples: Int32Array.of(n), variantStride: 0, questionStride: 0, outcomes: bits };
 }

@@ -1,5 +1,6 @@
 import { fail } from "../errors.js";
 import { checkCount, checkName, checkSamples, type CountTable, numberClusters, variantIndex } from "./cells.js";
+import { joinOutcomes, rowOutcomes } from "./outcomes.js";
 import type { SeedTables } from "./seeds.js";
 import { variants } from "./types.js";
 import { isObject, show } from "./values.js";
@@ -13,6 +14,8 @@ interface Question {
   samples: number[];
   /** The row that each count came from. */
   row: number[];
+  /** Of base, reas, tool, unified, where the rows have them. */
+  outcomes: (ArrayLike<number> | undefined)[];
 }
 
 /** Rows of one training seed, or those that name none: questions by id. */
@@ -94,12 +97,13 @@ function readRow(all: Rows, row: unknown, index: number): void {
   let question = questions.get(id);
   if (question === undefined) {
     const none = () => new Array<number>(size).fill(-1);
-    questions.set(id, (question = { correct: none(), samples: none(), row: none() }));
+    questions.set(id, (question = { correct: none(), samples: none(), row: none(), outcomes: [] }));
   }
   if (question.correct[v] !== -1) duplicate(id, v, question.row[v] as number, index);
   question.correct[v] = correct;
   question.samples[v] = samples;
   question.row[v] = index;
+  question.outcomes[v] = rowOutcomes(row["outcomes"] ?? undefined, v, { samples, correct, at: cell("outcomes") });
 }
 
 /** Those of a seed so far, or of none. */
@@ -136,7 +140,8 @@ function join(own: Questions, unnamed: Questions): Questions {
       }
     const cells = (field: "correct" | "samples" | "row") =>
       question[field].map((value, v) => (question.correct[v] === -1 ? (other[field][v] as number) : value));
-    joined.set(id, { correct: cells("correct"), samples: cells("samples"), row: cells("row") });
+    const outcomes = variants.map((_, v) => (question.correct[v] === -1 ? other : question).outcomes[v]);
+    joined.set(id, { correct: cells("correct"), samples: cells("samples"), row: cells("row"), outcomes });
   }
   return joined;
 }
@@ -164,7 +169,7 @@ function toTable(
       samples[v * ids.length + q] = question.samples[v] as number;
     }
   }
-  return {
+  const table: CountTable = {
     questions: ids.length,
     correct,
     samples,
@@ -174,4 +179,5 @@ function toTable(
     clusters: clusters.size === 0 ? new Int32Array(0) : numberClusters(ids.map((id) => clusters.get(id))),
     outcomes: new Uint8Array(0),
   };
+  return joinOutcomes(table, (q) => (own.get(ids[q] as string) as Question).outcomes);
 }

@@ -8,6 +8,7 @@ import { studentQuantile } from "./student.js";
 import { type Effects, type Estimate, type Interference, type VarianceComponents, variants } from "./types.js";
 import { isArrayLike, show } from "./values.js";
 import { signTest, wilcoxonTest } from "./naive-tests.js";
+import { averagedDistribution } from "./null-distribution.js";
 import type { WilcoxonOptions } from "./types.js";
 
 /** One table a seed, questions in the same order in all; `names` is empty where there is one seed. */
@@ -193,6 +194,7 @@ export function combineSeeds(
       calibratedTests: "several-seeds",
     },
     median23Null: averaged(results.map((result) => result.median23Null)),
+    distribution23Null: averagedDistribution(results.map((result) => result.distribution23Null)),
     calibratedTests: null,
     median23: mean((result) => result.median23.value, base?.median23),
     means: Object.fromEntries(

@@ -3,6 +3,8 @@
  * (arXiv 2602.00994); Q is the number of questions of a table.
  */
 
+import type { NullDistribution } from "./null-distribution.js";
+
 /**
  * The six ways to answer a question: the model before RL (`base`); trained by RL on reasoning tokens alone (`reas`), on
  * tool-use tokens alone (`tool`), on all sampled tokens (`unified`); and, at inference only, `base` for the reasoning with
@@ -32,6 +34,11 @@ export interface AccuracyRow {
   seed?: string | number | null | undefined;
   /** Questions that share an entity, a database or a paraphrase: they are resampled together. */
   cluster?: string | number | null | undefined;
+  /**
+   * Which samples were right, 0 or 1 [samples]; they add up to `correct`. For `commonRandomNumbers`: then every row of base, reas,
+   * tool and unified has them, sample j with the random stream of the others' sample j, and all rows have one number of samples.
+   */
+  outcomes?: ArrayLike<number> | null | undefined;
 }
 
 /** A table as rows in any order, one for each variant of each question. */
@@ -257,6 +264,8 @@ export interface Interference {
   median23: Estimate;
   /** The median that additive effects alone would show. */
   median23Null: Estimate | null;
+  /** How lambda23 would be spread under additive effects alone; null where {@link InterferenceShare.null} is. */
+  distribution23Null: NullDistribution | null;
   /** Means of the six effects over the kept, in logits. */
   means: Record<keyof Effects, Estimate>;
   /** How the effects vary together. */

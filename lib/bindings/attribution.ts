@@ -111,6 +111,8 @@ export interface ModelValues {
   median: NullValues;
   sign: NullValues;
   ranks: NullValues;
+  /** Shares of the null's draws: `below` and `above` 0 in bins of `width` logits that touch there. */
+  distribution: { width: number; zero: number; below: Float64Array; above: Float64Array };
   nullDraws: number;
 }
 

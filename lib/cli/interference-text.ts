@@ -1,18 +1,23 @@
-import type { Estimate, Interference, LoadedAccuracy } from "../attribution/index.js";
+import type { AccuracyBin, Estimate, Interference, LoadedAccuracy } from "../attribution/index.js";
 import { effectNames } from "../attribution/render/effects.js";
-import { meanOf, missingBecause } from "../attribution/render/figures.js";
+import { binMeans, meanOf, missingBecause } from "../attribution/render/figures.js";
 import { fixed, interval, percent, pText } from "../attribution/render/text.js";
 import { formatTable } from "./output.js";
 import { style } from "./style.js";
 
 /** The tables for a terminal. */
-export function report(result: Interference, table: LoadedAccuracy): string {
+export function report(
+  result: Interference,
+  table: LoadedAccuracy,
+  byHalves?: readonly [readonly AccuracyBin[], readonly AccuracyBin[]],
+): string {
   const sections = [
     ...(table.files.length > 1 || table.files[0]?.variant !== undefined ? [filesTable(table)] : []),
     questionTable(result),
     shareTable(result),
     effectTable(result),
     contrastTable(result),
+    ...(byHalves === undefined ? [] : [halvesTable(byHalves)]),
     testTable(result),
     remarks(result),
   ];
@@ -101,6 +106,33 @@ function contrastTable({ contrasts }: Interference): string {
     row("unified - max(tool, reas)", contrasts.overBest),
   ];
   return formatTable(withoutEmpty(rows, 2), { right: [1] });
+}
+
+/** Effects by accuracy in the other half of the samples, both ways. */
+function halvesTable(byHalves: readonly [readonly AccuracyBin[], readonly AccuracyBin[]]): string {
+  const { modelled, meanIn } = binMeans(byHalves);
+  const rows = byHalves.flatMap((bins, half) =>
+    bins.map(({ low, high, questions, interference }) => {
+      const name = `${fixed(100 * low, 0)} to ${percent(high, 0)} in the ${half === 0 ? "second" : "first"} half`;
+      if (interference === null) return [name, `${questions.length}`, "-", "", "-", ""];
+      const { interferenceShare: share } = interference;
+      const mean23 = meanIn(interference);
+      const chance = share.null === null ? "" : (interval(share.null, "share") ?? "");
+      return [
+        ...[name, `${questions.length}`, fixed(mean23.value), interval(mean23, "number") ?? ""],
+        ...[percent(share.value), chance],
+      ];
+    }),
+  );
+  const head = heading(
+    "accuracy",
+    "questions",
+    modelled ? "mean lambda23" : "smoothed mean",
+    "95 % interval",
+    "negative",
+    "by chance",
+  );
+  return formatTable([head, ...rows], { right: [1, 2, 4] });
 }
 
 function testTable({ naiveTests, calibratedTests }: Interference): string {

@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import type {
   AccuracySource,
   InterferenceOptions,
+  InterferenceRenderOptions,
   ReadAccuracyOptions,
   LoadedAccuracy,
   AccuracyFields,
@@ -31,6 +32,9 @@ interface Options {
   draws?: number;
   seed?: number;
   smoothing: string;
+  paired?: boolean;
+  sampleField?: string;
+  halves?: boolean;
   json?: boolean;
   csv?: string;
   svg?: string;
@@ -48,6 +52,7 @@ score: what "rolegrad eval --out" writes, verl's validation dumps, TRL's complet
   rolegrad interference table.csv --html interference.html --svg figures --csv figures.csv
   rolegrad interference --base a.jsonl --reas b.jsonl --tool c.jsonl --unified d.jsonl \\
                         --hybrid-tool e.jsonl --hybrid-reas f.jsonl
+  rolegrad interference --base a.jsonl ... --hybrid-reas f.jsonl --halves
 Give --reas, --tool, ... several times where there are several trainings: they are paired by their order.
 `;
 
@@ -88,6 +93,9 @@ export function register(program: Command): void {
     .addOption(field("--seed-field <field>", "the training seed (default: seed, in tables of counts)"))
     .addOption(field("--cluster <field>", "questions that belong together (default: cluster)"))
     .addOption(
+      field("--sample-field <field>", "an answer's number, for --paired (default: sample; else the order of the rows)"),
+    )
+    .addOption(
       field("--missing <what>", "a question that lacks a variant: error, or drop it and say so")
         .choices(["error", "drop"])
         .default("error"),
@@ -99,6 +107,8 @@ export function register(program: Command): void {
         "fixed",
       ]),
     )
+    .option("--paired", "answers of the same number share their random stream in base, reas, tool and unified")
+    .option("--halves", "effects by accuracy in the other half of the samples, not by the hybrids' accuracy")
     .option("--draws <n>", "of the bootstrap (default: 1000)", wholeNumber(100))
     .option("--seed <n>", "of the draws (default: 0)", wholeNumber(0))
     .addOption(output("--json", "print everything as JSON, the table too"))
@@ -113,23 +123,27 @@ async function run(file: string | undefined, options: Options): Promise<void> {
   if (!["haldane", "laplace", "none"].includes(options.smoothing))
     fail("ERR_USAGE", `Expected haldane, laplace or none for --smoothing but received ${options.smoothing}`);
   const source = sourceOf(file, options);
-  const { computeInterference, readAccuracyTable, summary } = await import("../attribution/index.js");
+  const { computeInterference, effectsByHalves, readAccuracyTable, summary } = await import("../attribution/index.js");
   const signal = interruptSignal();
   const table = await readAccuracyTable(source, { ...readingOptions(options), signal });
-  const { population, draws, seed } = options;
+  const { population, draws, seed, paired } = options;
   const smoothing = options.smoothing as NonNullable<InterferenceOptions["smoothing"]>;
-  const result = await computeInterference(table, { smoothing, population, draws, seed, signal }).catch(
-    (error: unknown) => named(error, typeof source === "string" ? source : undefined),
-  );
+  const computing = { smoothing, population, draws, seed, signal, commonRandomNumbers: paired };
+  const refused = (error: unknown): never => named(error, typeof source === "string" ? source : undefined);
+  const result = await computeInterference(table, computing).catch(refused);
+  const byHalves = options.halves
+    ? await effectsByHalves(table, { ...computing, posterior: false }).catch(refused)
+    : undefined;
   result.warnings.unshift(...leftOut(table));
   const name = typeof source === "string" ? source : "six files";
-  const written = await write(result, table, name, options);
+  const written = await write(result, { table, name, byHalves }, options);
   if (options.json) {
     const { denseOf } = await import("../attribution/render/dense.js");
-    printJson({ ...result, summary: summary(result), files: table.files, table: denseOf(table.rows) });
+    const found = { ...result, ...(byHalves && { byHalves }), summary: summary(result) };
+    printJson({ ...found, files: table.files, table: denseOf(table.rows) });
   } else {
     const { report } = await import("./interference-text.js");
-    console.log(`${report(result, table)}\n\n${summary(result)}`);
+    console.log(`${report(result, table, byHalves)}\n\n${summary(result)}`);
   }
   for (const each of written) console.error(`wrote ${each}`);
 }
@@ -154,7 +168,10 @@ function flagOf(variant: string): string {
 
 function readingOptions(options: Options): ReadAccuracyOptions {
   const { id, correct, score, seedField, cluster, samples, format, threshold, missing } = options;
-  const fields: AccuracyFields = { id, correct, score, seed: seedField, cluster };
+  const { sampleField, paired } = options;
+  if (sampleField !== undefined && paired !== true)
+    fail("ERR_USAGE", "Expected --paired with --sample-field: counts need no answer's number");
+  const fields: AccuracyFields = { id, correct, score, seed: seedField, cluster, sample: sampleField };
   const n = samples !== undefined && /^\d+$/.test(samples) ? Number(samples) : undefined;
   if (n === 0) fail("ERR_USAGE", "Expected a field or a number of at least 1 for --samples but received 0");
   const formats = ["csv", "tsv", "json", "jsonl", "parquet", "rolegrad", "verl", "trl", "search-r1"];
@@ -165,6 +182,7 @@ function readingOptions(options: Options): ReadAccuracyOptions {
     samples: n,
     threshold,
     missing,
+    outcomes: paired,
     format: format as ReadAccuracyOptions["format"],
   };
 }
@@ -189,8 +207,7 @@ function leftOut({ incomplete, rows }: LoadedAccuracy): string[] {
 
 async function write(
   result: Parameters<typeof import("../attribution/index.js").summary>[0],
-  table: LoadedAccuracy,
-  name: string,
+  shown: InterferenceRenderOptions,
   { csv, svg, html }: Options,
 ): Promise<string[]> {
   if (csv === undefined && svg === undefined && html === undefined) return [];
@@ -202,10 +219,10 @@ async function write(
     await writeDurable(file, [text]);
     written.push(file);
   };
-  if (csv !== undefined) await put(csv, await interferenceCsv(result, { table }));
+  if (csv !== undefined) await put(csv, await interferenceCsv(result, shown));
   if (svg !== undefined)
-    for (const figure of await interferenceFigures(result, { table }))
+    for (const figure of await interferenceFigures(result, shown))
       await put(path.join(svg, `${figure.name}.svg`), figure.svg);
-  if (html !== undefined) await put(html, await interferencePage(result, { table, name }));
+  if (html !== undefined) await put(html, await interferencePage(result, shown));
   return written;
 }

@@ -1,6 +1,8 @@
 import { lineChart, type Series } from "../report/chart.js";
 import { html, type Html } from "../report/html.js";
+import { ARMS } from "./arms.js";
 import type { CostsFile } from "./directory.js";
+import type { ArmMemory } from "./memory.js";
 import { PAPER_SAYS } from "./paper.js";
 import type { CellResult, ExperimentResults, GroupResult } from "./results.js";
 import { figure, NOT_RUN, percent, rails, section, settingText, table, titleAmong } from "./sections.js";
@@ -114,7 +116,11 @@ export function training({ measured, groups }: ExperimentResults): Html {
   });
 }
 
-export function cost({ groups, measured }: ExperimentResults, costs: ReadonlyMap<string, CostsFile>): Html {
+export function cost(
+  { groups, measured }: ExperimentResults,
+  costs: ReadonlyMap<string, CostsFile>,
+  memory: ReadonlyMap<string, ArmMemory> = new Map(),
+): Html {
   const plain = groups.filter(({ balance, dialect }) => balance === 1 && dialect === null);
   const rows = plain.flatMap((group) => {
     const cell = measured.find(({ id }) => id === group.cells[0]);
@@ -129,12 +135,13 @@ export function cost({ groups, measured }: ExperimentResults, costs: ReadonlyMap
         encoded.toFixed(2),
         figure(peakCacheTokens),
         cell.searches.toFixed(2),
+        mebibytes(memory.get(group.arm)?.total),
       ],
     ];
   });
   return section("cost-title", "Memory and tokens that are encoded again", {
     paper: PAPER_SAYS.cost,
-    ours: "Of answering the questions: one cache for DART, as for one LoRA; hybrids and 2-Agent have a cache for each writer, and encode what the other wrote again.",
+    ours: "Of answering the questions: one cache for DART, as for one LoRA; hybrids and 2-Agent have a cache for each writer, and encode what the other wrote again. Memory of training is planned from the arm's run.json, without the process itself; hybrids and kept adapters are not trained.",
     parts: [
       table(
         "Cost",
@@ -144,12 +151,54 @@ export function cost({ groups, measured }: ExperimentResults, costs: ReadonlyMap
           ["encoded, for each of them", "number"],
           ["cache at its fullest, positions", "number"],
           ["searches of an answer", "number"],
+          ["memory of training, MiB", "number"],
         ],
         rows,
       ),
+      memoryTable(memory),
     ],
     missing: NOT_RUN,
   });
+}
+
+function mebibytes(bytes: number | undefined): string {
+  return bytes === undefined ? "-" : (bytes / 2 ** 20).toFixed(1);
+}
+
+/** What stays of an arm while it trains, and what a step adds. */
+function memoryTable(memory: ReadonlyMap<string, ArmMemory>): Html | undefined {
+  const parts: readonly [title: string, names: readonly (keyof ArmMemory["bytes"])[]][] = [
+    ["weights, and the reference", ["weights", "reference"]],
+    ["adapters", ["adapters"]],
+    ["optimizer, with gradients", ["optimizer"]],
+    ["activations", ["activations", "scoring"]],
+    ["cache", ["cache", "decoding"]],
+    ["rest", ["scratch", "checkpoint"]],
+  ];
+  const rows = [...memory].map(([arm, { parameters, bytes, total }]) => [
+    ARMS[arm]?.title ?? arm,
+    parameters.toLocaleString("en-US"),
+    ...parts.map(([, names]) => mebibytes(names.reduce((sum, name) => sum + (bytes[name] ?? 0), 0))),
+    mebibytes(total),
+  ]);
+  const found = table(
+    "Memory of training",
+    [
+      ["arm"],
+      ["trained parameters", "number"],
+      ...parts.map(([title]) => [title, "number"] as const),
+      ["in all", "number"],
+    ],
+    rows,
+    "In MiB, planned for answers as long as the limits allow. Weights, adapters and optimizer stay throughout; activations are those of one micro-batch.",
+  );
+  return (
+    found &&
+    html`<details open>
+      <summary>Memory of training by arm</summary>
+      ${found}
+    </details>`
+  );
 }
 
 export function sweep({ sweep: found, groups }: ExperimentResults): Html | undefined {

@@ -1,5 +1,6 @@
 import { html, type Html } from "../report/html.js";
 import type { CostsFile } from "./directory.js";
+import type { ArmMemory } from "./memory.js";
 import { PAPER_SAYS } from "./paper.js";
 import type { ExperimentPlan } from "./plan.js";
 import { alone, cost, difficulty, rank, retrieval, sweep, training } from "./report-arms.js";
@@ -14,6 +15,7 @@ export function reportParts(
   results: ExperimentResults,
   plan: ExperimentPlan,
   costs: ReadonlyMap<string, CostsFile>,
+  memory: ReadonlyMap<string, ArmMemory>,
 ): [id: string, part: Html | undefined][] {
   return [
     ["stamp", stamp(results)],
@@ -26,7 +28,7 @@ export function reportParts(
     ["rank", rank(results)],
     ["retrieval", retrieval(results)],
     ["training", training(results)],
-    ["cost", cost(results, costs)],
+    ["cost", cost(results, costs, memory)],
     ["sweep", sweep(results)],
     ["state", state(results, plan)],
   ];

@@ -1,6 +1,7 @@
 import { frame } from "../report/page.js";
 import { html } from "../report/html.js";
 import { ExperimentDirectory, type CostsFile } from "./directory.js";
+import { trainingMemory, type ArmMemory } from "./memory.js";
 import type { ExperimentPlan } from "./plan.js";
 import { countsCsv, experimentResults, type ExperimentResults } from "./results.js";
 import { reportParts } from "./report-parts.js";
@@ -23,7 +24,7 @@ export async function writeExperimentReport(directory: string, plan: ExperimentP
     const found = await own.readCosts(id);
     if (found !== undefined) costs.set(id, found);
   }
-  return own.write("report.html", experimentPage(results, plan, costs));
+  return own.write("report.html", experimentPage(results, plan, costs, await trainingMemory(own, plan)));
 }
 
 /** The page of an experiment's results. */
@@ -31,6 +32,7 @@ export function experimentPage(
   results: ExperimentResults,
   plan: ExperimentPlan,
   costs: ReadonlyMap<string, CostsFile>,
+  memory: ReadonlyMap<string, ArmMemory>,
 ): string {
   const { stamp, cells } = results;
   const state = `${cells.finished} of ${cells.total} cells finished`;
@@ -38,7 +40,7 @@ export function experimentPage(
     title: `${plan.name} experiment: rolegrad report`,
     kicker: html`rolegrad experiment, ${plan.name}; ${state}`,
     heading: "Do reasoning and tool use compete? The study in the embedded world",
-    parts: reportParts(results, plan, costs),
+    parts: reportParts(results, plan, costs, memory),
     footer: `${stamp === null ? "" : `${stamp}. `}Made from the files of this experiment's folder by rolegrad. What comes out is reported as it came out.`,
   });
 }

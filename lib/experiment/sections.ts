@@ -1,11 +1,10 @@
 import { html, type Html, type HtmlValue } from "../report/html.js";
 import { figure, percent } from "../report/format.js";
+import { type Column, dataTable } from "../report/table.js";
 import type { Comparison, ExperimentResults, GroupResult } from "./results.js";
 import type { DialectSetting } from "./plan.js";
 
 export const NOT_RUN = "No cell of this part has ended.";
-
-export type Column = readonly [title: string, number?: "number"];
 
 /** A table that scrolls sideways where it must; nothing without rows. */
 export function table(
@@ -15,31 +14,7 @@ export function table(
   caption?: string,
 ): Html | undefined {
   if (rows.length === 0) return undefined;
-  return html`<div class="wide" tabindex="0" role="region" aria-label="${title}, a table">
-    <table class="data">
-      ${
-        caption !== undefined &&
-        html`<caption>
-          ${caption}
-        </caption>`
-      }
-      <thead>
-        <tr>
-          ${columns.map(([name, kind]) => html`<th scope="col" class="${kind ?? ""}">${name}</th>`)}
-        </tr>
-      </thead>
-      <tbody>
-        ${rows.map(
-          (row) =>
-            html`<tr>
-              ${row.map((cell, i) =>
-                i === 0 ? html`<th scope="row">${cell}</th>` : html`<td class="${columns[i]?.[1] ?? ""}">${cell}</td>`,
-              )}
-            </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
+  return dataTable(`${title}, a table`, columns, rows, caption);
 }
 
 /** A section with what the paper says of the matter first; `parts` that are all missing leave a sentence. */

@@ -2,6 +2,8 @@
 // through the page's CSS variables, print, and need nothing installed; lines, ticks and interval bands are all that is drawn here.
 import { downsample, MOST_POINTS, smooth, spread } from "./downsample.js";
 import { html, type Html, type HtmlValue } from "./html.js";
+import { round, WIDTH } from "./svg.js";
+import { numbersTable } from "./table.js";
 
 export interface Point {
   x: number;
@@ -46,8 +48,6 @@ export function chartId(title: string): string {
   return `chart-${title.toLowerCase().replace(/[^a-z0-9]+/g, "-")}`;
 }
 
-// In SVG units; a chart is about this wide on a screen, so that its letters are as large as the text.
-const WIDTH = 420;
 const HEIGHT = 268;
 const LEFT = 46;
 const RIGHT = 54;
@@ -189,37 +189,18 @@ function table(series: readonly Series[], title: string, { xLabel, xText, show }
   const rows = spread(xs, MOST_ROWS);
   const bounds = ({ low, high }: Point): string | false =>
     low !== undefined && high !== undefined && ` (${show(low)} to ${show(high)})`;
-  return html`<details class="numbers">
-    <summary>Table<span class="hidden"> of ${title}</span></summary>
-    <div class="wide" tabindex="0" role="region" aria-label="${title}: table">
-      <table class="data">
-        ${
-          rows.length < xs.length &&
-          html`<caption>
-            ${rows.length} of ${xs.length.toLocaleString("en-US")} steps
-          </caption>`
-        }
-        <thead>
-          <tr>
-            <th scope="col" class="number">${xLabel}</th>
-            ${series.map(({ name }) => html`<th scope="col" class="number">${name}</th>`)}
-          </tr>
-        </thead>
-        <tbody>
-          ${rows.map(
-            (at) =>
-              html`<tr>
-                <th scope="row" class="number">${xText(at)}</th>
-                ${byX.map((points) => {
-                  const point = points.get(at);
-                  return html`<td class="number">${point === undefined ? "" : [show(point.y), bounds(point)]}</td>`;
-                })}
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
-  </details>`;
+  return numbersTable(
+    title,
+    [[xLabel, "number"], ...series.map(({ name }) => [name, "number"] as const)],
+    rows.map((at) => [
+      xText(at),
+      ...byX.map((points) => {
+        const point = points.get(at);
+        return point === undefined ? "" : [show(point.y), bounds(point)];
+      }),
+    ]),
+    rows.length < xs.length && `${rows.length} of ${xs.length.toLocaleString("en-US")} steps`,
+  );
 }
 
 type NumberText = (value: number) => string;
@@ -338,8 +319,4 @@ function describe(series: readonly Series[], xLabel: string, show: NumberText, x
       return points.length === 1 ? from : `${from}, ${show(last.y)} at ${xLabel} ${xText(last.x)}`;
     })
     .join("; ");
-}
-
-function round(value: number): number {
-  return Math.round(value * 100) / 100;
 }

@@ -1,5 +1,6 @@
 import { spread } from "./downsample.js";
 import { html, type Html } from "./html.js";
+import { dataTable } from "./table.js";
 import type { EvaluationRecord, StepRecord } from "../run/records.js";
 
 /** Evaluations of the same questions under the same conditions, by step. */
@@ -70,25 +71,11 @@ export function stepsTable(metrics: readonly StepRecord[], cell: (value: unknown
   ];
   return html`<details>
     <summary>${rows.length < metrics.length ? "Steps" : "Every step"} as a table</summary>
-    <div class="wide" tabindex="0" role="region" aria-label="Steps as a table">
-      <table class="data">
-        <caption>
-          metrics.jsonl has these and more, one line a step.
-        </caption>
-        <thead>
-          <tr>
-            ${columns.map(([name]) => html`<th scope="col" class="number">${name}</th>`)}
-          </tr>
-        </thead>
-        <tbody>
-          ${rows.map(
-            (row) =>
-              html`<tr>
-                ${columns.map(([, value]) => html`<td class="number">${cell(value(row))}</td>`)}
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
+    ${dataTable(
+      "Steps as a table",
+      columns.map(([name]) => [name, "number"]),
+      rows.map((row) => columns.map(([, value]) => cell(value(row)))),
+      "metrics.jsonl has these and more, one line a step.",
+    )}
   </details>`;
 }

@@ -1,5 +1,7 @@
 import { chartId } from "./chart.js";
 import { html, type Html } from "./html.js";
+import { round, WIDTH } from "./svg.js";
+import { numbersTable } from "./table.js";
 
 /** One row of a figure of histograms. */
 export interface HistogramRow {
@@ -14,7 +16,6 @@ export interface HistogramRow {
   note?: string;
 }
 
-const WIDTH = 420;
 const LEFT = 8;
 const RIGHT = 12;
 const ROW = 62;
@@ -86,31 +87,13 @@ export function histograms(options: {
       })}
       <text class="label" x="${(LEFT + WIDTH - RIGHT) / 2}" y="${height - 5}" text-anchor="middle">${xLabel}</text>
     </svg>
-    <details class="numbers">
-      <summary>Table<span class="hidden"> of ${title}</span></summary>
-      <div class="wide" tabindex="0" role="region" aria-label="${title}: table">
-        <table class="data">
-          <thead>
-            <tr>
-              <th scope="col" class="number">${xLabel}</th>
-              ${rows.map(({ name }) => html`<th scope="col" class="number">${name}</th>`)}
-            </tr>
-          </thead>
-          <tbody>
-            ${(rows[0]?.counts ?? []).map(
-              (_, bin) =>
-                html`<tr>
-                  <th scope="row" class="number">${edge(rows[0]!, bin)} to ${edge(rows[0]!, bin + 1)}</th>
-                  ${rows.map(({ counts }) => html`<td class="number">${counts[bin]}</td>`)}
-                </tr>`,
-            )}
-          </tbody>
-        </table>
-      </div>
-    </details>
+    ${numbersTable(
+      title,
+      [[xLabel, "number"], ...rows.map(({ name }) => [name, "number"] as const)],
+      (rows[0]?.counts ?? []).map((_, bin) => [
+        `${edge(rows[0]!, bin)} to ${edge(rows[0]!, bin + 1)}`,
+        ...rows.map(({ counts }) => counts[bin]),
+      ]),
+    )}
   </figure>`;
-}
-
-function round(value: number): number {
-  return Math.round(value * 100) / 100;
 }

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import path from "node:path";
+import { htmlDocument } from "./document.js";
 import { escape, html, Html } from "./html.js";
 import { pageParts, type PageInput } from "./parts.js";
 import { STYLE } from "./style.js";
@@ -41,22 +42,11 @@ export function frame({ title, kicker, heading, parts, footer, live }: Frame): s
     </header>
     <main>${parts.map(([id, part]) => html`<div class="part" id="${id}">${part}</div>`)}</main>
     <footer>${footer}</footer>`;
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="${contentSecurityPolicy(live !== undefined)}">
-<meta name="color-scheme" content="light dark">
-<title>${escape(title)}</title>
-<style>${STYLE}</style>
-</head>
-<body${live === undefined ? "" : ` data-live="${escape(live)}"`}>
-${body.text}
-<script>${pageScript().text}</script>
-</body>
-</html>
-`;
+  return htmlDocument({
+    ...{ title, body, style: STYLE, script: pageScript().text },
+    policy: contentSecurityPolicy(live !== undefined),
+    ...(live !== undefined && { bodyAttributes: ` data-live="${escape(live)}"` }),
+  });
 }
 
 /** report.html */

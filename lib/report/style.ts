@@ -183,8 +183,9 @@ body:has(#doubt:checked) .doubt-2, .keys .doubt-2 { text-decoration: underline s
 body:has(#doubt:checked) .doubt-3, .keys .doubt-3 { text-decoration: underline wavy 2px; text-underline-offset: 3px; }
 
 .wide { overflow-x: auto; }
+:is(.wide, details, .intervals) + .wide { margin-top: 24px; }
 table.data { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums; }
-table.data caption { text-align: left; color: var(--soft); padding: 0 0 8px; }
+table.data caption { max-width: min(90ch, calc(100vw - 40px)); text-align: left; color: var(--soft); padding: 0 0 8px; }
 table.data th, table.data td { padding: 7px 12px 7px 0; text-align: left; border-bottom: 1px solid var(--rule); vertical-align: top; }
 table.data thead th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 table.data .number { text-align: right; white-space: nowrap; }
@@ -208,6 +209,11 @@ details > .wide, details > pre { margin-top: 12px; }
   .intervals .rail { grid-column: 1 / -1; grid-row: 2; }
   .intervals li.scale { margin: 0; }
   table.setup th { width: 120px; }
+  .wide > table.data { font-size: 14px; }
+  .card .wide > table.data caption { max-width: calc(100vw - 74px); }
+  .wide > table.data thead th, .wide > table.data thead .number { white-space: normal; vertical-align: bottom; min-width: 4.2em; }
+  .wide > table.data :is(thead th:first-child, tbody th:first-child) { position: sticky; left: 0; z-index: 1; background: var(--page); min-width: 6.5em; max-width: 36vw; overflow-wrap: anywhere; }
+  .card .wide > table.data :is(thead th:first-child, tbody th:first-child) { background: var(--card); }
   .entry > summary { grid-template-columns: 54px minmax(0, 1fr); padding: 9px 12px; }
   .entry .meta { grid-column: 2; }
   .entry .body { padding: 0 12px 12px; }

@@ -226,6 +226,7 @@ NullBand null_band(const CountTable& table, std::span<const std::int32_t> questi
   check_stop(options.stop);
 
   Sizes sizes;
+  NullBand band;
   double kept = 0, negative = 0, free = 0, free_negative = 0, sign_sum = 0, rank_sum = 0;
   std::vector<float> pooled;
   const std::size_t stride = std::max<std::size_t>(1, replicates.all().size() / 200000);
@@ -234,6 +235,7 @@ NullBand null_band(const CountTable& table, std::span<const std::int32_t> questi
     if (index++ % stride == 0 && !d.dropped) pooled.push_back(d.lambda);
     if (d.dropped) continue;
     kept += 1;
+    band.distribution.add(d.lambda);
     if (d.lambda < 0) negative += 1;
     sign_sum += d.lambda < 0 ? -1 : d.lambda > 0 ? 1 : 0;
     if (d.lambda != 0) sizes.add(std::abs(d.lambda));
@@ -245,7 +247,6 @@ NullBand null_band(const CountTable& table, std::span<const std::int32_t> questi
   for (const Draw& d : replicates.all())
     if (!d.dropped) rank_sum += sizes.score(d.lambda);
 
-  NullBand band;
   band.draws = options.draws;
   if (kept == 0) return band;
   band.share.value = negative / kept;

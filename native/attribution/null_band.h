@@ -1,6 +1,7 @@
 #pragma once
 
 #include "attribution/naive_tests.h"
+#include "attribution/null_distribution.h"
 #include "attribution/random_effects.h"
 
 namespace rolegrad::attribution {
@@ -27,6 +28,7 @@ struct NullBand {
   NullStatistic median;              // value and error in logits
   NullStatistic sign;                // mean sign of lambda23
   NullStatistic ranks;  // mean of sign(lambda23) F(|lambda23|), F the null's distribution of sizes: Wilcoxon's
+  NullDistribution distribution;
   std::size_t draws = 0;
 };
 

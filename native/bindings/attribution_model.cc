@@ -1,6 +1,7 @@
 // interferenceModel, interferenceModelAsync: what the random-effects model of native/attribution says of a table.
 
 #include <memory>
+#include <numeric>
 
 #include "attribution/interference_model.h"
 #include "bindings/bindings.h"
@@ -63,6 +64,25 @@ Napi::Object to_object(Napi::Env env, const NullStatistic& statistic) {
   return object;
 }
 
+/// Shares of all draws.
+Napi::Object to_object(Napi::Env env, const NullDistribution& distribution) {
+  const auto draws = [](std::span<const std::int64_t> side) {
+    return static_cast<double>(std::accumulate(side.begin(), side.end(), std::int64_t{0}));
+  };
+  const double all = static_cast<double>(distribution.zero) + draws(distribution.below) + draws(distribution.above);
+  const auto shares = [&](std::span<const std::int64_t> side) {
+    Napi::Float64Array values = Napi::Float64Array::New(env, side.size());
+    for (std::size_t b = 0; b < side.size(); ++b) values[b] = static_cast<double>(side[b]) / all;
+    return values;
+  };
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("width", NullDistribution::kWidth);
+  object.Set("zero", all > 0 ? static_cast<double>(distribution.zero) / all : 0);
+  object.Set("below", shares(distribution.below));
+  object.Set("above", shares(distribution.above));
+  return object;
+}
+
 Napi::Object to_object(Napi::Env env, const InterferenceModel& model) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("converged", model.converged && model.null_converged);
@@ -82,6 +102,7 @@ Napi::Object to_object(Napi::Env env, const InterferenceModel& model) {
   object.Set("median", to_object(env, model.null.median));
   object.Set("sign", to_object(env, model.null.sign));
   object.Set("ranks", to_object(env, model.null.ranks));
+  object.Set("distribution", to_object(env, model.null.distribution));
   object.Set("nullDraws", static_cast<double>(model.null.draws));
   return object;
 }

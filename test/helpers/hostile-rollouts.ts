@@ -19,6 +19,8 @@ import {
   interferencePage,
   readAccuracyTable,
   effectsByAccuracy,
+  effectsByHalves,
+  splitHalves,
   factorialDesign,
   loadTokenizer,
   measureVariants,
@@ -215,7 +217,7 @@ export function rolloutCases({ toy, many, trajectories }: Subjects): Case[] {
       call: (table) => computeInterference(table, { commonRandomNumbers: true, population: "fixed" }),
     },
     {
-      name: "effectsByAccuracy",
+      name: "effectsByAccuracy, effectsByHalves, splitHalves",
       good: {
         samples: 2,
         correct: { base: [1], reas: [1], tool: [1], unified: [1], hybridTool: [1], hybridReas: [1] },
@@ -223,7 +225,11 @@ export function rolloutCases({ toy, many, trajectories }: Subjects): Case[] {
         variants: ["hybridTool"],
         draws: 100,
       },
-      call: ({ samples, correct, ...options }) => effectsByAccuracy({ samples, correct }, options),
+      call: async ({ samples, correct, ...options }) => {
+        splitHalves({ samples, correct }, options);
+        await effectsByHalves({ samples, correct }, options);
+        return effectsByAccuracy({ samples, correct }, options);
+      },
     },
     {
       name: "factorialDesign",

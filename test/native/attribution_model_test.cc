@@ -193,6 +193,9 @@ TEST("attribution model: the same bits for any number of threads, others for ano
   executor.limit_threads(executor.threads());
   CHECK(one.mean23 == many.mean23 && one.questions_error == many.questions_error);
   CHECK(one.null.share.value == many.null.share.value && one.null.ranks.error == many.null.ranks.error);
+  CHECK(one.null.distribution.zero == many.null.distribution.zero);
+  CHECK(one.null.distribution.below == many.null.distribution.below);
+  CHECK(one.null.distribution.above == many.null.distribution.above);
   CHECK(one.true_share.low == many.true_share.low && one.true_share.high == many.true_share.high);
   options.seed = 1;
   CHECK(interference_model(table.view, table.all, options).null.share.value != many.null.share.value);
@@ -221,4 +224,13 @@ TEST("attribution model: tables at floors and ceilings alone end without an erro
     CHECK(!(model.questions_error < 0));
     CHECK(model.true_share.high - model.true_share.low > 0.5);
   }
+}
+
+TEST("null distribution: bins touch at 0, where zeros are apart, and an edge belongs to the bin nearer to 0") {
+  NullDistribution distribution;
+  for (const double lambda : {0.0, -1e-30, 0.005, 0.0051, -0.0149, -0.015, 1.0}) distribution.add(lambda);
+  CHECK(distribution.zero == 1);
+  CHECK((distribution.below == std::vector<std::int64_t>{1, 0, 2}));
+  CHECK(distribution.above[0] == 1 && distribution.above[1] == 1);
+  CHECK(distribution.above.size() == 200 && distribution.above[199] == 1);
 }

@@ -1,5 +1,6 @@
 import { fail } from "../../errors.js";
 import { type AccuracyRow, type Variant, variants } from "../types.js";
+import { rowOutcomes } from "../outcomes.js";
 import { show } from "../values.js";
 import type { LoadedAccuracy } from "./types.js";
 
@@ -18,6 +19,8 @@ interface Cell {
   where: string;
   /** Of answers, which add up; counts come once. */
   counted: boolean;
+  /** Whether the answer of each number was right, where that is kept: by the numbers that rows give, or in their order. */
+  outcomes?: Map<number, number>;
 }
 
 interface Question {
@@ -36,6 +39,12 @@ interface Column {
 export class Cells {
   readonly #questions = new Map<string, Question>();
   readonly #columns = new Map<string, Column & { number: number }>();
+  readonly #single: boolean;
+
+  /** `single`: keep which answers were right, and refuse counts that do not tell it. */
+  constructor(single = false) {
+    this.#single = single;
+  }
 
   /** A question, though all of its cells may be missing. */
   addQuestion({ id, cluster, where }: Omit<Place, "variant">): Question {
@@ -54,26 +63,54 @@ export class Cells {
   }
 
   /** k of N. A cell that is there already -> ERR_TABLE_DUPLICATE. */
-  addCount(place: Place, correct: number, samples: number): void {
+  addCount(place: Place, correct: number, samples: number, outcomes?: ArrayLike<unknown>): void {
     const question = this.addQuestion(place);
+    const own =
+      this.#single && isTrained(place.variant) ? this.#outcomes(place, { correct, samples }, outcomes) : undefined;
     const column = this.#column(place);
     const before = question.cells[column];
     if (before !== undefined) this.#refuseTwice(place, before);
-    question.cells[column] = { correct, samples, where: place.where, counted: false };
+    question.cells[column] = { correct, samples, where: place.where, counted: false, ...(own && { outcomes: own }) };
   }
 
-  /** One more answer. */
-  addAnswer(place: Place, right: boolean): void {
+  /** The outcomes that a row of counts comes with. */
+  #outcomes(
+    place: Place,
+    counts: { correct: number; samples: number },
+    outcomes: ArrayLike<unknown> | undefined,
+  ): Map<number, number> {
+    const { variant, id, where } = place;
+    const at = (): string => `the outcomes at ${where} (variant ${variant} of question ${show(id)})`;
+    if (outcomes === undefined)
+      fail(
+        "ERR_TABLE_OUTCOMES",
+        `Expected single answers, one a row, for pairs but received counts at ${where} (variant ${variant} of question ${show(id)}): they do not ` +
+          "say which answers were right",
+      );
+    const values = rowOutcomes(outcomes, 0, { ...counts, at }) as ArrayLike<number>;
+    return new Map(Array.from(values, (value, j) => [j, value]));
+  }
+
+  /** One more answer; `sample`: its number among those of its question, where the row tells it. */
+  addAnswer(place: Place, right: boolean, sample?: number): void {
     const question = this.addQuestion(place);
     const column = this.#column(place);
     const before = question.cells[column];
-    if (before === undefined)
-      question.cells[column] = { correct: Number(right), samples: 1, where: place.where, counted: true };
-    else if (!before.counted) this.#refuseTwice(place, before);
-    else {
-      before.samples++;
-      before.correct += Number(right);
+    if (before !== undefined && !before.counted) this.#refuseTwice(place, before);
+    const cell: Cell = before ?? { correct: 0, samples: 0, where: place.where, counted: true };
+    question.cells[column] = cell;
+    if (this.#single && isTrained(place.variant)) {
+      const number = sample ?? cell.samples;
+      cell.outcomes ??= new Map();
+      if (cell.outcomes.has(number))
+        fail(
+          "ERR_TABLE_DUPLICATE",
+          `Expected one answer of number ${number} for variant ${place.variant} of question ${show(place.id)} but received another at ${place.where}`,
+        );
+      cell.outcomes.set(number, Number(right));
     }
+    cell.samples++;
+    cell.correct += Number(right);
   }
 
   #refuseTwice({ variant, seed, id, where }: Place, before: Cell): never {
@@ -113,8 +150,9 @@ export class Cells {
         incomplete.push({ id, missing: missing.map(columnName) });
         continue;
       }
+      const numbers = this.#single ? pairedNumbers(id, columns, cells) : [];
       for (const { variant, seed, number } of columns) {
-        const { correct, samples } = cells[number] as Cell;
+        const { correct, samples, outcomes } = cells[number] as Cell;
         rows.push({
           variant,
           id,
@@ -122,6 +160,7 @@ export class Cells {
           samples,
           ...(seed !== undefined && { seed }),
           ...(cluster !== undefined && { cluster }),
+          ...(outcomes !== undefined && { outcomes: numbers.map((j) => outcomes.get(j) as number) }),
         });
       }
     }
@@ -142,6 +181,34 @@ export class Cells {
       );
     return { rows, incomplete };
   }
+}
+
+function isTrained(variant: Variant): boolean {
+  return variants.indexOf(variant) < 4;
+}
+
+/** The numbers of a question's answers, which must be the same in every trained variant. Throws ERR_TABLE_OUTCOMES. */
+function pairedNumbers(
+  id: string,
+  columns: readonly (Column & { number: number })[],
+  cells: readonly (Cell | undefined)[],
+): number[] {
+  const [first, ...others] = columns.filter(({ variant }) => isTrained(variant));
+  const own = (column: Column & { number: number }): Map<number, number> =>
+    (cells[column.number] as Cell).outcomes as Map<number, number>;
+  const numbers = [...own(first as (typeof columns)[0]).keys()].sort((a, b) => a - b);
+  for (const other of others) {
+    const missing = numbers.find((j) => !own(other).has(j));
+    if (missing !== undefined || own(other).size !== numbers.length)
+      fail(
+        "ERR_TABLE_OUTCOMES",
+        `Expected the same answers of question ${show(id)} in ${columnName(first as Column)} and ${columnName(other)} for pairs but received ` +
+          (missing === undefined
+            ? `${numbers.length} and ${own(other).size}`
+            : `no answer of number ${missing} in ${columnName(other)} (${(cells[other.number] as Cell).where})`),
+      );
+  }
+  return numbers;
 }
 
 function columnName({ variant, seed }: Column): string {

@@ -1,7 +1,7 @@
 import { fail } from "../../errors.js";
 import { variantIndex } from "../cells.js";
 import { type Variant, variants } from "../types.js";
-import { choice, isObject, optionsObject, show } from "../values.js";
+import { choice, flag, isObject, optionsObject, show } from "../values.js";
 import {
   type AccuracySource,
   fileFormats,
@@ -32,6 +32,7 @@ const fieldNames: readonly (keyof AccuracyFields)[] = [
   "score",
   "seed",
   "cluster",
+  "sample",
 ];
 
 /**
@@ -41,7 +42,7 @@ const fieldNames: readonly (keyof AccuracyFields)[] = [
  *
  * Throws a RolegradError that names file and line: what {@link computeInterferenceSync} throws for tables, and ERR_DATA_NOT_FOUND, ERR_DATA_UNREADABLE,
  * ERR_DATA_FORMAT, ERR_DATA_LINE, ERR_TABLE_FILE (no JSON), ERR_TABLE_FORMAT (rows that are not recognised), ERR_TABLE_FIELD, ERR_TABLE_SCORE (neither right
- * nor wrong), ERR_OPTIONAL_MISSING (Parquet needs the package hyparquet), ERR_INVALID_ARGUMENT, ERR_ABORTED.
+ * nor wrong), ERR_TABLE_OUTCOMES (with `outcomes`: counts, or answers that are not paired), ERR_OPTIONAL_MISSING (Parquet needs the package hyparquet), ERR_INVALID_ARGUMENT, ERR_ABORTED.
  *
  * @example
  * const table = await readAccuracyTable({
@@ -91,7 +92,8 @@ function byVariant(source: Record<string, unknown>): Map<Variant, readonly strin
 
 function checkOptions(options: ReadAccuracyOptions): void {
   optionsObject(options, "options");
-  const { format, fields = {}, samples, threshold, missing } = options;
+  const { format, fields = {}, samples, threshold, missing, outcomes } = options;
+  if (outcomes !== undefined) flag(outcomes, "options.outcomes");
   if (format !== undefined) choice([...fileFormats, ...rowFormats], format, "options.format");
   if (missing !== undefined) choice(["error", "drop"], missing, "options.missing");
   optionsObject(fields, "options.fields");

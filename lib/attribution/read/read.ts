@@ -28,7 +28,7 @@ export async function readFiles(
   options: ReadAccuracyOptions,
 ): Promise<LoadedAccuracy> {
   const targets = typeof source === "string" ? await oneSource(source) : await variantFiles(source);
-  const cells = new Cells();
+  const cells = new Cells(options.outcomes);
   const files: AccuracyFile[] = [];
   for (const target of targets) files.push(await readInto(cells, target, options));
   const name = typeof source === "string" ? source : "the files";
@@ -92,11 +92,6 @@ function readDense(cells: Cells, file: string, document: Record<string, unknown>
     return { file, shape: "long", rows: value["rows"].length };
   }
   const table = value as unknown as DenseAccuracy;
-  if (table.outcomes !== undefined)
-    fail(
-      "ERR_TABLE_OUTCOMES",
-      `${file}: Expected counts but received outcomes of single samples: give such a table to computeInterference itself`,
-    );
   const seeds = value["seeds"];
   if (isArrayLike(seeds)) return readSeeds(cells, file, table, seeds);
   checkTable(holesFilled(table) ?? table, file);
@@ -105,6 +100,8 @@ function readDense(cells: Cells, file: string, document: Record<string, unknown>
 
 /** One array a seed for each variant; one table of base may stand beside every seed. */
 function readSeeds(cells: Cells, file: string, table: DenseAccuracy, seeds: ArrayLike<unknown>): AccuracyFile {
+  if (table.outcomes !== undefined)
+    fail("ERR_TABLE_OUTCOMES", `${file}: Expected a table of one training seed beside outcomes but received several`);
   const all = arraysOf(table) as Map<Variant, ArrayLike<unknown>>;
   let rows = 0;
   for (const [variant, values] of all)
@@ -173,10 +170,17 @@ function addArrays(cells: Cells, file: string, table: DenseAccuracy, arrays: Arr
         { ...common, variant, where },
         checkCount(k, size, () => where),
         size,
+        outcomesIn(table, variant, q, size),
       );
     }
   }
   return questions;
+}
+
+/** The outcomes of one cell of a table that was checked. */
+function outcomesIn({ outcomes }: DenseAccuracy, variant: Variant, q: number, size: number): number[] | undefined {
+  const own = (outcomes as Record<string, ArrayLike<number>> | undefined)?.[variant];
+  return own === undefined ? undefined : Array.from({ length: size }, (_, j) => own[q * size + j] as number);
 }
 
 function samplesOf(samples: Readonly<Record<string, unknown>>, variant: Variant): unknown {
@@ -216,7 +220,7 @@ function addRow(cells: Cells, row: AccuracyRow, where: string): void {
 
 /** The rows of a table in memory, for `missing: "drop"`. */
 export function readInMemory(table: AccuracyTable, options: ReadAccuracyOptions): LoadedAccuracy {
-  const cells = new Cells();
+  const cells = new Cells(options.outcomes);
   if ("rows" in table && table.rows !== undefined) {
     let i = 0;
     for (const row of table.rows) addRow(cells, row, `rows[${i++}]`);

@@ -4,7 +4,7 @@ import type { Row } from "../../data/place.js";
 import { fail } from "../../errors.js";
 import { checkCount, checkSamples, variantIndex } from "../cells.js";
 import { type Variant, variants } from "../types.js";
-import { show } from "../values.js";
+import { isArrayLike, show } from "../values.js";
 import type { Cells, Place } from "./cells.js";
 import { columns, isRight, nameOf, numeric, questionOf } from "./fields.js";
 import { goldOf, responsesOf, scoreTexts, trlReward } from "./frameworks.js";
@@ -101,8 +101,8 @@ function takeLong(context: Context, first: Row): TakeRow {
         "ERR_TABLE_SAMPLES",
         `Expected samples in every row or in none but ${where} has them (variant ${variant} of question ${show(id)})`,
       );
-    if (answers) cells.addAnswer(place, answerOf(found, context));
-    else cells.addCount(place, ...countOf(found, context, place));
+    if (answers) cells.addAnswer(place, answerOf(found, context), sampleOf(found, options));
+    else cells.addCount(place, ...countOf(found, context, place), outcomesOf(row));
   };
 }
 
@@ -111,8 +111,32 @@ function takeCounts(context: Context): TakeRow {
   return (found) => {
     const id = questionOf(found, options.fields?.id);
     const place = { ...about(found, context, id, "seed"), variant: variant as Variant };
-    cells.addCount(place, ...countOf(found, context, place));
+    cells.addCount(place, ...countOf(found, context, place), outcomesOf(found.row));
   };
+}
+
+/** Which samples a row of counts says were right, as this package writes rows. */
+function outcomesOf({ outcomes }: Row): ArrayLike<unknown> | undefined {
+  return isArrayLike(outcomes) ? outcomes : undefined;
+}
+
+/**
+ * The number of an answer among those of its question, where that is asked for and the row tells it; `id` is that of this package's
+ * trajectories, QUESTION#NUMBER. Throws ERR_TABLE_OUTCOMES.
+ */
+function sampleOf(
+  { row, where }: FoundRow,
+  { fields = {}, outcomes }: ReadAccuracyOptions,
+  id?: unknown,
+): number | undefined {
+  if (outcomes !== true) return undefined;
+  const name = fields.sample ?? "sample";
+  const own = typeof id === "string" ? /#(\d+)$/.exec(id)?.[1] : undefined;
+  const value = numeric(lookUp(row, name) ?? (fields.sample === undefined ? own : undefined));
+  if (value === undefined && fields.sample === undefined) return undefined;
+  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
+    fail("ERR_TABLE_OUTCOMES", `Expected the number of an answer for ${name} at ${where} but received ${show(value)}`);
+  return value;
 }
 
 /** k and N of a row of counts. Throws ERR_TABLE_SAMPLES, ERR_TABLE_COUNT. */
@@ -190,7 +214,8 @@ function takeAnswers(context: Context, shape: RowShape, first: Row): TakeRow {
         ? datasetId(found)
         : questionOf(found, fields.id, promptOf[shape]);
     const place = { ...about(found, context, id, undefined), variant: variant as Variant };
-    if (shape !== "search-r1" || score !== undefined) cells.addAnswer(place, answerOf(found, scored));
+    const sample = sampleOf(found, options, shape === "rolegrad" ? found.row["id"] : undefined);
+    if (shape !== "search-r1" || score !== undefined) cells.addAnswer(place, answerOf(found, scored), sample);
     else for (const right of scoreTexts(found.row, found.where)) cells.addAnswer(place, right);
   };
 }

@@ -35,6 +35,11 @@ export interface AccuracyFields {
   seed?: string | undefined;
   /** Default `cluster`. */
   cluster?: string | undefined;
+  /**
+   * The number of an answer among those of its question, for `outcomes`: answers of the same number belong together in all variants.
+   * Default: `sample`; what follows the last # of the `id` of this package's trajectories; else the order of the rows.
+   */
+  sample?: string | undefined;
 }
 
 /** Options of {@link readAccuracyTable}. */
@@ -48,6 +53,11 @@ export interface ReadAccuracyOptions {
   threshold?: number | undefined;
   /** A question that lacks a variant: `"error"` (default) refuses the table, `"drop"` leaves the question out and tells of it in `incomplete`. */
   missing?: "error" | "drop" | undefined;
+  /**
+   * Keep which answers were right, in the rows of base, reas, tool and unified, for `commonRandomNumbers`. Counts do not tell it: they
+   * are refused (ERR_TABLE_OUTCOMES). Default false.
+   */
+  outcomes?: boolean | undefined;
   /** Gives up with ERR_ABORTED. */
   signal?: AbortSignal | undefined;
 }

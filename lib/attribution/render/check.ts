@@ -28,14 +28,20 @@ export function checkResult(result: Interference): void {
 export function checkRendered(result: Interference, options: InterferenceRenderOptions): void {
   checkResult(result);
   optionsObject(options, "options");
-  const { name, table, bins } = options;
-  if (
-    bins !== undefined &&
-    !(Array.isArray(bins) && bins.every((bin) => isObject(bin) && isArrayLike(bin["questions"])))
-  )
+  const { name, table, bins, byHalves } = options;
+  if (bins !== undefined && !areBins(bins))
     fail("ERR_INVALID_ARGUMENT", `Expected bins of effectsByAccuracy for options.bins but received ${show(bins)}`);
+  if (byHalves !== undefined && !(Array.isArray(byHalves) && byHalves.length === 2 && byHalves.every(areBins)))
+    fail(
+      "ERR_INVALID_ARGUMENT",
+      `Expected what effectsByHalves returns for options.byHalves but received ${show(byHalves)}`,
+    );
   if (name !== undefined && typeof name !== "string")
     fail("ERR_INVALID_ARGUMENT", `Expected a string for options.name but received ${show(name)}`);
   if (table !== undefined && !isObject(table))
     fail("ERR_INVALID_ARGUMENT", `Expected a table for options.table but received ${show(table)}`);
+}
+
+function areBins(bins: unknown): boolean {
+  return Array.isArray(bins) && bins.every((bin) => isObject(bin) && isArrayLike(bin["questions"]));
 }

@@ -1,4 +1,11 @@
-import { type AccuracyRow, type AccuracyTable, type Variant, variants, type VariantName } from "../types.js";
+import {
+  type AccuracyRow,
+  type AccuracyTable,
+  type TrainedVariant,
+  type Variant,
+  variants,
+  type VariantName,
+} from "../types.js";
 
 /** The table of some rows in its dense form, which is much shorter; as rows where that cannot say it (seeds, samples that differ by cell). */
 export function denseOf(rows: readonly AccuracyRow[]): AccuracyTable {
@@ -6,6 +13,7 @@ export function denseOf(rows: readonly AccuracyRow[]): AccuracyTable {
   for (const { id } of rows) if (!ids.has(String(id))) ids.set(String(id), ids.size);
   const correct = byVariant(() => new Array<number>(ids.size).fill(-1));
   const samples = byVariant(() => new Array<number>(ids.size).fill(-1));
+  const outcomes = new Map<Variant, ArrayLike<number>[]>();
   const clusters = new Array<string | number | undefined>(ids.size).fill(undefined);
   for (const row of rows) {
     const q = ids.get(String(row.id)) as number;
@@ -13,17 +21,26 @@ export function denseOf(rows: readonly AccuracyRow[]): AccuracyTable {
     if (correct[variant][q] !== -1 || (row.seed ?? undefined) !== undefined) return { rows };
     correct[variant][q] = row.correct;
     samples[variant][q] = row.samples;
+    if (row.outcomes !== undefined && row.outcomes !== null) {
+      const own = outcomes.get(variant) ?? [];
+      own[q] = row.outcomes;
+      outcomes.set(variant, own);
+    }
     clusters[q] ??= row.cluster ?? undefined;
   }
   const shared = sharedSamples(samples);
   const clustered = clusters.filter((cluster) => cluster !== undefined).length;
   const whole = variants.every((variant) => !correct[variant].includes(-1));
   if (shared === undefined || !whole || (clustered > 0 && clustered < ids.size)) return { rows };
+  // Only one number of samples says where a question's outcomes begin.
+  if (outcomes.size > 0 && typeof shared !== "number") return { rows };
+  const flat = [...outcomes].map(([variant, own]) => [variant, own.flatMap((values) => Array.from(values))] as const);
   return {
     samples: shared,
     ids: [...ids.keys()],
     ...(clustered > 0 && { clusters: clusters as string[] }),
     correct,
+    ...(flat.length > 0 && { outcomes: Object.fromEntries(flat) as Record<TrainedVariant, number[]> }),
   };
 }
 

@@ -1,4 +1,5 @@
 // What everything that shows results reads of them in the same way.
+import type { AccuracyBin } from "../accuracy-bins.js";
 import type { Effects, Estimate, Interference, Unavailable } from "../types.js";
 
 /** The mean of an effect as the tables of effects have it; lambda23's is the primary figure. */
@@ -21,4 +22,16 @@ const reasons: Record<Unavailable, string> = {
 export function missingBecause(result: Interference, figure: keyof Interference["unavailable"]): string | undefined {
   const why = result.unavailable[figure];
   return why === undefined ? undefined : reasons[why];
+}
+
+/**
+ * Which mean bins of accuracy show, and whether it is the model's: a bin of few questions has no model, and then all show the
+ * smoothed mean, not two kinds of mean beside each other.
+ */
+export function binMeans(groups: readonly (readonly AccuracyBin[])[]): {
+  modelled: boolean;
+  meanIn: (own: Interference) => Estimate;
+} {
+  const modelled = groups.flat().every(({ interference }) => interference === null || interference.model !== null);
+  return { modelled, meanIn: (own) => (modelled ? own.mean23 : own.smoothedMean23) };
 }

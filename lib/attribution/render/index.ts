@@ -35,7 +35,8 @@ export async function interferenceFigures(
 ): Promise<InterferenceFigure[]> {
   checkRendered(result, options);
   const [{ chartsOf }, { alone }] = await Promise.all([import("./charts.js"), import("./svg.js")]);
-  return chartsOf(result, await binsOf(result, options)).map((chart) => ({
+  const bins = await binsOf(result, options);
+  return chartsOf(result, { ...options, bins }).map((chart) => ({
     name: chart.name,
     title: chart.title,
     svg: alone(chart),
@@ -58,9 +59,9 @@ export async function interferencePage(result: Interference, options: Interferen
 /** The effects by accuracy, computed as the result was. Without a table, or with several training seeds, none. */
 async function binsOf(
   { seeds, resampling, smoothing, commonRandomNumbers, model, unavailable }: Interference,
-  { bins, table }: InterferenceRenderOptions,
+  { bins, byHalves, table }: InterferenceRenderOptions,
 ): Promise<readonly AccuracyBin[] | undefined> {
-  if (bins !== undefined || table === undefined || seeds !== null) return bins;
+  if (bins !== undefined || byHalves !== undefined || table === undefined || seeds !== null) return bins;
   const { effectsByAccuracy } = await import("../accuracy-bins.js");
   const { population, draws, seed } = resampling ?? {};
   const intervals = resampling !== null;

@@ -1,5 +1,8 @@
-import { html, escape, type Html } from "../../report/html.js";
+import { htmlDocument } from "../../report/document.js";
+import { factList } from "../../report/facts.js";
+import { html, type Html } from "../../report/html.js";
 import { STYLE } from "../../report/style.js";
+import { dataTable } from "../../report/table.js";
 import { summary } from "../summary.js";
 import type { Estimate, Interference } from "../types.js";
 import { variants } from "../types.js";
@@ -25,7 +28,7 @@ const verdicts = {
 export function toPage(result: Interference, options: InterferenceRenderOptions = {}): string {
   const { name = "Interference" } = options;
   const table = tableOf(options.table);
-  const charts = chartsOf(result, options.bins);
+  const charts = chartsOf(result, options);
   const body = html`<header>
       <p class="kicker">rolegrad, interference of reasoning and tool use</p>
       <h1>${name}</h1>
@@ -43,21 +46,12 @@ export function toPage(result: Interference, options: InterferenceRenderOptions 
       The method is LEAS of Li et al., arXiv 2602.00994 (CEA in its second version). Made by rolegrad; this page needs
       no network.
     </footer>`;
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark">
-<title>${escape(name)}: interference of reasoning and tool use</title>
-<style>${STYLE}${CHART_STYLE}${PAGE_STYLE}</style>
-</head>
-<body>
-${body.text}
-</body>
-</html>
-`;
+  return htmlDocument({
+    title: `${name}: interference of reasoning and tool use`,
+    policy: "default-src 'none'; style-src 'unsafe-inline'",
+    style: `${STYLE}${CHART_STYLE}${PAGE_STYLE}`,
+    body,
+  });
 }
 
 const PAGE_STYLE = `
@@ -106,15 +100,7 @@ function headline(result: Interference, table: ShownTable | undefined): Html {
       }
     </p>
     <p class="sentence">${summary(result).replaceAll(" %", "\u00a0%")}</p>
-    <dl class="facts">
-      ${facts.map(
-        ([term, value]) =>
-          html`<div>
-            <dt>${term}</dt>
-            <dd>${value}</dd>
-          </div>`,
-      )}
-    </dl>
+    ${factList(facts)}
   </section>`;
 }
 
@@ -127,7 +113,7 @@ function remarks({ warnings }: Interference): Html {
   </section>`;
 }
 
-function dataTable(
+function tableSection(
   id: string,
   title: string,
   head: string[],
@@ -135,33 +121,15 @@ function dataTable(
   caption?: string,
   left = 1,
 ): Html {
-  const number = (i: number): string | false => i >= left && "number";
+  const kind = (i: number): string => (i >= left ? "number" : i === 0 ? "id" : "");
   return html`<section aria-labelledby="${id}">
     <h2 id="${id}">${title}</h2>
-    <div class="wide" tabindex="0" role="region" aria-label="${title}: table">
-      <table class="data">
-        ${
-          caption !== undefined &&
-          html`<caption>
-            ${caption}
-          </caption>`
-        }
-        <thead>
-          <tr>
-            ${head.map((cell, i) => html`<th scope="col" class="${number(i)}">${cell}</th>`)}
-          </tr>
-        </thead>
-        <tbody>
-          ${rows.map(
-            ([first, ...cells]) =>
-              html`<tr>
-                <th scope="row" class="id">${first}</th>
-                ${cells.map((cell, i) => html`<td class="${number(i + 1)}">${cell}</td>`)}
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
+    ${dataTable(
+      `${title}: table`,
+      head.map((cell, i) => [cell, kind(i)]),
+      rows,
+      caption,
+    )}
   </section>`;
 }
 
@@ -176,7 +144,7 @@ function effectTable(result: Interference): Html {
     model === undefined || model === null
       ? undefined
       : "The mean of lambda23 is that of the random-effects model; the others are means of the smoothed logits.";
-  return dataTable(
+  return tableSection(
     "effects",
     "Effects",
     ["effect", "of what", "mean, logits", "95 % interval", "median"],
@@ -203,7 +171,7 @@ function covarianceTable(result: Interference): Html {
   ]);
   const caption =
     "Correlations of the effects over the questions; in brackets those of the samples' noise alone, which effects share where they are made of the same variant.";
-  return dataTable(
+  return tableSection(
     "covariance",
     "How effects go together",
     ["effect", ...effectNames.slice(1).map(({ name }) => name)],
@@ -230,7 +198,7 @@ function seedTable(result: Interference): Html | undefined {
       ? "Each seed's checkpoints on their own."
       : `Each seed's checkpoints on their own. The variance of one question's lambda23 is ${fixed(components.seed)} from the seed, ${fixed(components.question)} from ` +
         `the question, ${fixed(components.seedByQuestion)} from both together and ${fixed(components.binomial)} from the samples.`;
-  return dataTable("seeds", "Training seeds", head, rows, caption);
+  return tableSection("seeds", "Training seeds", head, rows, caption);
 }
 
 function figureTable(result: Interference): Html {
@@ -249,7 +217,7 @@ function figureTable(result: Interference): Html {
         ]),
     ["lambda23 below, at, above 0", `${count(counts.negative)}, ${count(counts.zero)}, ${count(counts.positive)}`, ""],
   ];
-  return dataTable("figures", "Contrasts and tests", ["figure", "value", "95 % interval"], rows);
+  return tableSection("figures", "Contrasts and tests", ["figure", "value", "95 % interval"], rows);
 }
 
 /** The questions with the lowest lambda23, and how the variants answered them. */
@@ -281,5 +249,5 @@ function questions({ kept, lambda, posteriorNegative }: Interference, table: Sho
     "hybrid reas",
   ];
   const caption = `The ${rows.length} lowest of ${count(kept.length)}, with each variant's share of right answers. The lowest of many are low by chance too.`;
-  return dataTable("questions", "Questions that interfere most", head, rows, caption);
+  return tableSection("questions", "Questions that interfere most", head, rows, caption);
 }

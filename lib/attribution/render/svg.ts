@@ -1,9 +1,8 @@
 // The charts of an attribution as SVG. A page brings its own colours (lib/report/style.ts); a file of its own has the same ones in it, light or dark as
 // its reader has it.
 import { html, Html, type HtmlValue } from "../../report/html.js";
-
-/** In SVG units: a chart on a page is about this wide, so that its letters are as large as the text. */
-export const WIDTH = 420;
+import { WIDTH } from "../../report/svg.js";
+import { numbersTable } from "../../report/table.js";
 
 /** What charts need beyond the page's own style. */
 export const CHART_STYLE = `
@@ -13,6 +12,8 @@ export const CHART_STYLE = `
 .null { fill: var(--soft); opacity: 0.22; }
 .rod { stroke: var(--c); stroke-width: 2.2; fill: none; }
 .box { fill: var(--c); opacity: 0.28; }
+.chance { fill: none; stroke: var(--text); stroke-width: 1.5; stroke-linejoin: round; }
+.halo { fill: none; stroke: var(--page); stroke-width: 4; stroke-linejoin: round; opacity: 0.75; }
 .zero { stroke: var(--text); stroke-width: 1.2; }
 .name { font-size: 13px; fill: var(--text); paint-order: stroke; stroke: var(--page); stroke-width: 5px; stroke-linejoin: round; }
 .dot { fill: var(--page); stroke: var(--c); stroke-width: 2; }
@@ -59,38 +60,37 @@ export function inPage(chart: Chart): Html {
       <p class="hint">${hint}</p>
     </figcaption>
     ${drawing(chart, `0 0 ${WIDTH} ${chart.height}`)}
-    <details class="numbers">
-      <summary>Table<span class="hidden"> of ${title}</span></summary>
-      <div class="wide" tabindex="0" role="region" aria-label="${title}: table">
-        <table class="data">
-          <thead>
-            <tr>
-              ${table.head.map((cell, i) => html`<th scope="col" class="${i > 0 && "number"}">${cell}</th>`)}
-            </tr>
-          </thead>
-          <tbody>
-            ${table.rows.map(
-              ([first, ...cells]) =>
-                html`<tr>
-                  <th scope="row">${first}</th>
-                  ${cells.map((cell) => html`<td class="number">${cell}</td>`)}
-                </tr>`,
-            )}
-          </tbody>
-        </table>
-      </div>
-    </details>
+    ${numbersTable(
+      title,
+      table.head.map((cell, i) => [cell, i > 0 ? "number" : ""]),
+      table.rows,
+    )}
   </figure>`;
 }
 
 const MARGIN = 14;
-const HEAD = 30;
+const HEAD = 34;
+const LINE = 16;
+
+/** Words in lines of so many characters at most. */
+function wrapped(text: string, most: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last === undefined || last.length + 1 + word.length > most) lines.push(word);
+    else lines[lines.length - 1] = `${last} ${word}`;
+  }
+  return lines;
+}
 
 /** A chart as a document. */
 export function alone(chart: Chart): string {
-  const { title, height } = chart;
-  const box = `${-MARGIN} ${-HEAD} ${WIDTH + 2 * MARGIN} ${height + HEAD + MARGIN}`;
-  const heading = html`<text class="title" x="0" y="-10">${title}</text>`;
+  const { title, hint, height } = chart;
+  const lines = wrapped(hint, 62);
+  const head = HEAD + LINE * lines.length;
+  const box = `${-MARGIN} ${-head} ${WIDTH + 2 * MARGIN} ${height + head + MARGIN}`;
+  const heading = html`<text class="title" x="0" y="${20 - head}">${title}</text>
+    ${lines.map((line, i) => html`<text class="label" x="0" y="${20 - head + LINE * (i + 1) + 2}">${line}</text>`)}`;
   const { text } = drawing(chart, box, html`${new Html(`<style>${ALONE}</style>`)}${heading}`);
   return `<?xml version="1.0" encoding="UTF-8"?>\n${text.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')}\n`;
 }
@@ -101,9 +101,4 @@ function drawing({ name, title, description, body }: Chart, box: string, before?
     <desc id="${name}-desc">${description}</desc>
     ${before} ${body}
   </svg>`;
-}
-
-/** A number of a path or place: two decimals. */
-export function r(value: number): number {
-  return Math.round(value * 100) / 100;
 }

@@ -1,3 +1,4 @@
+import type { AccuracyBin } from "../accuracy-bins.js";
 import type { Estimate, Interference } from "../types.js";
 import { effectNames } from "./effects.js";
 import { binFigures, figuresOf } from "./view.js";
@@ -20,8 +21,17 @@ export function toCsv(result: Interference, options: InterferenceRenderOptions =
   };
   for (const { name, value, estimate } of figuresOf(result)) put("", name, value, estimate);
 
-  for (const { low, high, questions, interference } of options.bins ?? []) {
-    const name = `accuracy_${low}_to_${high}`;
+  const { byHalves, bins = [] } = options;
+  const named: [string, readonly AccuracyBin[]][] = byHalves
+    ? [
+        ["by_second_half_accuracy", byHalves[0]],
+        ["by_first_half_accuracy", byHalves[1]],
+      ]
+    : [["accuracy", bins]];
+  for (const [by, { low, high, questions, interference }] of named.flatMap(([by, own]) =>
+    own.map((bin) => [by, bin] as const),
+  )) {
+    const name = `${by}_${low}_to_${high}`;
     put("", `${name}_questions`, questions.length);
     if (interference !== null)
       for (const { name: figure, value, estimate } of binFigures(interference))

@@ -7,6 +7,8 @@ export interface InterferenceRenderOptions {
   table?: AccuracyTable | undefined;
   /** Of {@link effectsByAccuracy}. Default: computed from the table, where it has one training seed. */
   bins?: readonly AccuracyBin[] | undefined;
+  /** Of {@link effectsByHalves}: then the chart, its numbers and the CSV have these in place of `bins`. */
+  byHalves?: readonly [bySecond: readonly AccuracyBin[], byFirst: readonly AccuracyBin[]] | undefined;
   /** What the table is called on a page. */
   name?: string | undefined;
 }
