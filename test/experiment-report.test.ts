@@ -11,7 +11,8 @@ import {
   type ExperimentPlan,
   type ExperimentResults,
 } from "rolegrad";
-import { resolveCell, writeWorlds } from "../lib/experiment/cell-run.js";
+import { resolveCell } from "../lib/experiment/cell-run.js";
+import { writeWorlds } from "../lib/experiment/worlds.js";
 import { ExperimentDirectory } from "../lib/experiment/directory.js";
 import type { LeasResult } from "../lib/experiment/leas.js";
 import { trainingMemory } from "../lib/experiment/memory.js";
