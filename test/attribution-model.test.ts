@@ -3,7 +3,7 @@
 import t from "tap";
 import { computeInterference, computeInterferenceSync, planSamples } from "rolegrad/attribution";
 import { Random } from "rolegrad";
-import { type Count, runTruth } from "../scripts/attribution/parts.mjs";
+import { runTruth } from "../scripts/attribution/parts.mjs";
 import { simulate, type Truth, truths } from "../scripts/attribution/tables.mjs";
 import { randomCounts, table } from "./helpers/tables.js";
 
@@ -28,7 +28,7 @@ t.test("under additive effects with gains of 3 the null holds its level, and the
 t.test("mean23 covers the truth where effects are mixed and where nothing is normal", async (t) => {
   for (const name of ["mixed", "not normal"]) {
     const found = runTruth(named(name), { tables: 30, questions: 100, samples: 50, seed: 4 });
-    const { fitted, mean23, fixed, trueShare } = found as Record<string, Count>;
+    const { fitted, mean23, fixed, trueShare } = found;
     t.equal(fitted!.hits, 30);
     t.ok(mean23!.hits >= 25, `${name}: mean23 covered in ${mean23!.hits} of 30`);
     t.ok(fixed!.hits >= 25, `${name}: the mean of these questions covered in ${fixed!.hits} of 30`);
@@ -80,7 +80,13 @@ t.test("what cannot be had is null, and the result says why", async (t) => {
   const few = computeInterferenceSync(table(randomCounts(12, 50, 3), 50), quick);
   t.equal(few.unavailable.model, "too-few-questions");
   t.same([few.model, few.trueShare, few.calibratedTests, few.interferenceShare.null], [null, null, null, null]);
-  t.same(few.mean23, few.smoothedMean23);
+  t.same(
+    few.mean23,
+    { ...few.smoothedMean23, low: null, high: null },
+    "the smoothed mean's interval is not one of mean23",
+  );
+  t.equal(few.unavailable.mean23, "too-few-questions");
+  t.ok((few.smoothedMean23.low as number) < few.smoothedMean23.value);
   t.ok(few.warnings.some((warning) => warning.startsWith("Fewer than 30 questions")));
 
   const { table: given } = simulate(named("gains 1"), new Random(3, "model test"), { questions: 100, samples: 50 });
@@ -89,7 +95,7 @@ t.test("what cannot be had is null, and the result says why", async (t) => {
   t.match(additive.unavailable.trueShare, /^(no-effect-seen|not-identified)$/);
   const without = computeInterferenceSync(given, { ...quick, model: false });
   t.equal(without.unavailable.model, "not-asked-for");
-  t.same(without.mean23, without.smoothedMean23);
+  t.same(without.mean23, { ...without.smoothedMean23, low: null, high: null });
   t.throws(() => computeInterferenceSync(given, { nullDraws: 1 }), { code: "ERR_INVALID_ARGUMENT" });
   t.throws(() => computeInterferenceSync(given, { model: 1 as unknown as boolean }), { code: "ERR_INVALID_ARGUMENT" });
 });

@@ -3,7 +3,7 @@ import { fail, RolegradError } from "../errors.js";
 import { checkName, type CountTable } from "./cells.js";
 import { readDense, readVariants } from "./dense.js";
 import { baseVariance } from "./shared-base.js";
-import { effectCovariance, effectNames, level } from "./resampling.js";
+import { effectCovariance, effectNames, level, normalQuantile } from "./resampling.js";
 import { studentQuantile } from "./student.js";
 import { type Effects, type Estimate, type Interference, type VarianceComponents, variants } from "./types.js";
 import { isArrayLike, show } from "./values.js";
@@ -61,9 +61,6 @@ export function readDenseSeeds(table: Record<string, unknown>): SeedTables {
       );
   return { names: names.length > 1 ? names : [], sharedBase: sharedBase && names.length > 1, tables };
 }
-
-/** The 97.5 % point of the normal distribution. */
-const normalQuantile = 1.959963984540054;
 
 /**
  * Mean of one figure a seed and its t interval over seeds; null where a seed has none. `shared` is the variance of what all
@@ -183,7 +180,9 @@ export function combineSeeds(
     },
     trueShare: null,
     // One estimand for all: a seed without a model has the smoothed mean alone.
-    mean23: mean((result) => (modelled ? result.mean23 : result.smoothedMean23).value, base?.means.l23),
+    mean23: modelled
+      ? mean((result) => result.mean23.value, base?.means.l23)
+      : { ...mean((result) => result.smoothedMean23.value), low: null, high: null },
     smoothedMean23: mean((result) => result.smoothedMean23.value, base?.means.l23),
     model: null,
     unavailable: {
