@@ -3,6 +3,7 @@
 import t from "tap";
 import { computeInterference, computeInterferenceSync, planSamples } from "rolegrad/attribution";
 import { Random } from "rolegrad";
+import { closedVariance } from "../lib/attribution/plan-variance.js";
 import { runTruth } from "../scripts/attribution/parts.mjs";
 import { simulate, type Truth, truths } from "../scripts/attribution/tables.mjs";
 import { randomCounts, table } from "./helpers/tables.js";
@@ -132,6 +133,22 @@ t.test("planSamples: the planned study has the power that was asked for", async 
   }
   const power = seen / studies;
   t.ok(Math.abs(power - 0.8) < 0.12, `power ${power} with ${plan.questions} questions`);
+});
+
+t.test("planSamples: the closed form is the sum of the binomial variances where questions are alike", async (t) => {
+  const none = { baseSd: 0, gainSd: 0, lambda23Sd: 0, seedByQuestionSd: 0 };
+  const found = closedVariance(40, -0.3, { ...none, baseMean: -0.5, gain: 0.8 }, 0);
+  const cells = [-0.5, 0.3, 0.3, 0.8].map((logit) => 1 / (1 + Math.exp(-logit)));
+  const expected = cells.reduce((sum, p) => sum + 1 / (40 * p * (1 - p)), 0);
+  t.ok(Math.abs(found! / expected - 1) < 1e-9, `${found} for ${expected}`);
+  t.equal(closedVariance(40, 0, { ...none, baseMean: 800, gain: 0 }, 0), null, "counts that say nothing");
+});
+
+t.test("planSamples: the number of samples that it chooses is the one whose plan it gives", async (t) => {
+  const asked = { effect: 0.4, power: 0.8, between: { baseSd: 1 } };
+  const plan = planSamples(asked);
+  t.same(planSamples({ ...asked, samples: plan.samples }), plan);
+  t.ok(plan.answers < planSamples({ ...asked, samples: 200 }).answers);
 });
 
 t.test("planSamples: fixed sizes are kept, seeds cost what they cost, and the impossible is refused", async (t) => {

@@ -1,11 +1,10 @@
 // The random-effects model: the primary mean, the null of the share, calibrated tests, the deconvolved share.
 import { type CountArguments, type ModelArguments, type ModelValues, type NullValues } from "../binding.js";
-import { fail } from "../errors.js";
 import type { CountTable } from "./cells.js";
 import { level } from "./resampling.js";
 import { studentBelow, studentQuantile } from "./student.js";
 import type { Estimate, Interference, InterferenceOptions, Smoothing, TestResult } from "./types.js";
-import { choice, flag, show } from "./values.js";
+import { checkSeed, choice, flag, integerFrom } from "./values.js";
 
 /**
  * Below so many kept questions that are not saturated the model, with its 14 parameters, is not fitted: a saturated one
@@ -30,13 +29,8 @@ export interface ModelChoice {
 /** The checked options of the model, or null where it is not wanted. Throws ERR_INVALID_ARGUMENT. */
 export function modelChoice(options: InterferenceOptions): ModelChoice | null {
   const { model = true, nullDraws = 100, seed = 0, population = "questions", commonRandomNumbers = false } = options;
-  if (!Number.isInteger(nullDraws) || nullDraws < 10 || nullDraws > 100_000)
-    fail(
-      "ERR_INVALID_ARGUMENT",
-      `Expected an integer from 10 to 100000 for options.nullDraws but received ${show(nullDraws)}`,
-    );
-  if (!Number.isSafeInteger(seed) || seed < 0)
-    fail("ERR_INVALID_SEED", `Expected an integer from 0 to 2^53 - 1 for options.seed but received ${show(seed)}`);
+  integerFrom(10, 100_000, nullDraws, "options.nullDraws");
+  checkSeed(seed);
   const wanted = flag(model, "options.model");
   const fixed = choice(["questions", "fixed"], population, "options.population") === 1;
   return wanted && !commonRandomNumbers ? { nullDraws, seed, fixed } : null;

@@ -3,7 +3,7 @@ import { fail } from "../errors.js";
 import type { CountTable } from "./cells.js";
 import type { EffectCovariance, Effects, Estimate, InterferenceOptions, Population, Resampling } from "./types.js";
 import { studentQuantile } from "./student.js";
-import { choice, flag, show } from "./values.js";
+import { checkSeed, choice, flag, integerFrom } from "./values.js";
 
 const populations: readonly Population[] = ["questions", "fixed"];
 export const effectNames = ["l1", "l2", "l3", "l12", "l13", "l23"] as const satisfies readonly (keyof Effects)[];
@@ -13,13 +13,8 @@ export const level = 0.95;
 export function bootstrapArguments(options: InterferenceOptions): Omit<BootstrapArguments, "clusters"> | null {
   const { intervals = true, population = "questions", draws = 1000, seed = 0, smoothing } = options;
   const chosen = choice(populations, population, "options.population");
-  if (!Number.isInteger(draws) || draws < 100 || draws > 1_000_000)
-    fail(
-      "ERR_INVALID_ARGUMENT",
-      `Expected an integer from 100 to 1000000 for options.draws but received ${show(draws)}`,
-    );
-  if (!Number.isSafeInteger(seed) || seed < 0)
-    fail("ERR_INVALID_SEED", `Expected an integer from 0 to 2^53 - 1 for options.seed but received ${show(seed)}`);
+  integerFrom(100, 1_000_000, draws, "options.draws");
+  checkSeed(seed);
   if (!flag(intervals, "options.intervals")) return null;
   if (population === "fixed" && smoothing === "none")
     fail(

@@ -14,7 +14,6 @@ export interface Truth {
 }
 export const truths: Truth[];
 export function normal(random: Random): number;
-export function binomial(random: Random, n: number, logit: number): number;
 export interface SimulateSettings {
   questions?: number;
   samples: number;

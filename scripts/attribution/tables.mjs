@@ -1,27 +1,16 @@
 // Simulated tables of counts with known effects, for the study of coverage (study.mjs) and its tests.
 
+import { drawBinomial, normal } from "../../dist/attribution/draws.js";
+
+export { normal };
+
 const names = ["base", "reas", "tool", "unified", "hybridTool", "hybridReas"];
 const trained = names.slice(0, 4);
 
-/** A standard normal draw (Box and Muller). */
-export const normal = (random) => Math.sqrt(-2 * Math.log(1 - random.next())) * Math.cos(2 * Math.PI * random.next());
 const exponential = (random) => -Math.log(1 - random.next());
 
 /** Successes of n of probability 1 / (1 + exp(-logit)), by inversion of one uniform number. */
-export function binomial(random, n, logit) {
-  const flip = logit > 0;
-  const p = 1 / (1 + Math.exp(Math.abs(logit)));
-  const u = random.next();
-  let mass = (1 - p) ** n;
-  let sum = mass;
-  let k = 0;
-  while (sum <= u && k < n) {
-    mass *= ((n - k) / (k + 1)) * (p / (1 - p));
-    sum += mass;
-    k++;
-  }
-  return flip ? n - k : k;
-}
+const binomial = (random, n, logit) => drawBinomial(random.next(), n, logit);
 
 const wide = (random) => -0.5 + 2.5 * normal(random);
 const additive = (gain) => (random) => ({ base: wide(random), reas: gain, tool: gain, l23: 0 });
