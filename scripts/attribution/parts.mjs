@@ -148,7 +148,11 @@ const severalSeeds = {
       tally.covers(`mean23 ${count}`, result.mean23, own);
       tally.covers(`mean23 of all questions ${count}`, result.mean23, truly.mean23);
       for (const [name, pick] of Object.entries(figures)) tally.covers(`${name} ${count}`, pick(result), target[name]);
+      for (const name of ["sign", "wilcoxon"])
+        if (result.calibratedTests !== null) tally.rate(`${name} ${count}`, result.calibratedTests[name].pValue < 0.05);
     }
+    const { calibratedTests } = whole.seeds.results[0];
+    if (calibratedTests !== null) tally.rate("wilcoxon 1", calibratedTests.wilcoxon.pValue < 0.05);
     tally.covers("mean23 1", whole.seeds.results[0].mean23, truly.mean23);
   },
 };
@@ -217,8 +221,8 @@ export const parts = [
     ),
   ),
   ...[ceilings, mixed].map((truth) => part("fixed", sameQuestions, truth, { questions: 60 })),
-  ...[weak, mixed].flatMap((truth) =>
-    [false, true].map((shared) =>
+  ...[gains2, weak, mixed].flatMap((truth) =>
+    (truth.additive ? [false] : [false, true]).map((shared) =>
       part(
         "seeds",
         severalSeeds,

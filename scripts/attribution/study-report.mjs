@@ -142,6 +142,21 @@ ${coverage(runs, [
   )
   .join("\n\n")}
 
+How often additive effects are rejected at 5 % (for the row "additive" the error rate: over trainings effects are additive there, while
+each training's are moved by its seed):
+
+${coverage(
+  runs.filter(({ counts }) => counts["sign 5"] !== undefined),
+  [
+    ["calibrated sign, 3 seeds", "sign 3"],
+    ["calibrated Wilcoxon, 3 seeds", "wilcoxon 3"],
+    ["calibrated sign, 5 seeds", "sign 5"],
+    ["calibrated Wilcoxon, 5 seeds", "wilcoxon 5"],
+    ["calibrated Wilcoxon, one seed's own", "wilcoxon 1"],
+  ],
+  false,
+)}
+
 The mean of all questions is not what these intervals are about. The interval of one seed, which speaks of its checkpoints alone,
 covers the mean over trainings and questions in ${runs.map(({ counts }) => cell(counts["mean23 1"], false)).join(", ")} % of these tables.`,
 
