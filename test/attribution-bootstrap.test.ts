@@ -351,6 +351,11 @@ t.test("samples with common random numbers stay together", async (t) => {
   t.equal(paired.commonRandomNumbers, true);
   t.equal(paired.posteriors, null);
   t.match(paired.warnings.join(" "), /independent: not computed where they share random numbers/);
+  for (const { low, high } of [paired.interferenceShare, paired.interferenceShare.unsaturated!, paired.median23])
+    t.same([low, high], [null, null], "signs of observed pairs drawn again cover too little");
+  t.ok(
+    computeInterferenceSync(common, { ...options, population: "questions", commonRandomNumbers: true }).median23.low,
+  );
   t.same(paired.lambda, independent.lambda, "and the figures themselves do not change");
 
   const wrong = {

@@ -206,7 +206,7 @@ function toInterference(request: Request, values: InterferenceValues): Interfere
   const { jeffreys, uniform } = { jeffreys: values.posteriorNegative, uniform: values.posteriorUniform };
   const free = unsaturated.negative + unsaturated.zero + unsaturated.positive;
   const resampling = describeResampling(request.options.intervals, request.counts, values.kept);
-  const intervals = widened(values, resampling);
+  const intervals = widened(values, resampling, request.options.outcomes.length > 0);
   const result: Interference = {
     scope: "these checkpoints",
     resampling,

@@ -46,10 +46,18 @@ export const normalQuantile = 1.959963984540054;
 /**
  * The drawn bounds of values that are means over n questions or clusters, wider by t_(n-1) / 1.96 sqrt(n / (n - 1)): their percentiles
  * have the spread of a sample about its own mean, and a normal distribution's tails, which for 5 questions covers 83 % and not 95.
- * Bounds that are not percentiles of draws over `questions` are as they were.
+ * Bounds that are not percentiles of draws over `questions` are as they were, but for signs and order of these questions with paired
+ * samples: pairs are drawn from the observed ones, in which a floor has no noise, and such bounds covered 85 to 91 % in simulations.
  */
-export function widened(values: InterferenceValues, resampling: Resampling | null): BootstrapValues | null {
+export function widened(
+  values: InterferenceValues,
+  resampling: Resampling | null,
+  paired: boolean,
+): BootstrapValues | null {
   const bounds = values.intervals;
+  const none = Float64Array.of(NaN, NaN);
+  if (bounds !== null && resampling?.population === "fixed" && paired)
+    return { ...bounds, share: none, unsaturated: none, median23: none };
   if (bounds === null || resampling === null || resampling.population !== "questions" || resampling.units < 2)
     return bounds;
   const { units, clustered } = resampling;
