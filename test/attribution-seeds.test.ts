@@ -180,15 +180,11 @@ t.test("seeds of which one has no model have the smoothed mean, and say so", asy
   t.equal(whole.unavailable.null, undefined);
   t.ok(whole.median23Null !== null && whole.interferenceShare.excess !== null);
   t.match(summary(whole), /additive effects alone would show/);
-  const own = whole.seeds!.results.map(({ calibratedTests }) => calibratedTests!.wilcoxon.statistic);
-  const middle = (own[0]! + own[1]! + own[2]!) / 3;
-  const error = Math.sqrt(own.reduce((sum, z) => sum + (z - middle) ** 2, 0) / 6);
-  const { statistic, pValue } = whole.calibratedTests!.wilcoxon;
-  close(t, [statistic], [middle / error], 1e-12);
-  // P(|t| > x) with two degrees of freedom is 1 - x / sqrt(2 + x^2).
-  close(t, [pValue], [1 - Math.abs(statistic) / Math.sqrt(2 + statistic ** 2)], 1e-12);
-  t.equal(whole.unavailable.calibratedTests, undefined);
-  t.equal(computeInterferenceSync({ rows: rowsOf("shared") }).calibratedTests, null, "a shared base is in all of them");
+  t.ok(
+    whole.seeds!.results.every(({ calibratedTests }) => calibratedTests !== null),
+    "each seed has its own tests",
+  );
+  t.same([whole.calibratedTests, whole.unavailable.calibratedTests], [null, "several-seeds"]);
 });
 
 t.test("one seed, named or not, is these checkpoints", async (t) => {

@@ -4,12 +4,11 @@ import { checkName, type CountTable } from "./cells.js";
 import { readDense, readVariants } from "./dense.js";
 import { baseVariance } from "./shared-base.js";
 import { effectCovariance, effectNames, level, normalQuantile } from "./resampling.js";
-import { studentBelow, studentQuantile } from "./student.js";
+import { studentQuantile } from "./student.js";
 import {
   type Effects,
   type Estimate,
   type Interference,
-  type TestResult,
   type Unavailable,
   type VarianceComponents,
   variants,
@@ -101,27 +100,6 @@ function averaged(estimates: readonly (Estimate | null)[]): Estimate | null {
   return value === null ? null : { value, low: over(({ low }) => low), high: over(({ high }) => high), level };
 }
 
-/**
- * Student's t test of the seeds' own calibrated statistics, each 0 on average where effects are additive over trainings. Null where a seed
- * has none, and with a shared base: its noise is in every seed's statistic and not in their spread.
- */
-function testsOverSeeds(
-  results: readonly Interference[],
-  sharedBase: boolean,
-): NonNullable<Interference["calibratedTests"]> | null {
-  const each = results.map(({ calibratedTests }) => calibratedTests);
-  if (sharedBase || each.some((tests) => tests === null)) return null;
-  const n = results.length;
-  const test = (name: "sign" | "wilcoxon"): TestResult => {
-    const values = each.map((tests) => (tests as NonNullable<typeof tests>)[name].statistic);
-    const mean = values.reduce((sum, x) => sum + x / n, 0);
-    const error = Math.sqrt(values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / (n - 1) / n);
-    const statistic = error > 0 ? mean / error : 0;
-    return { statistic, pValue: Math.min(1, 2 * (1 - studentBelow(Math.abs(statistic), n - 1))) };
-  };
-  return { sign: test("sign"), wilcoxon: test("wilcoxon") };
-}
-
 /** Why a figure of the whole is null: the seeds' reason where all have the same. */
 function reasonOf(results: readonly Interference[], name: keyof Interference["unavailable"]): Unavailable {
   const reasons = new Set(results.map(({ unavailable }) => unavailable[name]));
@@ -180,7 +158,6 @@ export function combineSeeds(
     overSeeds(results.map(pick), shared) as Estimate;
   const modelled = results.every(({ model }) => model !== null);
   const nullShare = averaged(results.map(({ interferenceShare }) => interferenceShare.null));
-  const calibratedTests = testsOverSeeds(results, sharedBase);
   const posteriors = results.every((result) => result.posteriors !== null)
     ? {
         jeffreys: average((result) => (result.posteriors as NonNullable<Interference["posteriors"]>).jeffreys),
@@ -227,10 +204,11 @@ export function combineSeeds(
       ...(modelled ? {} : { mean23: reasonOf(results, "mean23") }),
       trueShare: reasonOf(results, "trueShare"),
       ...(nullShare === null ? { null: reasonOf(results, "null") } : {}),
-      ...(calibratedTests === null ? { calibratedTests: reasonOf(results, "calibratedTests") } : {}),
+      calibratedTests: reasonOf(results, "calibratedTests"),
     },
     median23Null: averaged(results.map((result) => result.median23Null)),
-    calibratedTests,
+    // Student's t of the seeds' own statistics rejected additive effects in 8 % at gains of 2: ceilings move their mean over trainings.
+    calibratedTests: null,
     median23: mean((result) => result.median23.value, base?.median23),
     means: Object.fromEntries(
       effectNames.map((name) => [name, mean((result) => result.means[name].value, base?.means[name])]),

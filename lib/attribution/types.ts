@@ -295,8 +295,8 @@ export interface Interference {
   naiveTests: { sign: TestResult; wilcoxon: TestResult };
   /**
    * The same questions put to the null of additive effects: the mean sign of lambda23, and its mean signed rank among the
-   * null's sizes (Wilcoxon's), each less what additive effects show. `statistic` is in standard deviations. With several seeds it is
-   * Student's t of the seeds' own statistics, S - 1 degrees of freedom; null where they share their base.
+   * null's sizes (Wilcoxon's), each less what additive effects show. `statistic` is in standard deviations. With several seeds null: each seed
+   * has its own, and over trainings the t interval of mean23 is the test.
    */
   calibratedTests: { sign: TestResult; wilcoxon: TestResult } | null;
   /** What to keep in mind when reading the figures, one sentence each. */
