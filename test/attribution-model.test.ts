@@ -4,7 +4,7 @@ import t from "tap";
 import { computeInterference, computeInterferenceSync, planSamples } from "rolegrad/attribution";
 import { Random } from "rolegrad";
 import { closedVariance } from "../lib/attribution/plan-variance.js";
-import { runTruth } from "../scripts/attribution/parts.mjs";
+import { parts, runPart, runTruth, Tally } from "../scripts/attribution/parts.mjs";
 import { simulate, type Truth, truths } from "../scripts/attribution/tables.mjs";
 import { randomCounts, table } from "./helpers/tables.js";
 
@@ -164,4 +164,16 @@ t.test("planSamples: fixed sizes are kept, seeds cost what they cost, and the im
     { effect: 1, power: 0.8, seeds: 1.5 },
   ])
     t.throws(() => planSamples(wrong), { code: "ERR_INVALID_ARGUMENT" });
+});
+
+t.test("a part of the study that is run in pieces counts what the whole counts", async (t) => {
+  const part = parts.find(({ section, name }) => section === "few" && name.includes("weak")) as (typeof parts)[number];
+  const settings = { questions: 150, samples: 50, seed: 8 };
+  const whole = runPart(part, { ...settings, to: 40 }).counts;
+  const pieces = [
+    [0, 15],
+    [15, 40],
+  ].map(([from, to]) => runPart(part, { ...settings, from: from!, to: to! }).counts);
+  t.same(new Tally().add(pieces[0]!).add(pieces[1]!).counts, whole);
+  t.equal(whole["mean23"]!.refused, 40, "no interval of mean23 from so few questions");
 });

@@ -19,3 +19,7 @@ export function runPart(
   part: { section: string; name: string },
   settings: { questions: number; samples: number; seed: number; from?: number; to: number },
 ): { counts: Record<string, Count> };
+export class Tally {
+  counts: Record<string, Count>;
+  add(counts: Record<string, Count>): this;
+}
