@@ -44,7 +44,7 @@ export function warnings(result: Interference, counts: CountTable, posteriorAske
     list.push("All questions are of one cluster: how others would differ is not in them, and no intervals are drawn.");
   else if (resampling?.population === "questions" && resampling.units < 20)
     list.push(
-      `Intervals resample only ${resampling.units} ${resampling.clustered ? "clusters" : "questions"}: they come out too narrow.`,
+      `Intervals resample only ${resampling.units} ${resampling.clustered ? "clusters" : "questions"}: they may come out too narrow.`,
     );
   list.push(...modelWarnings(result));
   if (result.smoothedMean23.low !== null)
