@@ -116,10 +116,7 @@ t.test("the example prints its sentence", async (t) => {
     stdout,
     /^Reasoning and tool use interfere in 4 of 5 answered questions \(80\.0 %, 95 % interval .*\) and help each other in 1; /,
   );
-  t.match(
-    stdout,
-    /gains 0\.36 logits less .* \(mean lambda23 -0\.36, 95 % interval .*; median -0\.28; for these checkpoints.*\)\.\n$/,
-  );
+  t.match(stdout, /gains 0\.36 logits less .* \(mean lambda23 -0\.36, median -0\.28; for these checkpoints.*\)\.\n$/);
 });
 
 t.test("the code of docs/attribution.md runs and prints what the page says", async (t) => {

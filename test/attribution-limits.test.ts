@@ -110,6 +110,10 @@ t.test("the standard error of mean23 is the spread of the estimates with few sam
       }),
     ).filter(({ model }) => model !== null);
     t.ok(fits.length >= 10, `${fits.length} of 20 fitted`);
+    t.ok(
+      fits.every(({ trueShare, unavailable }) => trueShare === null && unavailable.trueShare !== "not-identified"),
+      "no true share from so few samples",
+    );
     const values = fits.map(({ mean23 }) => mean23.value);
     const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
     const spread = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1));

@@ -3,7 +3,8 @@
 import t from "tap";
 import { computeInterference, computeInterferenceSync, planSamples } from "rolegrad/attribution";
 import { Random } from "rolegrad";
-import { runTruth } from "../scripts/attribution/study.mjs";
+import { closedVariance } from "../lib/attribution/plan-variance.js";
+import { parts, runPart, runTruth, Tally } from "../scripts/attribution/parts.mjs";
 import { simulate, type Truth, truths } from "../scripts/attribution/tables.mjs";
 import { randomCounts, table } from "./helpers/tables.js";
 
@@ -12,22 +13,29 @@ const quick = { posterior: false, draws: 100 } as const;
 
 t.test("under additive effects with gains of 3 the null holds its level, and the naive tests do not", async (t) => {
   const found = runTruth(named("gains 3"), { tables: 30, questions: 100, samples: 50, seed: 3 });
-  t.equal(found.naiveSign, 30, "the naive sign test always rejects");
-  t.ok(found.outside <= 5, `share outside its null band in ${found.outside} of 30`);
-  t.ok(found.sign <= 5 && found.wilcoxon <= 5, `calibrated tests reject ${found.sign} and ${found.wilcoxon} of 30`);
-  t.ok(found.mean23 >= 25, `mean23 covered in ${found.mean23} of 30`);
-  t.ok(found.shareGiven <= 5, "the true share is refused");
+  const hits = (name: string): number => found[name]!.hits;
+  t.equal(hits("naive sign"), 30, "the naive sign test always rejects");
+  t.ok(hits("null") >= 25, `share inside its null band in ${hits("null")} of 30`);
+  t.ok(
+    hits("sign") <= 5 && hits("wilcoxon") <= 5,
+    `calibrated tests reject ${hits("sign")} and ${hits("wilcoxon")} of 30`,
+  );
+  t.ok(hits("mean23") >= 25, `mean23 covered in ${hits("mean23")} of 30`);
+  t.ok(hits("smoothed as mean23") <= 5, "the smoothed mean's interval is not one of mean lambda23");
+  t.ok(hits("smoothed") >= 25, "but one of its own expectation");
+  t.ok(found.trueShare!.of <= 5, "the true share is refused");
 });
 
 t.test("mean23 covers the truth where effects are mixed and where nothing is normal", async (t) => {
   for (const name of ["mixed", "not normal"]) {
     const found = runTruth(named(name), { tables: 30, questions: 100, samples: 50, seed: 4 });
-    t.equal(found.fitted, 30);
-    t.ok(found.mean23 >= 25, `${name}: mean23 covered in ${found.mean23} of 30`);
-    t.ok(found.fixed >= 25, `${name}: the mean of these questions covered in ${found.fixed} of 30`);
+    const { fitted, mean23, fixed, trueShare } = found;
+    t.equal(fitted!.hits, 30);
+    t.ok(mean23!.hits >= 25, `${name}: mean23 covered in ${mean23!.hits} of 30`);
+    t.ok(fixed!.hits >= 25, `${name}: the mean of these questions covered in ${fixed!.hits} of 30`);
     t.ok(
-      found.shareGiven - found.trueShare <= 1 + 0.1 * found.shareGiven,
-      `${name}: ${found.trueShare} of ${found.shareGiven} true shares`,
+      trueShare!.of - trueShare!.hits <= 1 + 0.1 * trueShare!.of,
+      `${name}: ${trueShare!.hits} of ${trueShare!.of} true shares`,
     );
   }
 });
@@ -73,7 +81,13 @@ t.test("what cannot be had is null, and the result says why", async (t) => {
   const few = computeInterferenceSync(table(randomCounts(12, 50, 3), 50), quick);
   t.equal(few.unavailable.model, "too-few-questions");
   t.same([few.model, few.trueShare, few.calibratedTests, few.interferenceShare.null], [null, null, null, null]);
-  t.same(few.mean23, few.smoothedMean23);
+  t.same(
+    few.mean23,
+    { ...few.smoothedMean23, low: null, high: null },
+    "the smoothed mean's interval is not one of mean23",
+  );
+  t.equal(few.unavailable.mean23, "too-few-questions");
+  t.ok((few.smoothedMean23.low as number) < few.smoothedMean23.value);
   t.ok(few.warnings.some((warning) => warning.startsWith("Fewer than 30 questions")));
 
   const { table: given } = simulate(named("gains 1"), new Random(3, "model test"), { questions: 100, samples: 50 });
@@ -82,7 +96,7 @@ t.test("what cannot be had is null, and the result says why", async (t) => {
   t.match(additive.unavailable.trueShare, /^(no-effect-seen|not-identified)$/);
   const without = computeInterferenceSync(given, { ...quick, model: false });
   t.equal(without.unavailable.model, "not-asked-for");
-  t.same(without.mean23, without.smoothedMean23);
+  t.same(without.mean23, { ...without.smoothedMean23, low: null, high: null });
   t.throws(() => computeInterferenceSync(given, { nullDraws: 1 }), { code: "ERR_INVALID_ARGUMENT" });
   t.throws(() => computeInterferenceSync(given, { model: 1 as unknown as boolean }), { code: "ERR_INVALID_ARGUMENT" });
 });
@@ -121,6 +135,22 @@ t.test("planSamples: the planned study has the power that was asked for", async 
   t.ok(Math.abs(power - 0.8) < 0.12, `power ${power} with ${plan.questions} questions`);
 });
 
+t.test("planSamples: the closed form is the sum of the binomial variances where questions are alike", async (t) => {
+  const none = { baseSd: 0, gainSd: 0, lambda23Sd: 0, seedByQuestionSd: 0 };
+  const found = closedVariance(40, -0.3, { ...none, baseMean: -0.5, gain: 0.8 }, 0);
+  const cells = [-0.5, 0.3, 0.3, 0.8].map((logit) => 1 / (1 + Math.exp(-logit)));
+  const expected = cells.reduce((sum, p) => sum + 1 / (40 * p * (1 - p)), 0);
+  t.ok(Math.abs(found! / expected - 1) < 1e-9, `${found} for ${expected}`);
+  t.equal(closedVariance(40, 0, { ...none, baseMean: 800, gain: 0 }, 0), null, "counts that say nothing");
+});
+
+t.test("planSamples: the number of samples that it chooses is the one whose plan it gives", async (t) => {
+  const asked = { effect: 0.4, power: 0.8, between: { baseSd: 1 } };
+  const plan = planSamples(asked);
+  t.same(planSamples({ ...asked, samples: plan.samples }), plan);
+  t.ok(plan.answers < planSamples({ ...asked, samples: 200 }).answers);
+});
+
 t.test("planSamples: fixed sizes are kept, seeds cost what they cost, and the impossible is refused", async (t) => {
   const one = planSamples({ effect: 0.3, power: 0.8, samples: 50, questions: 300 });
   t.equal(one.questions, 300);
@@ -134,4 +164,16 @@ t.test("planSamples: fixed sizes are kept, seeds cost what they cost, and the im
     { effect: 1, power: 0.8, seeds: 1.5 },
   ])
     t.throws(() => planSamples(wrong), { code: "ERR_INVALID_ARGUMENT" });
+});
+
+t.test("a part of the study that is run in pieces counts what the whole counts", async (t) => {
+  const part = parts.find(({ section, name }) => section === "few" && name.includes("weak")) as (typeof parts)[number];
+  const settings = { questions: 150, samples: 50, seed: 8 };
+  const whole = runPart(part, { ...settings, to: 40 }).counts;
+  const pieces = [
+    [0, 15],
+    [15, 40],
+  ].map(([from, to]) => runPart(part, { ...settings, from: from!, to: to! }).counts);
+  t.same(new Tally().add(pieces[0]!).add(pieces[1]!).counts, whole);
+  t.equal(whole["mean23"]!.refused, 40, "no interval of mean23 from so few questions");
 });

@@ -132,7 +132,7 @@ t.test("the noise of a base that all seeds share is in the intervals", async (t)
   const figures: Record<string, (r: Interference) => Estimate> = {
     share: (r) => r.interferenceShare,
     unsaturated: (r) => r.interferenceShare.unsaturated!,
-    mean: (r) => r.mean23,
+    mean: (r) => r.smoothedMean23,
     l1: (r) => r.means.l1,
     l2: (r) => r.means.l2,
     median: (r) => r.median23,
@@ -161,10 +161,16 @@ t.test("seeds of which one has no model have the smoothed mean, and say so", asy
     result.seeds!.results.map(({ model }) => model === null),
     [false, true, false],
   );
-  t.same(result.mean23, result.smoothedMean23);
+  t.same(result.mean23, { ...result.smoothedMean23, low: null, high: null });
   t.match(result.warnings[0], /for 1 of 3 training seeds \(12\): mean23 is the mean of the smoothed lambda23 in all/);
   t.equal(result.interferenceShare.null, null);
-  t.equal(result.unavailable.null, "several-seeds");
+  t.match(result.unavailable, { null: "several-seeds", mean23: "several-seeds", calibratedTests: "several-seeds" });
+  t.equal(result.calibratedTests, null);
+  t.equal(
+    computeInterferenceSync(given, { model: false }).unavailable.mean23,
+    "not-asked-for",
+    "the reason of all seeds",
+  );
   t.notMatch(computeInterferenceSync(given, { model: false }).warnings.join(" "), /random-effects model is fitted for/);
 
   const whole = computeInterferenceSync(denseSeeds());
@@ -174,6 +180,11 @@ t.test("seeds of which one has no model have the smoothed mean, and say so", asy
   t.equal(whole.unavailable.null, undefined);
   t.ok(whole.median23Null !== null && whole.interferenceShare.excess !== null);
   t.match(summary(whole), /additive effects alone would show/);
+  t.ok(
+    whole.seeds!.results.every(({ calibratedTests }) => calibratedTests !== null),
+    "each seed has its own tests",
+  );
+  t.same([whole.calibratedTests, whole.unavailable.calibratedTests], [null, "several-seeds"]);
 });
 
 t.test("one seed, named or not, is these checkpoints", async (t) => {

@@ -10,7 +10,14 @@ import { fail, RolegradError } from "../errors.js";
 import { type CountTable, questionLabel } from "./cells.js";
 import { applyModel, modelArguments, type ModelChoice, modelChoice } from "./model.js";
 import { wilcoxonArguments } from "./naive-tests.js";
-import { bootstrapArguments, describeResampling, effectCovariance, estimate, meanEstimates } from "./resampling.js";
+import {
+  bootstrapArguments,
+  describeResampling,
+  effectCovariance,
+  estimate,
+  meanEstimates,
+  widened,
+} from "./resampling.js";
 import { combineSeeds, type SeedTables } from "./seeds.js";
 import { readTable } from "./table.js";
 import {
@@ -195,12 +202,14 @@ function refuseInfinite(counts: CountTable): void {
 }
 
 function toInterference(request: Request, values: InterferenceValues): Interference {
-  const { counts, unsaturated, intervals } = values;
+  const { counts, unsaturated } = values;
   const { jeffreys, uniform } = { jeffreys: values.posteriorNegative, uniform: values.posteriorUniform };
   const free = unsaturated.negative + unsaturated.zero + unsaturated.positive;
+  const resampling = describeResampling(request.options.intervals, request.counts, values.kept);
+  const intervals = widened(values, resampling, request.options.outcomes.length > 0);
   const result: Interference = {
     scope: "these checkpoints",
-    resampling: describeResampling(request.options.intervals, request.counts, values.kept),
+    resampling,
     seeds: null,
     commonRandomNumbers: request.options.outcomes.length > 0,
     smoothing: request.smoothing,
@@ -217,7 +226,7 @@ function toInterference(request: Request, values: InterferenceValues): Interfere
       unsaturated: free === 0 ? null : estimate(unsaturated.negative / free, intervals?.unsaturated),
     },
     trueShare: null,
-    mean23: estimate(values.mean23, intervals?.means, 5),
+    mean23: estimate(values.mean23),
     smoothedMean23: estimate(values.mean23, intervals?.means, 5),
     model: null,
     unavailable: {},
@@ -245,7 +254,7 @@ function withModel(
   values: ModelValues | null,
   given: ModelArguments | null,
 ): Interference {
-  applyModel(result, values, request.model, given);
+  applyModel(result, values, request.model, given, request.counts);
   result.warnings = warnings(result, request.counts, request.options.posterior);
   return result;
 }

@@ -1,21 +1,20 @@
 // The random-effects model: the primary mean, the null of the share, calibrated tests, the deconvolved share.
 import { type CountArguments, type ModelArguments, type ModelValues, type NullValues } from "../binding.js";
-import { fail } from "../errors.js";
 import type { CountTable } from "./cells.js";
 import { level } from "./resampling.js";
 import { studentBelow, studentQuantile } from "./student.js";
 import type { Estimate, Interference, InterferenceOptions, Smoothing, TestResult } from "./types.js";
-import { choice, flag, show } from "./values.js";
+import { checkSeed, choice, flag, integerFrom } from "./values.js";
 
 /**
  * Below so many kept questions that are not saturated the model, with its 14 parameters, is not fitted: a saturated one
  * says next to nothing, and a table of them would be fitted with certainty.
  */
 export const fewestQuestions = 30;
-/** Below so many an interval of the smoothed mean, too, shows smoothing and not data. */
-const fewestFree = 10;
 /** Below so many clusters an error that is the spread over them is too small, whatever the quantile. */
 export const fewestClusters = 10;
+/** Below so many samples a cell, on average, a question's posterior of lambda23 is no normal distribution. */
+const fewestSamples = 20;
 /** A wider interval of the true share says nothing. */
 const widestShare = 0.5;
 /** From so many degrees of freedom on, t is the normal distribution to 1e-3. */
@@ -30,13 +29,8 @@ export interface ModelChoice {
 /** The checked options of the model, or null where it is not wanted. Throws ERR_INVALID_ARGUMENT. */
 export function modelChoice(options: InterferenceOptions): ModelChoice | null {
   const { model = true, nullDraws = 100, seed = 0, population = "questions", commonRandomNumbers = false } = options;
-  if (!Number.isInteger(nullDraws) || nullDraws < 10 || nullDraws > 100_000)
-    fail(
-      "ERR_INVALID_ARGUMENT",
-      `Expected an integer from 10 to 100000 for options.nullDraws but received ${show(nullDraws)}`,
-    );
-  if (!Number.isSafeInteger(seed) || seed < 0)
-    fail("ERR_INVALID_SEED", `Expected an integer from 0 to 2^53 - 1 for options.seed but received ${show(seed)}`);
+  integerFrom(10, 100_000, nullDraws, "options.nullDraws");
+  checkSeed(seed);
   const wanted = flag(model, "options.model");
   const fixed = choice(["questions", "fixed"], population, "options.population") === 1;
   return wanted && !commonRandomNumbers ? { nullDraws, seed, fixed } : null;
@@ -77,16 +71,13 @@ export function applyModel(
   values: ModelValues | null,
   choice: ModelChoice | null,
   given: ModelArguments | null,
+  counts: CountTable,
 ): void {
-  const free = result.kept.length - result.saturated.length;
   if (values === null || given === null || choice === null || !values.converged) {
     const few = result.kept.length < fewestQuestions ? "too-few-questions" : "too-few-unsaturated";
     const reason = choice === null ? "not-asked-for" : values === null || given === null ? few : "not-converged";
-    const { resampling } = result;
-    const tooFew = resampling?.population === "questions" && resampling.clustered && resampling.units < fewestClusters;
-    if (tooFew || (free < fewestFree && free < result.saturated.length))
-      result.mean23 = { ...result.mean23, low: null, high: null };
-    for (const name of ["model", "trueShare", "null", "calibratedTests"] as const) result.unavailable[name] = reason;
+    for (const name of ["model", "mean23", "trueShare", "null", "calibratedTests"] as const)
+      result.unavailable[name] = reason;
     return;
   }
   const degreesOfFreedom = Math.max(1, Math.min(Math.floor(values.degreesOfFreedom), manyDegrees));
@@ -107,6 +98,7 @@ export function applyModel(
     nullDraws: values.nullDraws,
   };
   if (tooFew) {
+    if (!choice.fixed) result.unavailable.mean23 = "too-few-clusters";
     for (const name of ["trueShare", "null", "calibratedTests"] as const) result.unavailable[name] = "too-few-clusters";
     return;
   }
@@ -127,10 +119,12 @@ export function applyModel(
   result.calibratedTests = { sign: test(values.sign, degrees), wilcoxon: test(values.ranks, degrees) };
 
   const { value, low, high } = values.trueShare;
+  const fewSamples = counts.samples.reduce((sum, n) => sum + n, 0) < fewestSamples * counts.samples.length;
   // Where additive effects fit as well, "negative" would be a matter of rounding.
   const additive = result.calibratedTests.wilcoxon.pValue >= 1 - level;
-  if (additive || high - low > widestShare)
-    result.unavailable.trueShare = additive ? "no-effect-seen" : "not-identified";
+  if (additive) result.unavailable.trueShare = "no-effect-seen";
+  else if (fewSamples) result.unavailable.trueShare = "too-few-samples";
+  else if (high - low > widestShare) result.unavailable.trueShare = "not-identified";
   else result.trueShare = { value, low, high, level };
 }
 

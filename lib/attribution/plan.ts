@@ -1,11 +1,9 @@
 // How large a study has to be, from the variance components of lambda23.
-import { native } from "../binding.js";
 import { fail } from "../errors.js";
-import { Random } from "../random.js";
-import { fewestQuestions } from "./model.js";
+import { closedVariance, fittedVariance, simulated, type Spread } from "./plan-variance.js";
 import { studentQuantile } from "./student.js";
 import { variants } from "./types.js";
-import { optionsObject, show } from "./values.js";
+import { integerFrom, numberFrom, optionsObject, show } from "./values.js";
 
 /** What questions are like, in logits; base and effects are normal. */
 export interface QuestionSpread {
@@ -60,11 +58,6 @@ const sampleChoices = [10, 20, 30, 50, 100, 200];
 const fitted = 7;
 const mostQuestions = 1_000_000;
 const mostSeeds = 50;
-/** Questions of a table that is simulated to see what N samples tell of one, and the tables whose median is taken. */
-const simulated = 1500;
-const tables = 3;
-/** So many are drawn at most, where the model does not converge on some. */
-const mostTables = 8;
 
 /**
  * Questions, samples and seeds that a study needs to see a mean lambda23 of `effect` with probability `power`; of several
@@ -72,8 +65,8 @@ const mostTables = 8;
  * questions; with several it is the t interval over seeds.
  *
  * The variance of mean23 is question / Q + (seed x question + binomial(N)) / (Q S) + seed / S. What N samples tell of a
- * question, floors and ceilings among them, is found by fitting the random-effects model to three simulated tables of 1500 questions. That is the
- * time it takes: some seconds for each number of samples that is tried, six where `samples` is left out.
+ * question, floors and ceilings among them, is searched with the model's Fisher information and found, for the numbers of samples that
+ * come out best, by fitting the model to a simulated table of 1500 questions (three where that is far from the first guess).
  *
  * Throws ERR_INVALID_ARGUMENT, ERR_PLAN where no size within a million questions and 50 seeds will do, or so few samples
  * leave the model nothing to fit (it does not converge on simulated tables).
@@ -84,47 +77,37 @@ const mostTables = 8;
  */
 export function planSamples(options: SamplePlanOptions): SamplePlan {
   optionsObject(options, "options");
-  const number = (name: string, value: unknown, low: number, high: number): number => {
-    if (typeof value !== "number" || !(value >= low && value <= high))
-      fail("ERR_INVALID_ARGUMENT", `Expected a number from ${low} to ${high} for ${name} but received ${show(value)}`);
-    return value;
-  };
-  const whole = (name: string, value: unknown, low: number, high: number): number | undefined => {
-    if (value === undefined) return undefined;
-    if (!Number.isInteger(number(name, value, low, high)))
-      fail("ERR_INVALID_ARGUMENT", `Expected an integer for ${name} but received ${show(value)}`);
-    return value as number;
-  };
-  const effect = Math.abs(number("options.effect", options.effect, -10, 10));
+  const number = (name: string, value: unknown, low: number, high: number): number =>
+    numberFrom(low, high, value, `options.${name}`);
+  const whole = (name: "questions" | "samples" | "seeds", low: number, high: number): number | undefined =>
+    options[name] === undefined ? undefined : integerFrom(low, high, options[name], `options.${name}`);
+  const effect = Math.abs(number("effect", options.effect, -10, 10));
   if (!(effect >= 0.001))
     fail(
       "ERR_INVALID_ARGUMENT",
       `Expected an effect of 0.001 or more for options.effect but received ${show(options.effect)}`,
     );
-  const power = number("options.power", options.power, 0.05, 0.99);
-  const level = number("options.level", options.level ?? 0.95, 0.5, 0.999);
-  const seedSd = number("options.seedSd", options.seedSd ?? 0, 0, 10);
-  const seed = whole("options.seed", options.seed ?? 0, 0, Number.MAX_SAFE_INTEGER) as number;
-  const questions = whole("options.questions", options.questions, 30, mostQuestions);
-  const samples = whole("options.samples", options.samples, 1, 10_000);
-  const seeds = whole("options.seeds", options.seeds, 1, mostSeeds);
+  const power = number("power", options.power, 0.05, 0.99);
+  const level = number("level", options.level ?? 0.95, 0.5, 0.999);
+  const seedSd = number("seedSd", options.seedSd ?? 0, 0, 10);
+  const seed = integerFrom(0, Number.MAX_SAFE_INTEGER, options.seed ?? 0, "options.seed");
+  const questions = whole("questions", 30, mostQuestions);
+  const samples = whole("samples", 1, 10_000);
+  const seeds = whole("seeds", 1, mostSeeds);
   optionsObject(options.between ?? {}, "options.between");
   const given = options.between ?? {};
-  const between = {
-    baseMean: number("options.between.baseMean", given.baseMean ?? -0.5, -10, 10),
-    baseSd: number("options.between.baseSd", given.baseSd ?? 2.5, 0, 10),
-    gain: number("options.between.gain", given.gain ?? 1, -10, 10),
-    gainSd: number("options.between.gainSd", given.gainSd ?? 0.5, 0, 10),
-    lambda23Sd: number("options.between.lambda23Sd", given.lambda23Sd ?? 0.5, 0, 10),
-    seedByQuestionSd: number("options.between.seedByQuestionSd", given.seedByQuestionSd ?? 0, 0, 10),
+  const between: Spread = {
+    baseMean: number("between.baseMean", given.baseMean ?? -0.5, -10, 10),
+    baseSd: number("between.baseSd", given.baseSd ?? 2.5, 0, 10),
+    gain: number("between.gain", given.gain ?? 1, -10, 10),
+    gainSd: number("between.gainSd", given.gainSd ?? 0.5, 0, 10),
+    lambda23Sd: number("between.lambda23Sd", given.lambda23Sd ?? 0.5, 0, 10),
+    seedByQuestionSd: number("between.seedByQuestionSd", given.seedByQuestionSd ?? 0, 0, 10),
   };
 
-  let best: SamplePlan | null = null;
-  let fits = false;
-  for (const n of samples === undefined ? sampleChoices : [samples]) {
-    const perQuestion = binomialVariance(n, Math.sign(options.effect) * effect, between, seed);
-    if (perQuestion === null) continue;
-    fits = true;
+  /** The plan with the fewest answers of studies of n samples that leave `perQuestion` of a question open; null where none will do. */
+  const planOf = (n: number, perQuestion: number): SamplePlan | null => {
+    let best: SamplePlan | null = null;
     const own = between.seedByQuestionSd ** 2 + perQuestion;
     const sizes = seeds === undefined ? range(seedSd > 0 ? 2 : 1, seedSd > 0 ? mostSeeds : 1) : [seeds];
     for (const s of sizes) {
@@ -149,7 +132,38 @@ export function planSamples(options: SamplePlanOptions): SamplePlan {
       const plan = questions === undefined ? fewest(at, power) : at(questions);
       if (plan !== null && plan.power >= power && (best === null || plan.answers < best.answers)) best = plan;
     }
+    return best;
+  };
+
+  // The closed form finds the number of samples, a fit says what it leaves open, and how far off the closed form is elsewhere.
+  const towards = Math.sign(options.effect) * effect;
+  const sizes = (samples === undefined ? sampleChoices : [samples]).map((n): Size => {
+    const closed = closedVariance(n, towards, between, seed);
+    return { n, closed, known: null, plan: closed === null ? null : planOf(n, closed), refused: false };
+  });
+  let best: SamplePlan | null = null;
+  for (;;) {
+    const open = sizes.filter(({ refused }) => !refused);
+    const found = open.filter(({ plan }) => plan !== null);
+    const next =
+      found.length > 0
+        ? found.reduce((a, b) => ((b.plan as SamplePlan).answers < (a.plan as SamplePlan).answers ? b : a))
+        : open.at(-1);
+    if (next === undefined) break;
+    if (next.known !== null) {
+      best = next.plan;
+      break;
+    }
+    next.known = fittedVariance(next.n, towards, between, seed, next.closed);
+    next.refused = next.known === null;
+    if (next.known === null) continue;
+    const ratio = next.closed === null ? 1 : next.known / next.closed;
+    for (const size of open) {
+      const variance = size.known ?? (size.closed === null ? null : size.closed * ratio);
+      if (variance !== null) size.plan = planOf(size.n, variance);
+    }
   }
+  const fits = sizes.some(({ known }) => known !== null);
   if (!fits)
     fail(
       "ERR_PLAN",
@@ -164,6 +178,16 @@ export function planSamples(options: SamplePlanOptions): SamplePlan {
         `${seeds === undefined ? `up to ${seedSd > 0 ? mostSeeds : 1}` : seeds} training seeds. Allow more of either`,
     );
   return best;
+}
+
+/** A number of samples that is tried: what it leaves open by the closed form and by a fit, and the plan by the better of them. */
+interface Size {
+  n: number;
+  closed: number | null;
+  known: number | null;
+  plan: SamplePlan | null;
+  /** The model does not converge on its tables. */
+  refused: boolean;
 }
 
 const range = (low: number, high: number): number[] => Array.from({ length: high - low + 1 }, (_, i) => low + i);
@@ -234,64 +258,4 @@ function normalBelow(z: number): number {
   const series = k * (0.31938153 + k * (-0.356563782 + k * (1.781477937 + k * (-1.821255978 + k * 1.330274429))));
   const tail = (Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI)) * series;
   return z < 0 ? tail : 1 - tail;
-}
-
-/**
- * What the counts of N samples leave open of one question's lambda23: the square of the model's error for fixed questions,
- * times Q, the median of simulated tables. Null where it converges on none.
- */
-function binomialVariance(n: number, effect: number, between: Required<QuestionSpread>, seed: number): number | null {
-  const random = new Random(seed, `planSamples ${n}`);
-  const found: number[] = [];
-  for (let table = 0; table < mostTables && found.length < tables; table++) {
-    const one = simulatedVariance(n, effect, between, random);
-    if (one !== null) found.push(one);
-  }
-  // The median: of few samples a question, one table in ten has an error far from the others'.
-  return found.sort((a, b) => a - b)[found.length >> 1] ?? null;
-}
-
-/** The same from one table. */
-function simulatedVariance(
-  n: number,
-  effect: number,
-  between: Required<QuestionSpread>,
-  random: Random,
-): number | null {
-  const normal = (): number => Math.sqrt(-2 * Math.log(1 - random.next())) * Math.cos(2 * Math.PI * random.next());
-  const correct = new Int32Array(variants.length * simulated);
-  const { baseMean, baseSd, gain, gainSd, lambda23Sd } = between as Record<keyof QuestionSpread, number>;
-  for (let q = 0; q < simulated; q++) {
-    const base = baseMean + baseSd * normal();
-    const reas = base + gain + gainSd * normal();
-    const tool = base + gain + gainSd * normal();
-    const unified = reas + tool - base + effect + lambda23Sd * normal();
-    for (const [v, logit] of [base, reas, tool, unified].entries())
-      correct[v * simulated + q] = draw(random.next(), n, logit);
-  }
-  const all = Int32Array.from({ length: simulated }, (_, q) => q);
-  const kept = all.filter((q) => [0, 1, 2, 3].some((v) => (correct[v * simulated + q] as number) > 0));
-  const floorOrCeiling = (k: number): boolean => k === 0 || k === n;
-  const free = kept.filter((q) => [0, 1, 2, 3].some((v) => !floorOrCeiling(correct[v * simulated + q] as number)));
-  if (free.length < fewestQuestions) return null;
-  const table = { questions: simulated, correct, samples: Int32Array.of(n), variantStride: 0, questionStride: 0 };
-  const options = { questions: kept, smoothing: 0, seed: 0, nullDraws: 0, level: 0.95, clusters: new Int32Array(0) };
-  const { fixedError, converged } = native.interferenceModel(table, options);
-  // Dropped questions are asked in vain.
-  return converged ? fixedError ** 2 * simulated : null;
-}
-
-/** Successes of n of this logit, by inversion of u. */
-function draw(u: number, n: number, logit: number): number {
-  const p = 1 / (1 + Math.exp(Math.abs(logit)));
-  let mass = Math.exp(n * Math.log1p(-p));
-  if (mass === 0) return Math.round(logit > 0 ? n * (1 - p) : n * p); // thousands of samples: their noise is nothing
-  let sum = mass;
-  let k = 0;
-  while (sum <= u && k < n) {
-    mass *= ((n - k) / (k + 1)) * (p / (1 - p));
-    sum += mass;
-    k++;
-  }
-  return logit > 0 ? n - k : k;
 }

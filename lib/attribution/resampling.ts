@@ -1,8 +1,9 @@
-import type { BootstrapArguments, BootstrapValues } from "../binding.js";
+import type { BootstrapArguments, BootstrapValues, InterferenceValues } from "../binding.js";
 import { fail } from "../errors.js";
 import type { CountTable } from "./cells.js";
 import type { EffectCovariance, Effects, Estimate, InterferenceOptions, Population, Resampling } from "./types.js";
-import { choice, flag, show } from "./values.js";
+import { studentQuantile } from "./student.js";
+import { checkSeed, choice, flag, integerFrom } from "./values.js";
 
 const populations: readonly Population[] = ["questions", "fixed"];
 export const effectNames = ["l1", "l2", "l3", "l12", "l13", "l23"] as const satisfies readonly (keyof Effects)[];
@@ -12,13 +13,8 @@ export const level = 0.95;
 export function bootstrapArguments(options: InterferenceOptions): Omit<BootstrapArguments, "clusters"> | null {
   const { intervals = true, population = "questions", draws = 1000, seed = 0, smoothing } = options;
   const chosen = choice(populations, population, "options.population");
-  if (!Number.isInteger(draws) || draws < 100 || draws > 1_000_000)
-    fail(
-      "ERR_INVALID_ARGUMENT",
-      `Expected an integer from 100 to 1000000 for options.draws but received ${show(draws)}`,
-    );
-  if (!Number.isSafeInteger(seed) || seed < 0)
-    fail("ERR_INVALID_SEED", `Expected an integer from 0 to 2^53 - 1 for options.seed but received ${show(seed)}`);
+  integerFrom(100, 1_000_000, draws, "options.draws");
+  checkSeed(seed);
   if (!flag(intervals, "options.intervals")) return null;
   if (population === "fixed" && smoothing === "none")
     fail(
@@ -42,6 +38,53 @@ export function meanEstimates(
 ): Record<keyof Effects, Estimate> {
   const entries = effectNames.map((name, i) => [name, estimate(means[i] as number, bounds?.means, i)] as const);
   return Object.fromEntries(entries) as Record<keyof Effects, Estimate>;
+}
+
+/** The 97.5 % point of the normal distribution. */
+export const normalQuantile = 1.959963984540054;
+
+/**
+ * The drawn bounds of values that are means over n questions or clusters, wider by t_(n-1) / 1.96 sqrt(n / (n - 1)): their percentiles
+ * have the spread of a sample about its own mean, and a normal distribution's tails, which for 5 questions covers 83 % and not 95.
+ * Bounds that are not percentiles of draws over `questions` are as they were, but for signs and order of these questions with paired
+ * samples: pairs are drawn from the observed ones, in which a floor has no noise, and such bounds covered 85 to 91 % in simulations.
+ */
+export function widened(
+  values: InterferenceValues,
+  resampling: Resampling | null,
+  paired: boolean,
+): BootstrapValues | null {
+  const bounds = values.intervals;
+  const none = Float64Array.of(NaN, NaN);
+  if (bounds !== null && resampling?.population === "fixed" && paired)
+    return { ...bounds, share: none, unsaturated: none, median23: none };
+  if (bounds === null || resampling === null || resampling.population !== "questions" || resampling.units < 2)
+    return bounds;
+  const { units, clustered } = resampling;
+  const factor =
+    (studentQuantile((1 + level) / 2, Math.min(units - 1, 4000)) / normalQuantile) * Math.sqrt(units / (units - 1));
+  const about = (pairs: Float64Array, centres: ArrayLike<number>, most = Infinity): Float64Array =>
+    pairs.map((bound, i) => {
+      const centre = centres[i >> 1] as number;
+      return Math.min(most, Math.max(most === 1 ? 0 : -Infinity, centre + factor * (bound - centre)));
+    });
+  const shareOf = (counts: InterferenceValues["counts"]): number[] => [
+    counts.negative / (counts.negative + counts.zero + counts.positive),
+  ];
+  // A share of 0 or 1 has Wilson's interval, of clusters too.
+  const share = (pairs: Float64Array, counts: InterferenceValues["counts"]): Float64Array => {
+    const centre = shareOf(counts);
+    return clustered && centre[0] !== 0 && centre[0] !== 1 ? about(pairs, centre, 1) : pairs;
+  };
+  return {
+    ...bounds,
+    means: about(bounds.means, values.means),
+    additive: about(bounds.additive, [values.additive]),
+    overBest: about(bounds.overBest, [values.overBest]),
+    share: share(bounds.share, values.counts),
+    unsaturated: share(bounds.unsaturated, values.unsaturated),
+    median23: clustered ? about(bounds.median23, [values.median23]) : bounds.median23,
+  };
 }
 
 /** What a result says of its intervals. */

@@ -141,6 +141,7 @@ export type Unavailable =
   | "too-few-questions"
   | "too-few-unsaturated"
   | "too-few-clusters"
+  | "too-few-samples"
   | "not-converged"
   | "not-identified"
   | "no-effect-seen"
@@ -242,24 +243,33 @@ export interface Interference {
   interferenceShare: InterferenceShare;
   /**
    * The share of questions whose underlying lambda23 is negative, the samples' noise taken off: all distributions of lambda23
-   * that the counts admit, the other effects being normal, are in the interval. Null where it would be wider than 0.5, where the calibrated Wilcoxon test does
+   * that the counts admit, the other effects being normal, are in the interval. Null where it would be wider than 0.5, with fewer than 20 samples a cell, where the calibrated Wilcoxon test does
    * not tell the table from additive effects, or the model is not there: `unavailable.trueShare` says why.
    */
   trueShare: Estimate | null;
   /**
    * The primary figure: the mean of lambda23 in logits from the binomial random-effects model, without smoothing. Where
-   * `model` is null it is {@link Interference.smoothedMean23}. Without bounds where fewer than 10 clusters, or fewer than 10
-   * questions off floor and ceiling (and more at them), would make a narrow interval of nothing.
-   * With several seeds: the mean of the seeds' mean23, or of their smoothedMean23 where one of them has no model (a warning names
-   * it).
+   * there is no model its value is that of {@link Interference.smoothedMean23} and it has no bounds, as with fewer than 10 clusters:
+   * `unavailable.mean23` says why.
+   * With several seeds: the mean of the seeds' mean23, or of their smoothedMean23, without bounds, where one of them has no model
+   * (a warning names it).
    */
   mean23: Estimate;
-  /** The plain mean of the smoothed lambda23 over the kept, in logits: smoothing and ceilings bias it. */
+  /**
+   * The plain mean of the smoothed lambda23 over the kept, in logits: smoothing and ceilings bias it. Its interval is one of what
+   * such tables show on average, the bias included, and not of the mean of lambda23.
+   */
   smoothedMean23: Estimate;
   /** How the random-effects model was fitted; null where it was not: `unavailable.model` says why. */
   model: ModelReport | null;
-  /** Why figures are null, by name. */
-  unavailable: { model?: Unavailable; trueShare?: Unavailable; null?: Unavailable; calibratedTests?: Unavailable };
+  /** Why figures are null, by name; `mean23`: why it has no bounds. */
+  unavailable: {
+    model?: Unavailable;
+    mean23?: Unavailable;
+    trueShare?: Unavailable;
+    null?: Unavailable;
+    calibratedTests?: Unavailable;
+  };
   /** The median of lambda23, in logits. */
   median23: Estimate;
   /** The median that additive effects alone would show. */
@@ -294,7 +304,8 @@ export interface Interference {
   naiveTests: { sign: TestResult; wilcoxon: TestResult };
   /**
    * The same questions put to the null of additive effects: the mean sign of lambda23, and its mean signed rank among the
-   * null's sizes (Wilcoxon's), each less what additive effects show. `statistic` is in standard deviations.
+   * null's sizes (Wilcoxon's), each less what additive effects show. `statistic` is in standard deviations. With several seeds null: each seed
+   * has its own, and over trainings the t interval of mean23 is the test.
    */
   calibratedTests: { sign: TestResult; wilcoxon: TestResult } | null;
   /** What to keep in mind when reading the figures, one sentence each. */

@@ -47,3 +47,24 @@ export function optionsObject(value: unknown, name: string): void {
   if (!isObject(value) || Array.isArray(value))
     fail("ERR_INVALID_ARGUMENT", `Expected an object for ${name} but received ${show(value)}`);
 }
+
+/** Checks an option that is a number from `low` to `high`. Throws ERR_INVALID_ARGUMENT. */
+export function numberFrom(low: number, high: number, value: unknown, name: string): number {
+  if (typeof value !== "number" || !(value >= low && value <= high))
+    fail("ERR_INVALID_ARGUMENT", `Expected a number from ${low} to ${high} for ${name} but received ${show(value)}`);
+  return value;
+}
+
+/** The same for an integer. */
+export function integerFrom(low: number, high: number, value: unknown, name: string): number {
+  if (!Number.isInteger(value) || (value as number) < low || (value as number) > high)
+    fail("ERR_INVALID_ARGUMENT", `Expected an integer from ${low} to ${high} for ${name} but received ${show(value)}`);
+  return value as number;
+}
+
+/** Checks options.seed. Throws ERR_INVALID_SEED. */
+export function checkSeed(seed: unknown): number {
+  if (!Number.isSafeInteger(seed) || (seed as number) < 0)
+    fail("ERR_INVALID_SEED", `Expected an integer from 0 to 2^53 - 1 for options.seed but received ${show(seed)}`);
+  return seed as number;
+}

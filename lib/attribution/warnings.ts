@@ -44,9 +44,14 @@ export function warnings(result: Interference, counts: CountTable, posteriorAske
     list.push("All questions are of one cluster: how others would differ is not in them, and no intervals are drawn.");
   else if (resampling?.population === "questions" && resampling.units < 20)
     list.push(
-      `Intervals resample only ${resampling.units} ${resampling.clustered ? "clusters" : "questions"}: they come out too narrow.`,
+      `Intervals resample only ${resampling.units} ${resampling.clustered ? "clusters" : "questions"}: they may come out too narrow.`,
     );
   list.push(...modelWarnings(result));
+  if (result.smoothedMean23.low !== null)
+    list.push(
+      "The intervals of smoothedMean23 and median23 are of what such tables show on average: floors, ceilings and smoothing keep that " +
+        "from the mean of lambda23, which is mean23's to estimate.",
+    );
   list.push(
     "The share has no null of 50 %: floors, ceilings and ties move it even where effects are exactly additive, so do not " +
       "compare it, or the naive tests, with one half.",
@@ -60,12 +65,12 @@ function modelWarnings({ unavailable, model, mean23 }: Interference): string[] {
   const list: string[] = [];
   if (unavailable.model === "too-few-questions")
     list.push(
-      "Fewer than 30 questions were answered: no random-effects model is fitted, mean23 is the mean of the smoothed lambda23.",
+      "Fewer than 30 questions were answered: no random-effects model is fitted, mean23 is the mean of the smoothed lambda23, without an interval.",
     );
   if (unavailable.model === "too-few-unsaturated")
     list.push(
       "Fewer than 30 of the answered questions are off floor and ceiling: no random-effects model is fitted, mean23 is the mean " +
-        "of the smoothed lambda23, and smoothing decides much of it.",
+        "of the smoothed lambda23, without an interval, and smoothing decides much of it.",
     );
   if (unavailable.null === "too-few-clusters")
     list.push(
@@ -73,11 +78,18 @@ function modelWarnings({ unavailable, model, mean23 }: Interference): string[] {
         "no interval.",
     );
   if (unavailable.model === "not-converged")
-    list.push("The random-effects model did not converge: mean23 is the mean of the smoothed lambda23.");
+    list.push(
+      "The random-effects model did not converge: mean23 is the mean of the smoothed lambda23, without an interval.",
+    );
   if (unavailable.trueShare === "not-identified")
     list.push(
       "The share of questions whose underlying lambda23 is negative cannot be told from these counts: effects of both signs " +
         "near 0 fit as well.",
+    );
+  if (unavailable.trueShare === "too-few-samples")
+    list.push(
+      "Fewer than 20 samples a cell: the share of questions whose underlying lambda23 is negative is not given, since its interval " +
+        "would miss it.",
     );
   if (unavailable.trueShare === "no-effect-seen")
     list.push(

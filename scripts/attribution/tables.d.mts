@@ -13,9 +13,17 @@ export interface Truth {
   draw(random: Random): TruthEffects;
 }
 export const truths: Truth[];
-export function binomial(random: Random, n: number, logit: number): number;
-export function simulate(
-  truth: Truth,
-  random: Random,
-  settings: { questions: number; samples: number; shifts?: number[]; effects?: TruthEffects[] },
-): { table: DenseAccuracy; l23: Float64Array; effects: TruthEffects[] };
+export function normal(random: Random): number;
+export interface SimulateSettings {
+  questions?: number;
+  samples: number;
+  shifts?: number[];
+  effects?: TruthEffects[];
+}
+export interface Simulated {
+  table: DenseAccuracy;
+  l23: Float64Array;
+  effects: TruthEffects[];
+}
+export function simulate(truth: Truth, random: Random, settings: SimulateSettings): Simulated;
+export function simulatePaired(truth: Truth, random: Random, settings: SimulateSettings): Simulated;

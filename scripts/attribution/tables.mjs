@@ -1,26 +1,16 @@
 // Simulated tables of counts with known effects, for the study of coverage (study.mjs) and its tests.
 
-const names = ["base", "reas", "tool", "unified", "hybridTool", "hybridReas"];
+import { drawBinomial, normal } from "../../dist/attribution/draws.js";
 
-/** A standard normal draw (Box and Muller). */
-const normal = (random) => Math.sqrt(-2 * Math.log(1 - random.next())) * Math.cos(2 * Math.PI * random.next());
+export { normal };
+
+const names = ["base", "reas", "tool", "unified", "hybridTool", "hybridReas"];
+const trained = names.slice(0, 4);
+
 const exponential = (random) => -Math.log(1 - random.next());
 
 /** Successes of n of probability 1 / (1 + exp(-logit)), by inversion of one uniform number. */
-export function binomial(random, n, logit) {
-  const flip = logit > 0;
-  const p = 1 / (1 + Math.exp(Math.abs(logit)));
-  const u = random.next();
-  let mass = (1 - p) ** n;
-  let sum = mass;
-  let k = 0;
-  while (sum <= u && k < n) {
-    mass *= ((n - k) / (k + 1)) * (p / (1 - p));
-    sum += mass;
-    k++;
-  }
-  return flip ? n - k : k;
-}
+const binomial = (random, n, logit) => drawBinomial(random.next(), n, logit);
 
 const wide = (random) => -0.5 + 2.5 * normal(random);
 const additive = (gain) => (random) => ({ base: wide(random), reas: gain, tool: gain, l23: 0 });
@@ -68,36 +58,101 @@ export function drawShifts(random, seedSd) {
   return [0, seedSd * normal(random), seedSd * normal(random), seedSd * normal(random)];
 }
 
-/** A dense table of `questions` of a truth with the true lambda23 of each; `effects`: reuse of drawn effects. */
-export function simulate(truth, random, { questions, samples, shifts = [0, 0, 0, 0], effects }) {
-  const correct = Object.fromEntries(names.map((name) => [name, new Int32Array(questions)]));
-  const l23 = new Float64Array(questions);
-  const drawn = effects ?? Array.from({ length: questions }, () => truth.draw(random));
-  for (const [q, effect] of drawn.entries()) {
-    const { base, reas, tool } = effect;
-    l23[q] = effect.l23;
-    const logits = {
-      base,
-      reas: base + reas + shifts[1],
-      tool: base + tool + shifts[2],
-      unified: base + reas + tool + effect.l23 + shifts[3],
-      hybridTool: base + 0.7 * tool,
-      hybridReas: base + 0.7 * reas,
-    };
-    for (const name of names) correct[name][q] = binomial(random, samples, logits[name]);
-  }
-  return { table: { samples, correct }, l23, effects: drawn };
+/**
+ * Questions of a truth in `groups` clusters of unequal size (shares 1 : 2 : .. : 5 in turn): a cluster shifts base by N(0, 1), the
+ * gains by N(0, 0.5) and, where effects are not additive, lambda23 by N(0, 0.3).
+ */
+export function drawClustered(truth, random, { questions, groups }) {
+  const shifts = Array.from({ length: groups }, () => ({
+    base: normal(random),
+    reas: 0.5 * normal(random),
+    tool: 0.5 * normal(random),
+    l23: truth.additive ? 0 : 0.3 * normal(random),
+  }));
+  const places = shifts.flatMap((_, c) => Array(1 + (c % 5)).fill(c));
+  const clusters = Int32Array.from({ length: questions }, (_, q) => places[q % places.length]);
+  const effects = Array.from(clusters, (c) => {
+    const own = truth.draw(random);
+    return Object.fromEntries(Object.entries(own).map(([name, value]) => [name, value + shifts[c][name]]));
+  });
+  return { clusters, effects };
 }
 
+const logitsOf = ({ base, reas, tool, l23 }, shifts) => ({
+  base,
+  reas: base + reas + shifts[1],
+  tool: base + tool + shifts[2],
+  unified: base + reas + tool + l23 + shifts[3],
+  hybridTool: base + 0.7 * tool,
+  hybridReas: base + 0.7 * reas,
+});
+
+/** A dense table of `questions` of a truth with the true lambda23 of each; `effects`: reuse of drawn effects. */
+export function simulate(truth, random, { questions, samples, shifts = [0, 0, 0, 0], effects }) {
+  const drawn = effects ?? Array.from({ length: questions }, () => truth.draw(random));
+  const correct = Object.fromEntries(names.map((name) => [name, new Int32Array(drawn.length)]));
+  for (const [q, effect] of drawn.entries()) {
+    const logits = logitsOf(effect, shifts);
+    for (const name of names) correct[name][q] = binomial(random, samples, logits[name]);
+  }
+  return { table: { samples, correct }, l23: Float64Array.from(drawn, ({ l23 }) => l23), effects: drawn };
+}
+
+/** The same with common random numbers: sample j of a question is right where one uniform number is below the variant's accuracy. */
+export function simulatePaired(truth, random, { questions, samples, effects }) {
+  const { table, ...rest } = simulate(truth, random, { questions, samples: 1, effects });
+  const { correct } = table;
+  const outcomes = Object.fromEntries(trained.map((name) => [name, new Uint8Array(rest.effects.length * samples)]));
+  for (const name of trained) correct[name].fill(0);
+  for (const [q, effect] of rest.effects.entries()) {
+    const logits = logitsOf(effect, [0, 0, 0, 0]);
+    for (let j = 0; j < samples; j++) {
+      const u = random.next();
+      for (const name of trained) {
+        const right = u < 1 / (1 + Math.exp(-logits[name])) ? 1 : 0;
+        outcomes[name][q * samples + j] = right;
+        correct[name][q] += right;
+      }
+    }
+    for (const name of ["hybridTool", "hybridReas"]) correct[name][q] = binomial(random, samples, logits[name]);
+  }
+  return { table: { samples, correct, outcomes }, ...rest };
+}
+
+const pointEstimates = { model: false, posterior: false, intervals: false };
+
+/** The figures of a large table whose intervals are drawn: what they are at this N, smoothing and ceilings included. */
+export const figures = {
+  share: ({ interferenceShare }) => interferenceShare,
+  smoothed: ({ smoothedMean23 }) => smoothedMean23,
+  median: ({ median23 }) => median23,
+  additive: ({ contrasts }) => contrasts.additive,
+  overBest: ({ contrasts }) => contrasts.overBest,
+};
+
 /** What a truth's estimands are, from a table of many questions: over the kept ones. */
-export function reference(truth, random, { samples, questions = 40_000 }, compute) {
-  const { table, l23 } = simulate(truth, random, { questions, samples });
-  const { kept, counts } = compute(table, { model: false, posterior: false, intervals: false });
+export function reference(truth, random, { samples, questions = 40_000, groups, draw = simulate }, compute) {
+  const effects = groups === undefined ? undefined : drawClustered(truth, random, { questions, groups }).effects;
+  const { table, l23 } = draw(truth, random, { questions, samples, effects });
+  const result = compute(table, { ...pointEstimates, commonRandomNumbers: table.outcomes !== undefined });
+  const { kept } = result;
   let sum = 0;
   let negative = 0;
   for (const q of kept) {
     sum += l23[q];
     if (l23[q] < 0) negative++;
   }
-  return { mean23: sum / kept.length, trueShare: negative / kept.length, share: counts.negative / kept.length };
+  const read = Object.fromEntries(Object.entries(figures).map(([name, pick]) => [name, pick(result).value]));
+  return { mean23: sum / kept.length, trueShare: negative / kept.length, ...read };
+}
+
+/** What the figures of these very questions are on average over `times` samplings (and trainings, where seedSd > 0). */
+export function expected(truth, random, { effects, samples, times = 100, seedSd = 0, draw = simulate }, compute) {
+  const sums = Object.fromEntries(Object.keys(figures).map((name) => [name, 0]));
+  for (let i = 0; i < times; i++) {
+    const { table } = draw(truth, random, { samples, effects, shifts: drawShifts(random, seedSd) });
+    const result = compute(table, { ...pointEstimates, commonRandomNumbers: table.outcomes !== undefined });
+    for (const [name, pick] of Object.entries(figures)) sums[name] += pick(result).value / times;
+  }
+  return sums;
 }

@@ -12,6 +12,7 @@ const reasons: Record<Unavailable, string> = {
   "too-few-questions": "fewer than 30 questions were answered",
   "too-few-unsaturated": "fewer than 30 answered questions are off floor and ceiling",
   "too-few-clusters": "there are fewer than 10 clusters",
+  "too-few-samples": "there are fewer than 20 samples a cell",
   "not-converged": "the random-effects model did not converge",
   "not-identified": "these counts do not tell",
   "no-effect-seen": "the counts are not told from additive effects",
