@@ -12,8 +12,8 @@ InterferenceModel interference_model(const CountTable& table, std::span<const st
   InterferenceModel result;
   RandomEffectsOptions fit_options;
   fit_options.stop = options.stop;
+  const RandomEffectsFit fit = fit_random_effects(table, questions, fit_options);
   {
-    const RandomEffectsFit fit = fit_random_effects(table, questions, fit_options);
     result.converged = fit.converged;
     result.one_step = fit.one_step;
     result.mean23 = fit.population.mean[3];
@@ -47,7 +47,6 @@ InterferenceModel interference_model(const CountTable& table, std::span<const st
       result.null_converged = true;
       return result;
     }
-    result.true_share = true_share(fit, options.level, options.stop);
   }
   fit_options.additive = true;
   const RandomEffectsFit additive = fit_random_effects(table, questions, fit_options);
@@ -59,6 +58,11 @@ InterferenceModel interference_model(const CountTable& table, std::span<const st
   null.clusters = options.clusters;
   null.stop = options.stop;
   result.null = null_band(table, questions, additive, null);
+  // Additive effects that fit as well leave "negative" to rounding: nobody reads the share then. 1.95 lies below the
+  // quantile of the normal distribution and of Student's.
+  const NullStatistic& ranks = result.null.ranks;
+  if (!(std::abs(ranks.observed - ranks.value) < 1.95 * ranks.error))
+    result.true_share = true_share(fit, options.level, options.stop);
   return result;
 }
 

@@ -26,7 +26,7 @@ struct InterferenceModel {
   // Of both errors' squares, from the influences' kurtosis: 2 Q / (kurtosis - 1). Few questions carry the mean where
   // most lie at floors and ceilings.
   double degrees_of_freedom = 0;
-  TrueShare true_share;
+  TrueShare true_share;  // left at 0.5 between 0 and 1 where the ranks do not tell the table from additive effects
   NullBand null;
 };
 
