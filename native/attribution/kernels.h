@@ -32,7 +32,13 @@ struct Kernels {
   /// sum_j weight[j] Im(base unified conj(tool) conj(reas))[j]; `last` gets |Re| + |Im| of the last node.
   double (*node_sum)(const double* base, const double* unified, const double* tool, const double* reas,
                      const double* weight, double& last);
+  /// k [count], count a multiple of eight: draws of Bin(n, 1 / (1 + exp(-theta))) by inversion of u in (2^-40, 1 -
+  /// 2^-40), n up to kMostInverted; ratio[j] = (n - j) / (j + 1).
+  void (*binomials)(std::int32_t* k, const double* theta, const double* u, std::size_t count, std::int32_t n,
+                    const double* ratio);
 };
+
+inline constexpr std::int32_t kMostInverted = 400;  // (1/2)^n is far from underflow
 
 extern const Kernels kPlainKernels;
 #if defined(__x86_64__) || defined(_M_X64)

@@ -124,8 +124,89 @@ double node_sum(const double* base, const double* unified, const double* tool, c
   return total;
 }
 
+// ---- binomial draws ----
+
+typedef std::int64_t Long __attribute__((vector_size(VECTOR_BYTES)));
+
+Real pick(Long mask, Real yes, Real no) {
+  Long a, b;
+  std::memcpy(&a, &yes, sizeof a);
+  std::memcpy(&b, &no, sizeof b);
+  const Long bits = (a & mask) | (b & ~mask);
+  Real result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
+/// exp(x) for -700 <= x <= 0, to 1e-15 (relative).
+Real exp_below(Real x) {
+  constexpr double kMagic = 0x1.8p52, kLog2e = 1.4426950408889634074, kLn2Hi = 6.93147180369123816490e-01,
+                   kLn2Lo = 1.90821492927058770002e-10;
+  const Real shifted = x * kLog2e + kMagic;  // the nearest integer is in the low bits
+  const Real n = shifted - kMagic;
+  const Real r = (x - n * kLn2Hi) - n * kLn2Lo;
+  Real p = {};
+  p += 1.0 / 479001600;
+  constexpr double kInverse[] = {1.0,       1.0,        1.0 / 2,     1.0 / 6,      1.0 / 24,      1.0 / 120,
+                                 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800};
+  for (int i = 11; i >= 0; --i) p = p * r + kInverse[i];
+  Word bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 1023) << 52;
+  Real power;
+  std::memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
+void binomials(std::int32_t* k, const double* theta, const double* u, std::size_t count, std::int32_t n,
+               const double* ratio) {
+  constexpr std::size_t kReals = VECTOR_BYTES / sizeof(double), kVectors = 64 / VECTOR_BYTES;
+  for (std::size_t i = 0; i < count; i += 8) {
+    Real odds[kVectors], mass[kVectors], sum[kVectors], level[kVectors];
+    Long above[kVectors], found[kVectors];
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      Real t, own;
+      std::memcpy(&t, theta + i + v * kReals, sizeof t);
+      std::memcpy(&own, u + i + v * kReals, sizeof own);
+      above[v] = t > 0;
+      t = pick(above[v], -t, t);
+      const Long far = t < -700;
+      odds[v] = exp_below(pick(far, Real{} - 700, t));
+      level[v] = pick(above[v], 1 - own, own);
+      Real base = 1 / (1 + odds[v]), power = {};
+      power += 1;
+      for (std::int32_t rest = n; rest > 0; rest >>= 1, base *= base)
+        if (rest & 1) power *= base;
+      mass[v] = sum[v] = power;
+      found[v] = Long{};
+    }
+    for (std::int32_t j = 0; j < n; ++j) {
+      Long open[kVectors], any = {};
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        open[v] = sum[v] <= level[v];
+        any |= open[v];
+      }
+      if (j % 4 == 0) {
+        std::int64_t left = 0;
+        for (std::size_t l = 0; l < kReals; ++l) left |= any[l];
+        if (left == 0) break;
+      }
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        found[v] -= open[v];
+        mass[v] *= odds[v] * ratio[j];
+        sum[v] += mass[v];
+      }
+    }
+    for (std::size_t v = 0; v < kVectors; ++v)
+      for (std::size_t l = 0; l < kReals; ++l) {
+        const auto own = static_cast<std::int32_t>(found[v][l]);
+        k[i + v * kReals + l] = above[v][l] != 0 ? n - own : own;
+      }
+  }
+}
+
 }  // namespace
 
-const Kernels KERNELS = {add_dots, random_counts, node_sum};
+const Kernels KERNELS = {add_dots, random_counts, node_sum, binomials};
 
 }  // namespace rolegrad::attribution
