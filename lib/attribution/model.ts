@@ -105,6 +105,7 @@ export function applyModel(
     questions: given.questions.length,
     oneStep: values.oneStep,
     nullDraws: values.nullDraws,
+    passes: values.passes,
   };
   if (tooFew) {
     for (const name of ["trueShare", "null", "calibratedTests"] as const) result.unavailable[name] = "too-few-clusters";

@@ -16,6 +16,7 @@ InterferenceModel interference_model(const CountTable& table, std::span<const st
   {
     result.converged = fit.converged;
     result.one_step = fit.one_step;
+    result.work = fit.work;
     result.mean23 = fit.population.mean[3];
     result.spread23 = std::sqrt(fit.population.covariance(3, 3));
     std::vector<double> influence(size);
@@ -49,8 +50,11 @@ InterferenceModel interference_model(const CountTable& table, std::span<const st
     }
   }
   fit_options.additive = true;
+  if (fit.converged) fit_options.start = &fit.population;
   const RandomEffectsFit additive = fit_random_effects(table, questions, fit_options);
   result.null_converged = additive.converged;
+  result.work = {fit.work.laplace + additive.work.laplace, fit.work.propagation + additive.work.propagation,
+                 fit.work.information + additive.work.information};
   NullOptions null;
   null.smoothing = options.smoothing;
   null.seed = options.seed;

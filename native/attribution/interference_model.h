@@ -19,6 +19,7 @@ struct ModelOptions {
 /// What the random-effects model says of a table.
 struct InterferenceModel {
   bool converged = false, null_converged = false, one_step = false;
+  FitWork work;  // of both fits
   double mean23 = 0;
   double spread23 = 0;         // SD of lambda23 over the questions
   double questions_error = 0;  // of mean23 as the mean of all questions like these: sandwich, by cluster

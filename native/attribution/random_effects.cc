@@ -145,37 +145,51 @@ std::vector<double> information_at(State& s, const EffectPopulation& p, const St
   return information(p, s.cells, s.modes, stop);
 }
 
+/// Laplace's maximum is only where propagation starts from.
+constexpr double kNear = 1e-3;
+
+/// Quick: few steps of EM and early ones of Newton, which reach most maxima. Careful: where those have lost their way.
+enum class Pace { kQuick, kCareful };
+
 /// EM, and Newton's steps where they help; true where the score is zero to kConverged.
-bool maximise(State& s, EffectPopulation& p, Method method, const StopFlag* stop) {
+bool maximise(State& s, EffectPopulation& p, Method method, Pace pace, const StopFlag* stop) {
   const double prior = kPriorQuestions / static_cast<double>(s.size());
-  constexpr int kRounds = 15, kSteps = 15;
+  const bool quick = pace == Pace::kQuick;
+  const double enough = quick && method == Method::kLaplace ? kNear : kConverged;
+  const int rounds = quick ? 6 : 15;
   Parameters score = evaluate(s, p, method, 10, stop);
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     if (method == Method::kLaplace || round > 0)
-      for (int step = 0; step < kSteps && size_of(score, p) > kConverged; ++step) {
+      for (int step = 0; step < (quick && round == 0 ? 4 : 15) && size_of(score, p) > enough; ++step) {
         if (!em_step(score, prior, p)) break;
         score = evaluate(s, p, method, 2, stop);
       }
-    if (size_of(score, p) <= kConverged) return true;
+    if (size_of(score, p) <= enough) return true;
     const std::vector<double> matrix = information_at(s, p, stop);
     State scratch = s;
-    for (int step = 0; step < 10 && size_of(score, p) > kConverged; ++step) {
+    for (int step = 0; step < 10 && size_of(score, p) > enough; ++step) {
       Parameters move = score;
       if (!solve(p.parameters(), matrix, std::span(move.data(), p.parameters()), 1)) break;
-      EffectPopulation next = p;
-      for (std::size_t a = 0; a < p.parameters(); ++a) next.parameter(a) += move[a];
-      bool valid = true;
-      for (std::size_t i = 0; i < p.d; ++i)
-        valid = valid && next.root[pair_index(i, i)] > 0.2 * p.root[pair_index(i, i)];
-      if (!valid) break;
-      scratch = s;
-      const Parameters after = evaluate(scratch, next, method, 4, stop);
-      if (!(size_of(after, next) < 0.7 * size_of(score, p))) break;
-      std::swap(s, scratch);
-      p = next;
-      score = after;
+      bool better = false;
+      for (double length = 1; !better && length > (quick ? 0.3 : 0.9); length /= 2) {  // the whole step, or half of it
+        EffectPopulation next = p;
+        for (std::size_t a = 0; a < p.parameters(); ++a) next.parameter(a) += length * move[a];
+        bool valid = true;
+        for (std::size_t i = 0; i < p.d; ++i)
+          valid = valid && next.root[pair_index(i, i)] > 0.2 * p.root[pair_index(i, i)];
+        if (!valid) continue;
+        scratch = s;
+        const Parameters after = evaluate(scratch, next, method, 4, stop);
+        s.work = scratch.work;
+        better = size_of(after, next) < 0.7 * size_of(score, p);
+        if (!better) continue;
+        std::swap(s, scratch);
+        p = next;
+        score = after;
+      }
+      if (!better) break;
     }
-    if (size_of(score, p) <= kConverged) return true;
+    if (size_of(score, p) <= enough) return true;
   }
   return size_of(score, p) < 1e-3;
 }
@@ -201,11 +215,22 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
     for (std::size_t i = 0; i < some.size(); ++i)
       some[i] = questions[static_cast<std::size_t>(static_cast<Uint128>(i) * all / some.size())];
   }
-  EffectPopulation p = start(table, some, options.additive);
   const SiteTable some_sites(table, some);
   State s(table, some, some_sites);
-  maximise(s, p, Method::kLaplace, options.stop);
-  result.converged = maximise(s, p, Method::kPropagation, options.stop);
+  const EffectPopulation cold = start(table, some, options.additive);
+  EffectPopulation p = options.start != nullptr ? *options.start : cold;
+  p.d = cold.d;  // the leading entries of mean and root are those of the leading effects
+  for (const Pace pace : {Pace::kQuick, Pace::kCareful}) {
+    if (pace == Pace::kCareful) {
+      const FitWork work = s.work;
+      p = cold;
+      s = State(table, some, some_sites);
+      s.work = work;
+    }
+    maximise(s, p, Method::kLaplace, pace, options.stop);
+    result.converged = maximise(s, p, Method::kPropagation, pace, options.stop);
+    if (result.converged) break;
+  }
   const std::size_t n = p.parameters();
   std::vector<double> inverse = inverse_information(p, s.posterior, information_at(s, p, options.stop));
   if (inverse.empty()) {

@@ -5,8 +5,9 @@
 namespace rolegrad::attribution {
 
 struct RandomEffectsOptions {
-  bool additive = false;                // lambda23 = 0
-  std::size_t exact_questions = 20000;  // above: fitted on so many of the questions, and one Newton step on all
+  bool additive = false;                    // lambda23 = 0
+  std::size_t exact_questions = 20000;      // above: fitted on so many of the questions, and one Newton step on all
+  const EffectPopulation* start = nullptr;  // of all four effects; else from the counts
   const StopFlag* stop = nullptr;
 };
 
