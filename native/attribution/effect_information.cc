@@ -97,7 +97,7 @@ std::vector<double> information(const EffectPopulation& p, std::span<const Cells
                                 std::span<const EffectVector> modes, const StopFlag* stop) {
   const std::size_t n = p.parameters(), size = cells.size();
   const Laplace laplace(p);
-  constexpr std::size_t kBlock = 64;  // their sums are added in order
+  constexpr std::size_t kBlock = 16;  // their sums are added in order
   std::vector<std::array<double, kMostParameters * kMostParameters>> parts((size + kBlock - 1) / kBlock);
   for_each_block(size, kBlock, stop, [&](std::size_t block, std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end; ++i) laplace.subtract_derivative(cells[i], modes[i], parts[block].data());

@@ -19,29 +19,7 @@ EffectPairs EffectPopulation::covariance() const {
 }
 
 bool cholesky(std::size_t d, const EffectPairs& covariance, EffectPairs& root) {
-  for (std::size_t i = 0; i < d; ++i)
-    for (std::size_t j = 0; j <= i; ++j) {
-      double sum = covariance[pair_index(i, j)];
-      for (std::size_t m = 0; m < j; ++m) sum -= root[pair_index(i, m)] * root[pair_index(j, m)];
-      if (i == j) {
-        if (!(sum > 0)) return false;
-        root[pair_index(i, i)] = std::sqrt(sum);
-      } else {
-        root[pair_index(i, j)] = sum / root[pair_index(j, j)];
-      }
-    }
-  return true;
-}
-
-void back_solve(std::size_t d, const EffectPairs& root, EffectVector& x) {
-  for (std::size_t i = 0; i < d; ++i) {
-    for (std::size_t j = 0; j < i; ++j) x[i] -= root[pair_index(i, j)] * x[j];
-    x[i] /= root[pair_index(i, i)];
-  }
-  for (std::size_t i = d; i-- > 0;) {
-    for (std::size_t j = i + 1; j < d; ++j) x[i] -= root[pair_index(j, i)] * x[j];
-    x[i] /= root[pair_index(i, i)];
-  }
+  return d == 4 ? cholesky<4>(covariance, root) : cholesky<3>(covariance, root);
 }
 
 }  // namespace rolegrad::attribution

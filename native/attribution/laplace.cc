@@ -13,7 +13,15 @@ Laplace::Laplace(const EffectPopulation& p) : p_(p) {
 }
 
 int Laplace::operator()(const Cells& cells, EffectVector& z, QuestionPosterior& out) const {
-  const std::size_t d = p_.d;
+  return p_.d == 4 ? step<4>(cells, z, out) : step<3>(cells, z, out);
+}
+
+void Laplace::subtract_derivative(const Cells& cells, const EffectVector& z, double* matrix) const {
+  p_.d == 4 ? derive<4>(cells, z, matrix) : derive<3>(cells, z, matrix);
+}
+
+template <std::size_t d>
+int Laplace::step(const Cells& cells, EffectVector& z, QuestionPosterior& out) const {
   EffectPairs h, root{};
   std::array<double, 4> probability;
   int steps = 0;
@@ -32,8 +40,8 @@ int Laplace::operator()(const Cells& cells, EffectVector& z, QuestionPosterior& 
         for (std::size_t j = 0; j <= i; ++j) h[pair_index(i, j)] += information * row_[v][i] * row_[v][j];
       }
     }
-    cholesky(d, h, root);
-    back_solve(d, root, g);
+    cholesky<d>(h, root);
+    back_solve<d>(root, g);
     double length = 0;
     for (std::size_t i = 0; i < d; ++i) length += g[i] * g[i];
     const double scale = length > 4 ? 2 / std::sqrt(length) : 1;
@@ -44,7 +52,7 @@ int Laplace::operator()(const Cells& cells, EffectVector& z, QuestionPosterior& 
   EffectVector move{}, x;
   for (std::size_t v = 0; v < 4; ++v) {
     x = row_[v];
-    back_solve(d, root, x);
+    back_solve<d>(root, x);
     double s = 0;
     for (std::size_t i = 0; i < d; ++i) s += x[i] * row_[v][i];
     const double p = probability[v], third = -cells[v].n * p * (1 - p) * (1 - 2 * p);
@@ -55,7 +63,7 @@ int Laplace::operator()(const Cells& cells, EffectVector& z, QuestionPosterior& 
     for (std::size_t j = 0; j <= i; ++j) out.mean[i] += p_.root[pair_index(i, j)] * (z[j] + move[j]);
     x = {};
     for (std::size_t j = 0; j <= i; ++j) x[j] = p_.root[pair_index(i, j)];
-    back_solve(d, root, x);
+    back_solve<d>(root, x);
     for (std::size_t j = 0; j <= i; ++j) {
       double sum = 0;
       for (std::size_t m = 0; m <= j; ++m) sum += p_.root[pair_index(j, m)] * x[m];
@@ -65,8 +73,9 @@ int Laplace::operator()(const Cells& cells, EffectVector& z, QuestionPosterior& 
   return steps;
 }
 
-void Laplace::subtract_derivative(const Cells& cells, const EffectVector& z, double* matrix) const {
-  const std::size_t d = p_.d, n = p_.parameters();
+template <std::size_t d>
+void Laplace::derive(const Cells& cells, const EffectVector& z, double* matrix) const {
+  constexpr std::size_t n = d + d * (d + 1) / 2;
   // At the mode: H = 1 + sum_v information_v row_v row_vT, its inverse S, x_v = S row_v, s_v = row_vT x_v.
   std::array<double, 4> probability, information, third, s;
   EffectPairs h{}, root{};
@@ -80,11 +89,11 @@ void Laplace::subtract_derivative(const Cells& cells, const EffectVector& z, dou
     for (std::size_t i = 0; i < d; ++i)
       for (std::size_t j = 0; j <= i; ++j) h[pair_index(i, j)] += information[v] * row_[v][i] * row_[v][j];
   }
-  cholesky(d, h, root);
+  cholesky<d>(h, root);
   std::array<EffectVector, kMostEffects> inverse{};
   for (std::size_t i = 0; i < d; ++i) {
     inverse[i][i] = 1;
-    back_solve(d, root, inverse[i]);
+    back_solve<d>(root, inverse[i]);
   }
   std::array<EffectVector, 4> x{};
   EffectVector centre = z;  // of z: the mode, moved for skewness

@@ -13,7 +13,7 @@
 namespace rolegrad::attribution {
 namespace {
 
-constexpr std::size_t kBlock = 32;  // questions a task
+constexpr std::size_t kBlock = 16;  // questions a task
 
 /// One draw of a question's counts under additive effects.
 struct Draw {

@@ -7,58 +7,57 @@ namespace rolegrad::attribution {
 namespace {
 
 /// A normal density of phi that takes in factors of theta_v one by one.
+template <std::size_t d>
 class Gaussian {
  public:
-  Gaussian(const EffectPopulation& p, const EffectPairs& covariance) : d_(p.d), mean_(p.mean) {
-    for (std::size_t i = 0; i < d_; ++i)
+  Gaussian(const EffectPopulation& p, const EffectPairs& covariance) : mean_(p.mean) {
+    for (std::size_t i = 0; i < d; ++i)
       for (std::size_t j = 0; j <= i; ++j) v_[i][j] = v_[j][i] = covariance[pair_index(i, j)];
   }
 
   double mean(std::size_t v) const {
     double sum = 0;
-    for (std::size_t i = 0; i < d_; ++i) sum += kEffectRows[v][i] * mean_[i];
+    for (std::size_t i = 0; i < d; ++i) sum += kEffectRows[v][i] * mean_[i];
     return sum;
   }
   double variance(std::size_t v) const {
     double sum = 0;
-    for (std::size_t i = 0; i < d_; ++i)
-      for (std::size_t j = 0; j < d_; ++j) sum += kEffectRows[v][i] * kEffectRows[v][j] * v_[i][j];
+    for (std::size_t i = 0; i < d; ++i)
+      for (std::size_t j = 0; j < d; ++j) sum += kEffectRows[v][i] * kEffectRows[v][j] * v_[i][j];
     return sum;
   }
   /// Multiplies by exp(shift x - precision x^2 / 2), x = theta_v.
   void multiply(std::size_t v, const Factor& f) {
     std::array<double, kMostEffects> g;
     double s = 0;
-    for (std::size_t i = 0; i < d_; ++i) {
+    for (std::size_t i = 0; i < d; ++i) {
       g[i] = 0;
-      for (std::size_t j = 0; j < d_; ++j) g[i] += v_[i][j] * kEffectRows[v][j];
+      for (std::size_t j = 0; j < d; ++j) g[i] += v_[i][j] * kEffectRows[v][j];
       s += kEffectRows[v][i] * g[i];
     }
     const double weight = 1 / (1 + f.precision * s), move = (f.shift - f.precision * mean(v)) * weight;
-    for (std::size_t i = 0; i < d_; ++i) {
+    for (std::size_t i = 0; i < d; ++i) {
       mean_[i] += g[i] * move;
-      for (std::size_t j = 0; j < d_; ++j) v_[i][j] -= f.precision * weight * g[i] * g[j];
+      for (std::size_t j = 0; j < d; ++j) v_[i][j] -= f.precision * weight * g[i] * g[j];
     }
   }
   void write(QuestionPosterior& out) const {
-    for (std::size_t i = 0; i < d_; ++i) {
+    for (std::size_t i = 0; i < d; ++i) {
       out.mean[i] = mean_[i];
       for (std::size_t j = 0; j <= i; ++j) out.covariance[pair_index(i, j)] = v_[i][j];
     }
   }
 
  private:
-  std::size_t d_;
   std::array<double, kMostEffects> mean_;
   std::array<std::array<double, kMostEffects>, kMostEffects> v_{};
 };
 
-}  // namespace
-
-int propagate(const EffectPopulation& p, const EffectPairs& covariance, const SiteTable& sites, std::size_t i,
-              Factors& factors, QuestionPosterior& out, int sweeps, double tolerance) {
+template <std::size_t d>
+int propagate_in(const EffectPopulation& p, const EffectPairs& covariance, const SiteTable& sites, std::size_t i,
+                 Factors& factors, QuestionPosterior& out, int sweeps, double tolerance) {
   for (int sweep = 0;; ++sweep) {
-    Gaussian q(p, covariance);
+    Gaussian<d> q(p, covariance);
     for (std::size_t v = 0; v < 4; ++v) q.multiply(v, factors[v]);
     double moved = 0;
     for (std::size_t v = 0; v < 4; ++v) {
@@ -80,6 +79,14 @@ int propagate(const EffectPopulation& p, const EffectPairs& covariance, const Si
       return sweep + 1;
     }
   }
+}
+
+}  // namespace
+
+int propagate(const EffectPopulation& p, const EffectPairs& covariance, const SiteTable& sites, std::size_t i,
+              Factors& factors, QuestionPosterior& out, int sweeps, double tolerance) {
+  return p.d == 4 ? propagate_in<4>(p, covariance, sites, i, factors, out, sweeps, tolerance)
+                  : propagate_in<3>(p, covariance, sites, i, factors, out, sweeps, tolerance);
 }
 
 }  // namespace rolegrad::attribution

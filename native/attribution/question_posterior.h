@@ -43,6 +43,11 @@ class Laplace {
   void subtract_derivative(const Cells& cells, const EffectVector& z, double* matrix) const;
 
  private:
+  template <std::size_t d>
+  int step(const Cells& cells, EffectVector& z, QuestionPosterior& out) const;
+  template <std::size_t d>
+  void derive(const Cells& cells, const EffectVector& z, double* matrix) const;
+
   EffectPopulation p_;
   std::array<double, 4> centre_{};
   std::array<EffectVector, 4> row_{};  // rootT kEffectRows[v]

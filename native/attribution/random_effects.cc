@@ -35,7 +35,7 @@ struct State {
   FitWork work;
 };
 
-constexpr std::size_t kBlock = 64;  // questions a task
+constexpr std::size_t kBlock = 16;  // questions a task
 
 void laplace_pass(State& s, const EffectPopulation& p, const StopFlag* stop) {
   ++s.work.laplace;
