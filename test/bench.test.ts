@@ -219,6 +219,7 @@ t.test("bench prints the machine first, then one complete object a line", async 
   t.same(names.slice(5), [
     ...["tiny 16x256", "tiny 16x256", "tiny B=1", "tiny B=1 routed"],
     ...["train-step tiny 16x256", "full-train-step tiny 16x256", "tiny 1x1024", "100 questions"],
+    "100 questions, all defaults",
   ]);
 });
 

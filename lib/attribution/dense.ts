@@ -35,14 +35,25 @@ export function readDense(table: Record<string, unknown>): CountTable {
   const { samples, variantStride, questionStride } = readSamples(table["samples"], questions);
 
   const correct = new Int32Array(variants.length * questions);
-  for (const [v, array] of arrays.entries())
+  for (const [v, array] of arrays.entries()) {
+    const own = correct.subarray(v * questions, (v + 1) * questions);
+    const given = array as ArrayLike<unknown>;
+    // Counts are checked where they are copied to; what a count of 32 bits does not hold comes out negative.
+    if (isIntegers(given)) own.set(given);
+    else
+      for (let q = 0; q < questions; q++) {
+        const k = given[q];
+        own[q] = typeof k === "number" && (k | 0) === k ? k : -1;
+      }
     for (let q = 0; q < questions; q++) {
-      const n = samples[v * variantStride + q * questionStride] as number;
-      correct[v * questions + q] = checkCount((array as ArrayLike<unknown>)[q], n, () => {
+      const k = own[q] as number;
+      if (k >= 0 && k <= (samples[v * variantStride + q * questionStride] as number)) continue;
+      checkCount(given[q], samples[v * variantStride + q * questionStride] as number, () => {
         const place = `correct.${variants[v]}[${q}]`;
         return ids === undefined ? place : `${place} (${questionLabel({ ids }, q)})`;
       });
     }
+  }
   const outcomes = readOutcomes(table["outcomes"], { questions, correct, samples });
   return {
     questions,
@@ -72,6 +83,17 @@ export function readVariants(record: unknown, name: string): unknown[] {
   for (const [v, variant] of variants.entries())
     if (values[v] === undefined) fail("ERR_TABLE_VARIANT", `Expected ${name}.${variant} but it is not there`);
   return values;
+}
+
+function isIntegers(array: ArrayLike<unknown>): array is Int32Array {
+  return (
+    array instanceof Int32Array ||
+    array instanceof Uint8Array ||
+    array instanceof Uint16Array ||
+    array instanceof Int16Array ||
+    array instanceof Int8Array ||
+    array instanceof Uint32Array
+  );
 }
 
 function lengthOf(array: unknown, name: string): [name: string, length: number] {

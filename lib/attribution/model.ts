@@ -96,6 +96,7 @@ export function applyModel(
     questions: given.questions.length,
     oneStep: values.oneStep,
     nullDraws: values.nullDraws,
+    passes: values.passes,
   };
   if (tooFew) {
     if (!choice.fixed) result.unavailable.mean23 = "too-few-clusters";

@@ -161,6 +161,11 @@ export interface ModelReport {
   oneStep: boolean;
   /** Draws for each question in the null. */
   nullDraws: number;
+  /**
+   * What the fits with and without lambda23 took together, in passes over all questions: Laplace's approximation,
+   * expectation propagation, and its derivatives for Newton's steps.
+   */
+  passes: { laplace: number; propagation: number; information: number };
 }
 
 /** Options of {@link computeInterference}. */

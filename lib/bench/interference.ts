@@ -107,6 +107,32 @@ async function* everything(context: BenchContext, questions: number, draws: numb
   });
 }
 
+/** A small table with all options at their defaults: intervals, posteriors, both fits of the model and its null. No peer has these. */
+async function* defaults(context: BenchContext): AsyncGenerator<ResultLine> {
+  const { machine, repeats } = context;
+  const bench = "interference";
+  const questions = 100;
+  const name = `${questions} questions, all defaults`;
+  if (!context.wanted(name)) return;
+  context.status(`${bench} ${name}`);
+  const table = randomTable(questions);
+  const first = computeInterferenceSync(table);
+  verifyInterference(`${bench} ${name}`, table, first);
+  if (first.model === null) wrong(`${bench} ${name}`, "Expected a random-effects model but there is none");
+  const calls = 20;
+  const best = await race(repeats.rounds, {
+    engine: async () => {
+      context.signal.throwIfAborted();
+      return clock(repeats.runs, async () => {
+        for (let i = 0; i < calls; i++) computeInterferenceSync(table);
+      });
+    },
+  });
+  const roofline = await machine.roofline([{ flops: 0, bytes: questions * (6 * 4 + 6 * 8 + 4) }]);
+  const seconds = (best.engine as number) / calls;
+  yield resultLine({ bench, name, unit: "questions/s", work: questions, seconds, roofline, peer: undefined });
+}
+
 export const interference: Bench = async function* (context) {
   const bench = "interference";
   const { machine, peer, repeats } = context;
@@ -144,4 +170,5 @@ export const interference: Bench = async function* (context) {
     });
   }
   yield* everything(context, 1_000_000, 1000);
+  yield* defaults(context);
 };

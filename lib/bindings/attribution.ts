@@ -98,6 +98,7 @@ export interface NullValues {
 export interface ModelValues {
   converged: boolean;
   oneStep: boolean;
+  passes: { laplace: number; propagation: number; information: number };
   mean23: number;
   /** Standard deviation over the questions. */
   spread23: number;

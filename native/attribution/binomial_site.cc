@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <unordered_map>
+#include <mutex>
 
+#include "attribution/cell_index.h"
 #include "core/math.h"
 
 namespace rolegrad::attribution {
@@ -122,17 +123,44 @@ Moments BinomialSite::narrow(double mean, double variance) const {
   return {x + third * s2 * s2 / 2, s2 + s2 * s2 * s2 * (fourth / 2 + third * third * s2)};
 }
 
+namespace {
+
+/// Sites that tables share. Any thread may ask.
+class SiteStore {
+ public:
+  std::vector<std::shared_ptr<const BinomialSite>> get(std::span<const CountCell> cells) {
+    std::vector<std::shared_ptr<const BinomialSite>> sites(cells.size());
+    const std::lock_guard lock(mutex_);
+    for (std::size_t i = 0; i < cells.size(); ++i) {
+      const std::uint32_t slot = index_(cells[i].k, cells[i].n);
+      if (slot == sites_.size()) sites_.push_back(std::make_shared<const BinomialSite>(cells[i].k, cells[i].n));
+      sites[i] = sites_[slot];
+    }
+    if (sites_.size() > kMost) {
+      index_ = {};
+      sites_.clear();
+    }
+    return sites;
+  }
+
+ private:
+  static constexpr std::size_t kMost = 1000;
+  std::mutex mutex_;
+  CellIndex index_;
+  std::vector<std::shared_ptr<const BinomialSite>> sites_;
+};
+
+}  // namespace
+
 SiteTable::SiteTable(const CountTable& table, std::span<const std::int32_t> questions) : index_(4 * questions.size()) {
-  std::unordered_map<std::uint64_t, std::uint32_t> known;
+  static SiteStore store;
+  CellIndex cells;
   for (std::size_t i = 0; i < questions.size(); ++i)
     for (std::size_t v = 0; v < 4; ++v) {
       const auto q = static_cast<std::size_t>(questions[i]);
-      const std::int32_t k = table.k(kTrained[v], q), n = table.n(kTrained[v], q);
-      const auto key = static_cast<std::uint64_t>(k) << 32 | static_cast<std::uint32_t>(n);
-      const auto [entry, added] = known.try_emplace(key, static_cast<std::uint32_t>(sites_.size()));
-      if (added) sites_.emplace_back(k, n);
-      index_[4 * i + v] = entry->second;
+      index_[4 * i + v] = cells(table.k(kTrained[v], q), table.n(kTrained[v], q));
     }
+  sites_ = store.get(cells.cells());
 }
 
 }  // namespace rolegrad::attribution

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -37,15 +38,16 @@ class BinomialSite {
   std::vector<double> likelihood_;
 };
 
-/// One site for each different (k, n) of a table's trained variants.
+/// One site for each different (k, n) of a table's trained variants. Sites are kept from table to table, up to a
+/// thousand of them.
 class SiteTable {
  public:
   SiteTable(const CountTable& table, std::span<const std::int32_t> questions);
   /// Of the v-th trained variant (order of kTrained) of the i-th question.
-  const BinomialSite& operator()(std::size_t i, std::size_t v) const { return sites_[index_[4 * i + v]]; }
+  const BinomialSite& operator()(std::size_t i, std::size_t v) const { return *sites_[index_[4 * i + v]]; }
 
  private:
-  std::vector<BinomialSite> sites_;
+  std::vector<std::shared_ptr<const BinomialSite>> sites_;
   std::vector<std::uint32_t> index_;  // [questions, 4]
 };
 

@@ -43,10 +43,8 @@ std::size_t order_statistic(std::int64_t n, std::int64_t r, double level) {
 }
 
 /// Exact for an odd number. An even one has two middle values, neighbours in nearly every draw: the mean of their ends.
-Interval median_interval(std::span<const double> values) {
-  const auto n = static_cast<std::int64_t>(values.size());
-  std::vector<double> x(values.begin(), values.end());
-  std::sort(x.begin(), x.end());
+Interval median_interval(std::span<const double> x) {
+  const auto n = static_cast<std::int64_t>(x.size());
   const auto end = [&](double level) {
     const double lower = x[order_statistic(n, (n + 1) / 2, level)];
     return n % 2 == 1 ? lower : (lower + x[order_statistic(n, n / 2 + 1, level)]) / 2;
@@ -139,36 +137,22 @@ Intervals bootstrap(const CountTable& table, const Sample& sample, const Bootstr
   const bool clustered = !options.clusters.empty();
   const std::size_t units = clustered ? renumber(cluster, sample, options.clusters) : kept;
 
-  // Without clusters all sizes are one and the signs need no draws.
-  const std::size_t width = clustered ? kColumns : kSize;
-  std::vector<std::vector<double>> columns(width);
-  if (!clustered) {
-    for (std::size_t j = 0; j < kEffects; ++j) columns[j].assign(sample.lambda[j].begin(), sample.lambda[j].end());
-    columns[kAdditive].resize(units);
-    columns[kOverBest].resize(units);
-  } else {
-    for (auto& column : columns) column.resize(units);
-  }
   std::int64_t negative = 0, free = 0, free_negative = 0;
   for (std::size_t i = 0; i < kept; ++i) {
-    const Contrasts c = contrasts(table, static_cast<std::size_t>(sample.kept[i]));
     const int below = sample.signs[i] < 0 ? 1 : 0, is_free = sample.saturated[i] ? 0 : 1;
     negative += below;
     free += is_free;
-    free_negative += below * is_free;
-    const std::size_t u = clustered ? static_cast<std::size_t>(cluster[i]) : i;
-    columns[kAdditive][u] += c.additive;
-    columns[kOverBest][u] += c.over_best;
-    if (!clustered) continue;
-    for (std::size_t j = 0; j < kEffects; ++j) columns[j][u] += sample.lambda[j][i];
-    columns[kSize][u] += 1;
-    columns[kNegative][u] += below;
-    columns[kFree][u] += is_free;
-    columns[kFreeNegative][u] += below * is_free;
+    free_negative += below & is_free;
   }
 
   Intervals result;
   if (!clustered) {
+    // All sizes are one, and the signs need no draws.
+    constexpr std::size_t width = kSize;
+    std::array<std::span<const double>, width> columns;
+    std::copy(sample.lambda.begin(), sample.lambda.end(), columns.begin());
+    columns[kAdditive] = sample.additive;
+    columns[kOverBest] = sample.over_best;
     const auto sums = resampled_sums(columns, options.draws, options.seed, options.stop);
     std::vector<double> values(options.draws);
     const auto mean = [&](std::size_t j) {
@@ -180,7 +164,7 @@ Intervals bootstrap(const CountTable& table, const Sample& sample, const Bootstr
     result.over_best = mean(kOverBest);
     result.share = share_interval(negative, static_cast<std::int64_t>(kept));
     result.unsaturated = free > 0 ? share_interval(free_negative, free) : Interval{NAN, NAN};
-    result.median23 = median_interval(sample.lambda[kL23]);
+    result.median23 = median_interval(sample.sorted23);
     return result;
   }
 
@@ -191,9 +175,25 @@ Intervals bootstrap(const CountTable& table, const Sample& sample, const Bootstr
     result.means.fill(none);
     return result;
   }
+  constexpr std::size_t width = kColumns;
+  std::array<std::vector<double>, width> columns;
+  for (auto& column : columns) column.resize(units);
+  for (std::size_t i = 0; i < kept; ++i) {
+    const int below = sample.signs[i] < 0 ? 1 : 0, is_free = sample.saturated[i] ? 0 : 1;
+    const auto u = static_cast<std::size_t>(cluster[i]);
+    for (std::size_t j = 0; j < kEffects; ++j) columns[j][u] += sample.lambda[j][i];
+    columns[kAdditive][u] += sample.additive[i];
+    columns[kOverBest][u] += sample.over_best[i];
+    columns[kSize][u] += 1;
+    columns[kNegative][u] += below;
+    columns[kFree][u] += is_free;
+    columns[kFreeNegative][u] += below & is_free;
+  }
+  std::array<std::span<const double>, width> spans;
+  std::copy(columns.begin(), columns.end(), spans.begin());
   ClusterMedians medians(sample.lambda[kL23], cluster, options.draws);
   const EachDraw each(medians);
-  const auto sums = resampled_sums(columns, options.draws, options.seed, options.stop, &each);
+  const auto sums = resampled_sums(spans, options.draws, options.seed, options.stop, &each);
   for (std::size_t j = 0; j < kEffects; ++j) result.means[j] = ratio_interval(sums, width, j, kSize);
   result.additive = ratio_interval(sums, width, kAdditive, kSize);
   result.over_best = ratio_interval(sums, width, kOverBest, kSize);

@@ -40,6 +40,8 @@ struct Sample {
   std::array<std::span<const double>, kEffects> lambda;  // [kept]
   std::span<const std::int8_t> signs;                    // of lambda23 [kept]
   std::span<const std::uint8_t> saturated;               // [kept]
+  std::span<const double> additive, over_best;           // contrasts [kept]
+  std::span<const double> sorted23;                      // lambda23 in increasing order
 };
 
 /// s_unified - s_tool - s_reas + s_base and s_unified - max(s_tool, s_reas) of one question.

@@ -1,6 +1,9 @@
 #include "attribution/covariance.h"
 
 #include <cmath>
+#include <vector>
+
+#include "attribution/blocks.h"
 
 namespace rolegrad::attribution {
 namespace {
@@ -48,26 +51,47 @@ void add_common(VariantMatrix& z, const CountTable& table, std::size_t q, std::s
 
 Covariance covariance(const CountTable& table, std::span<const std::int32_t> kept,
                       const std::array<std::span<const double>, kEffects>& lambda,
-                      std::span<const std::uint8_t> outcomes) {
+                      std::span<const std::uint8_t> outcomes, const StopFlag* stop) {
   const auto count = static_cast<double>(kept.size());
+  // Sums of blocks are added in order, whoever made them.
+  constexpr std::size_t kBlock = 8192;
+  const std::size_t blocks = (kept.size() + kBlock - 1) / kBlock;
+  std::vector<std::array<double, kEffects>> sums(blocks);
+  for_each_block(kept.size(), kBlock, stop, [&](std::size_t block, std::size_t begin, std::size_t end) {
+    for (std::size_t a = 0; a < kEffects; ++a)
+      for (std::size_t i = begin; i < end; ++i) sums[block][a] += lambda[a][i];
+  });
   std::array<double, kEffects> mean{};
-  for (std::size_t a = 0; a < kEffects; ++a) {
-    for (const double x : lambda[a]) mean[a] += x;
-    mean[a] /= count;
-  }
+  for (const auto& sum : sums)
+    for (std::size_t a = 0; a < kEffects; ++a) mean[a] += sum[a];
+  for (double& value : mean) value /= count;
+
+  struct Part {
+    EffectMatrix questions{};
+    VariantMatrix z{};
+  };
+  std::vector<Part> parts(blocks);
+  for_each_block(kept.size(), kBlock, stop, [&](std::size_t block, std::size_t begin, std::size_t end) {
+    Part part;
+    for (std::size_t i = begin; i < end; ++i) {
+      std::array<double, kEffects> d;
+      for (std::size_t a = 0; a < kEffects; ++a) d[a] = lambda[a][i] - mean[a];
+      for (std::size_t a = 0; a < kEffects; ++a)
+        for (std::size_t b = 0; b <= a; ++b) part.questions[a * kEffects + b] += d[a] * d[b];
+      const auto q = static_cast<std::size_t>(kept[i]);
+      for (std::size_t v = 0; v < kVariants; ++v) {
+        const double right = table.k(v, q) + 0.5, wrong = table.n(v, q) - table.k(v, q) + 0.5;
+        part.z[v * kVariants + v] += (right + wrong) / (right * wrong);
+      }
+      if (!outcomes.empty()) add_common(part.z, table, q, outcomes);
+    }
+    parts[block] = part;
+  });
   Covariance result{};
   VariantMatrix z{};
-  for (std::size_t i = 0; i < kept.size(); ++i) {
-    std::array<double, kEffects> d;
-    for (std::size_t a = 0; a < kEffects; ++a) d[a] = lambda[a][i] - mean[a];
-    for (std::size_t a = 0; a < kEffects; ++a)
-      for (std::size_t b = 0; b <= a; ++b) result.questions[a * kEffects + b] += d[a] * d[b];
-    const auto q = static_cast<std::size_t>(kept[i]);
-    for (std::size_t v = 0; v < kVariants; ++v) {
-      const double right = table.k(v, q) + 0.5, wrong = table.n(v, q) - table.k(v, q) + 0.5;
-      z[v * kVariants + v] += (right + wrong) / (right * wrong);
-    }
-    if (!outcomes.empty()) add_common(z, table, q, outcomes);
+  for (const Part& part : parts) {
+    for (std::size_t i = 0; i < part.questions.size(); ++i) result.questions[i] += part.questions[i];
+    for (std::size_t i = 0; i < z.size(); ++i) z[i] += part.z[i];
   }
   for (std::size_t a = 0; a < kEffects; ++a)
     for (std::size_t b = 0; b <= a; ++b) {

@@ -18,6 +18,6 @@ struct Covariance {
 /// variants' samples of one stream. lambda [kept] each, in the order of `kept`.
 Covariance covariance(const CountTable& table, std::span<const std::int32_t> kept,
                       const std::array<std::span<const double>, kEffects>& lambda,
-                      std::span<const std::uint8_t> outcomes);
+                      std::span<const std::uint8_t> outcomes, const StopFlag* stop);
 
 }  // namespace rolegrad::attribution

@@ -12,10 +12,11 @@ InterferenceModel interference_model(const CountTable& table, std::span<const st
   InterferenceModel result;
   RandomEffectsOptions fit_options;
   fit_options.stop = options.stop;
+  const RandomEffectsFit fit = fit_random_effects(table, questions, fit_options);
   {
-    const RandomEffectsFit fit = fit_random_effects(table, questions, fit_options);
     result.converged = fit.converged;
     result.one_step = fit.one_step;
+    result.work = fit.work;
     result.mean23 = fit.population.mean[3];
     result.spread23 = std::sqrt(fit.population.covariance(3, 3));
     std::vector<double> influence(size);
@@ -47,11 +48,13 @@ InterferenceModel interference_model(const CountTable& table, std::span<const st
       result.null_converged = true;
       return result;
     }
-    result.true_share = true_share(fit, options.level, options.stop);
   }
   fit_options.additive = true;
+  if (fit.converged) fit_options.start = &fit.population;
   const RandomEffectsFit additive = fit_random_effects(table, questions, fit_options);
   result.null_converged = additive.converged;
+  result.work = {fit.work.laplace + additive.work.laplace, fit.work.propagation + additive.work.propagation,
+                 fit.work.information + additive.work.information};
   NullOptions null;
   null.smoothing = options.smoothing;
   null.seed = options.seed;
@@ -59,6 +62,11 @@ InterferenceModel interference_model(const CountTable& table, std::span<const st
   null.clusters = options.clusters;
   null.stop = options.stop;
   result.null = null_band(table, questions, additive, null);
+  // Additive effects that fit as well leave "negative" to rounding: nobody reads the share then. 1.95 lies below the
+  // quantile of the normal distribution and of Student's.
+  const NullStatistic& ranks = result.null.ranks;
+  if (!(std::abs(ranks.observed - ranks.value) < 1.95 * ranks.error))
+    result.true_share = true_share(fit, options.level, options.stop);
   return result;
 }
 

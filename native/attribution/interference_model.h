@@ -19,6 +19,7 @@ struct ModelOptions {
 /// What the random-effects model says of a table.
 struct InterferenceModel {
   bool converged = false, null_converged = false, one_step = false;
+  FitWork work;  // of both fits
   double mean23 = 0;
   double spread23 = 0;         // SD of lambda23 over the questions
   double questions_error = 0;  // of mean23 as the mean of all questions like these: sandwich, by cluster
@@ -26,7 +27,7 @@ struct InterferenceModel {
   // Of both errors' squares, from the influences' kurtosis: 2 Q / (kurtosis - 1). Few questions carry the mean where
   // most lie at floors and ceilings.
   double degrees_of_freedom = 0;
-  TrueShare true_share;
+  TrueShare true_share;  // left at 0.5 between 0 and 1 where the ranks do not tell the table from additive effects
   NullBand null;
 };
 

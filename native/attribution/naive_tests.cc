@@ -24,25 +24,7 @@ double exact_lower_tail(std::size_t n, double statistic) {
   return tail;
 }
 
-/// |x| and where it stands in x.
-struct Magnitude {
-  double value;
-  std::uint32_t index;
-};
-
-std::vector<Magnitude> sorted_magnitudes(std::span<const double> x) {
-  std::vector<Magnitude> order(x.size());
-  for (std::size_t i = 0; i < x.size(); ++i) order[i] = {std::abs(x[i]), static_cast<std::uint32_t>(i)};
-  std::sort(order.begin(), order.end(), [](const Magnitude& a, const Magnitude& b) {
-    return a.value != b.value ? a.value < b.value : a.index < b.index;
-  });
-  return order;
-}
-
-/// `order` increases; `same(a, b)` says whether neighbours in it tie.
-template <class Same>
-TestResult signed_ranks(std::span<const double> x, const std::vector<Magnitude>& order, Same same,
-                        const WilcoxonOptions& options) {
+TestResult signed_ranks(std::span<const Magnitude> order, const WilcoxonOptions& options) {
   const std::size_t size = order.size();
   std::size_t zeros = 0;
   while (zeros < size && order[zeros].value == 0) ++zeros;
@@ -51,10 +33,10 @@ TestResult signed_ranks(std::span<const double> x, const std::vector<Magnitude>&
   const std::size_t offset = options.zero_method == ZeroMethod::kPratt ? zeros : 0;
   double plus = 0, minus = 0, tie_term = 0;
   for (std::size_t begin = zeros, end; begin < size; begin = end) {
-    for (end = begin + 1; end < size && same(order[end - 1], order[end]);) ++end;
+    for (end = begin + 1; end < size && order[end].tied;) ++end;
     const auto count = static_cast<double>(end - begin);
     const double rank = static_cast<double>(begin - zeros + offset) + (count + 1) / 2;
-    for (std::size_t i = begin; i < end; ++i) (x[order[i].index] > 0 ? plus : minus) += rank;
+    for (std::size_t i = begin; i < end; ++i) (order[i].negative ? minus : plus) += rank;
     tie_term += count * (count * count - 1);
   }
 
@@ -98,27 +80,11 @@ TestResult sign_test(std::int64_t negative, std::int64_t positive) {
 }
 
 TestResult wilcoxon(std::span<const double> x, const WilcoxonOptions& options) {
-  const auto same = [](const Magnitude& a, const Magnitude& b) { return a.value == b.value; };
-  return signed_ranks(x, sorted_magnitudes(x), same, options);
+  return signed_ranks(sorted_magnitudes(x), options);
 }
 
-TestResult wilcoxon(std::span<const double> lambda23, std::span<const OddsRatio> ratios,
-                    const WilcoxonOptions& options) {
-  // Logits are below 22 and good to 1e-14: only runs of closer neighbours need integers.
-  const auto near = [](const Magnitude& a, const Magnitude& b) { return b.value - a.value <= 1e-12; };
-  const auto compare = [&](const Magnitude& a, const Magnitude& b) {
-    return compare_magnitude(ratios[a.index], ratios[b.index]);
-  };
-  std::vector<Magnitude> order = sorted_magnitudes(lambda23);
-  for (auto begin = order.begin(), end = begin; begin != order.end(); begin = end) {
-    for (end = begin + 1; end != order.end() && near(*(end - 1), *end);) ++end;
-    const bool tied = std::all_of(begin + 1, end, [&](const Magnitude& m) { return compare(*begin, m) == 0; });
-    if (!tied) std::sort(begin, end, [&](const Magnitude& a, const Magnitude& b) { return compare(a, b) < 0; });
-  }
-  const auto same = [&](const Magnitude& a, const Magnitude& b) {
-    return std::abs(a.value - b.value) <= 1e-12 && compare(a, b) == 0;
-  };
-  return signed_ranks(lambda23, order, same, options);
+TestResult wilcoxon(std::span<const Magnitude> order, const WilcoxonOptions& options) {
+  return signed_ranks(order, options);
 }
 
 double normal_two_sided(double z) {

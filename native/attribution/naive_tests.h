@@ -1,6 +1,6 @@
 #pragma once
 
-#include "attribution/odds.h"
+#include "attribution/magnitudes.h"
 
 namespace rolegrad::attribution {
 
@@ -30,10 +30,8 @@ TestResult sign_test(std::int64_t negative, std::int64_t positive);
 /// Throws ERR_WILCOXON_EXACT where the exact method is asked for with ties, zeros or more than 200 values.
 TestResult wilcoxon(std::span<const double> x, const WilcoxonOptions& options);
 
-/// The same on lambda23, its ties decided in integers by the ratios (two equal effects of different counts may differ
-/// by 1e-16 in floating point).
-TestResult wilcoxon(std::span<const double> lambda23, std::span<const OddsRatio> ratios,
-                    const WilcoxonOptions& options);
+/// The same of magnitudes in order, with the ties that they name.
+TestResult wilcoxon(std::span<const Magnitude> order, const WilcoxonOptions& options);
 
 /// P(|Z| > |z|) for a standard normal Z.
 double normal_two_sided(double z);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "attribution/effects.h"
+#include "attribution/kernels.h"
 #include "core/executor.h"
 #include "core/math.h"
 #include "core/random.h"
@@ -12,7 +13,7 @@
 namespace rolegrad::attribution {
 namespace {
 
-constexpr std::size_t kBlock = 32;  // questions a task
+constexpr std::size_t kBlock = 16;  // questions a task
 
 /// One draw of a question's counts under additive effects.
 struct Draw {
@@ -82,38 +83,67 @@ class Replicates {
     const std::array<std::uint32_t, 2> key = {static_cast<std::uint32_t>(options.seed),
                                               static_cast<std::uint32_t>(options.seed >> 32)};
     const auto unit = [](std::uint32_t word) { return (static_cast<double>(word) + 0.5) * 0x1p-32; };
-    for (std::size_t d = 0; d < draws_; ++d) {
-      constexpr std::uint32_t kStream = 0x6e756c6c;  // "null"
-      const auto counter = static_cast<std::uint32_t>(2 * d);
-      const auto first = philox({counter, static_cast<std::uint32_t>(q), kStream, 0}, key);
-      const auto second = philox({counter + 1, static_cast<std::uint32_t>(q), kStream, 0}, key);
-      std::array<double, 3> z, phi;
-      for (std::size_t a = 0; a < 3; ++a) z[a] = normal_quantile(unit(first[a]));
-      for (std::size_t a = 0; a < 3; ++a) {
-        phi[a] = posterior.mean[a];
-        for (std::size_t b = 0; b <= a; ++b) phi[a] += root[pair_index(a, b)] * z[b];
+    std::array<std::array<double, kTogether>, 4> theta{}, level{};
+    std::array<std::array<std::int32_t, kTogether>, 4> k{};
+    for (std::size_t first = 0; first < draws_; first += kTogether) {
+      const std::size_t count = std::min(kTogether, draws_ - first);
+      for (std::size_t d = 0; d < count; ++d) {
+        constexpr std::uint32_t kStream = 0x6e756c6c;  // "null"
+        const auto counter = static_cast<std::uint32_t>(2 * (first + d));
+        const auto normals = philox({counter, static_cast<std::uint32_t>(q), kStream, 0}, key);
+        const auto levels = philox({counter + 1, static_cast<std::uint32_t>(q), kStream, 0}, key);
+        std::array<double, 3> z, phi;
+        for (std::size_t a = 0; a < 3; ++a) z[a] = normal_quantile(unit(normals[a]));
+        for (std::size_t a = 0; a < 3; ++a) {
+          phi[a] = posterior.mean[a];
+          for (std::size_t b = 0; b <= a; ++b) phi[a] += root[pair_index(a, b)] * z[b];
+        }
+        for (std::size_t v = 0; v < 4; ++v) {
+          theta[v][d] = phi[0] + kEffectRows[v][1] * phi[1] + kEffectRows[v][2] * phi[2];
+          level[v][d] = unit(levels[v]);
+        }
       }
-      std::array<Odds, 4> o;
-      std::array<double, 4> logit;
-      bool answered = hybrid, saturated = true;
       for (std::size_t v = 0; v < 4; ++v) {
-        const double theta = phi[0] + kEffectRows[v][1] * phi[1] + kEffectRows[v][2] * phi[2];
-        const std::int32_t n = table.n(kTrained[v], q), k = draw_binomial(unit(second[v]), n, logistic(theta));
-        answered = answered || k > 0;
-        saturated = saturated && (k == 0 || k == n);
-        // Without smoothing an infinite logit can be drawn that the table itself must not have: half a count then.
-        const bool infinite = options.smoothing == Smoothing::kNone && (k == 0 || k == n);
-        o[v] = odds(k, n, infinite ? Smoothing::kHaldane : options.smoothing);
-        logit[v] = infinite ? attribution::logit(o[v]) : logits(k, n, o[v]);
+        for (std::size_t d = count; d < kTogether; ++d) theta[v][d] = 0, level[v][d] = 0.5;
+        draw_binomials(k[v], theta[v], level[v], (count + 7) / 8 * 8, table.n(kTrained[v], q));
       }
-      const int s = sign(interaction(o[0], o[1], o[2], o[3]));  // order of kTrained: base, reas, tool, unified
-      const double lambda = logit[3] - logit[2] - logit[1] + logit[0];
-      constexpr double kLeast = 1e-30;
-      draw_[i * draws_ + d] = {static_cast<float>(s < 0   ? std::min(lambda, -kLeast)
-                                                  : s > 0 ? std::max(lambda, kLeast)
-                                                          : 0),
-                               !answered, saturated};
+      for (std::size_t d = 0; d < count; ++d) {
+        std::array<Odds, 4> o;
+        std::array<double, 4> logit;
+        bool answered = hybrid, saturated = true;
+        for (std::size_t v = 0; v < 4; ++v) {
+          const std::int32_t n = table.n(kTrained[v], q), own = k[v][d];
+          answered = answered || own > 0;
+          saturated = saturated && (own == 0 || own == n);
+          // Without smoothing an infinite logit can be drawn that the table itself must not have: half a count then.
+          const bool infinite = options.smoothing == Smoothing::kNone && (own == 0 || own == n);
+          o[v] = odds(own, n, infinite ? Smoothing::kHaldane : options.smoothing);
+          logit[v] = infinite ? attribution::logit(o[v]) : logits(own, n, o[v]);
+        }
+        const double lambda = logit[3] - logit[2] - logit[1] + logit[0];
+        // Far from 0 the sum of logits has the right sign.
+        const int s = std::abs(lambda) > 1e-6 ? (lambda < 0 ? -1 : 1)
+                                              : sign(interaction(o[0], o[1], o[2], o[3]));  // in the order of kTrained
+        constexpr double kLeast = 1e-30;
+        draw_[i * draws_ + first + d] = {static_cast<float>(s < 0   ? std::min(lambda, -kLeast)
+                                                            : s > 0 ? std::max(lambda, kLeast)
+                                                                    : 0),
+                                         !answered, saturated};
+      }
     }
+  }
+
+  static constexpr std::size_t kTogether = 64;  // draws
+
+  static void draw_binomials(std::array<std::int32_t, kTogether>& k, const std::array<double, kTogether>& theta,
+                             const std::array<double, kTogether>& level, std::size_t count, std::int32_t n) {
+    if (n > kMostInverted) {
+      for (std::size_t d = 0; d < count; ++d) k[d] = draw_binomial(level[d], n, logistic(theta[d]));
+      return;
+    }
+    std::array<double, kMostInverted> ratio;
+    for (std::int32_t j = 0; j < n; ++j) ratio[static_cast<std::size_t>(j)] = (n - j) / (j + 1.0);
+    kernels().binomials(k.data(), theta.data(), level.data(), count, n, ratio.data());
   }
 
   std::size_t draws_;
@@ -253,8 +283,12 @@ NullBand null_band(const CountTable& table, std::span<const std::int32_t> questi
   band.unsaturated.value = free > 0 ? free_negative / free : 0;
   band.sign.value = sign_sum / kept;
   band.ranks.value = rank_sum / kept;
-  std::sort(pooled.begin(), pooled.end());
-  const float middle = pooled[pooled.size() / 2];
+  const auto ranked = [&](std::size_t place) {
+    const auto at = pooled.begin() + static_cast<std::ptrdiff_t>(place);
+    std::nth_element(pooled.begin(), at, pooled.end());
+    return *at;
+  };
+  const float middle = ranked(pooled.size() / 2);
   band.median.value = middle;
 
   // The figures of each question about their null.
@@ -317,7 +351,7 @@ NullBand null_band(const CountTable& table, std::span<const std::int32_t> questi
   band.ranks.error = error(4, n);
   // The median's error: how far the null's quantiles lie apart over one error of the share below the median.
   const double one = error(2, n), last = static_cast<double>(pooled.size() - 1);
-  const auto quantile = [&](double p) { return pooled[static_cast<std::size_t>(std::clamp(p, 0.0, 1.0) * last)]; };
+  const auto quantile = [&](double p) { return ranked(static_cast<std::size_t>(std::clamp(p, 0.0, 1.0) * last)); };
   band.median.error = (static_cast<double>(quantile(0.5 + 1.96 * one)) - quantile(0.5 - 1.96 * one)) / (2 * 1.96);
   return band;
 }

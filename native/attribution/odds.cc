@@ -55,6 +55,12 @@ int compare_magnitude(const OddsRatio& a, const OddsRatio& b) {
     return r.numerator < r.denominator ? OddsRatio{r.denominator, r.numerator} : r;
   };
   const OddsRatio x = ordered(a), y = ordered(b);
+  // Up to 127 samples a cell: products of two fit 64 bits.
+  if ((x.numerator | y.numerator) >> 32 == 0) {
+    const auto left = static_cast<std::uint64_t>(x.numerator) * static_cast<std::uint64_t>(y.denominator);
+    const auto right = static_cast<std::uint64_t>(y.numerator) * static_cast<std::uint64_t>(x.denominator);
+    return left < right ? -1 : left > right ? 1 : 0;
+  }
   const Uint256 left = multiply(x.numerator, y.denominator), right = multiply(y.numerator, x.denominator);
   return left.high != right.high ? compare(left.high, right.high) : compare(left.low, right.low);
 }

@@ -7,9 +7,10 @@
 // Characteristic function: E exp(i t logit s) = G(a + it) G(b - it) / (G(a) G(b)), and at half-integers
 //   G(k + 1/2 + it) / G(k + 1/2) = G(1/2 + it) / G(1/2) P_k(t),   P_k(t) = prod_{j < k} (1 + i t / (j + 1/2)),
 //   |G(1/2 + it)|^2 = pi / cosh(pi t),
-// so phi(t) is a product of eight numbers out of one table per node, R_m(t) = P_m(t) / sqrt(cosh(pi t)), |R_m| <= 1,
-// four of them conjugated: the phases of G(1/2 +- it) cancel. No complex gamma function is needed. The uniform prior
-// has G(1 + it) in its place: |G(1 + it)|^2 = pi t / sinh(pi t) and P_k(t) = prod_{j < k} (1 + i t / (j + 1)).
+// so phi(t) is a product of four numbers, one for each cell, R_k(t) conj(R_{n-k}(t)) with R_m(t) = P_m(t) /
+// sqrt(cosh(pi t)), |R_m| <= 1, two of them conjugated: the phases of G(1/2 +- it) cancel. A table has few different
+// cells, so they are made once for many questions. No complex gamma function is needed. The uniform prior has G(1 + it)
+// in its place: |G(1 + it)|^2 = pi t / sinh(pi t) and P_k(t) = prod_{j < k} (1 + i t / (j + 1)).
 //
 // |phi| falls monotonically: a question is done where it is below 1e-14.
 
@@ -18,7 +19,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/executor.h"
+#include "attribution/blocks.h"
+#include "attribution/cell_index.h"
+#include "attribution/kernels.h"
 #include "core/math.h"
 
 namespace rolegrad::attribution {
@@ -27,88 +30,93 @@ namespace {
 constexpr double kPi = 3.141592653589793116;
 constexpr double kTailLog = 23.1;  // -log of the tail left to each side: 1e-10
 constexpr double kNegligible = 1e-14;
-constexpr std::size_t kNodes = 32;        // per block
-constexpr std::size_t kTogether = 16384;  // questions of a task: the tables of its nodes are small beside them
+constexpr std::size_t kTogether = 16384;  // questions of a task: the rows of its cells are few beside them
 
 /// What a prior adds to both counts.
 double added(Prior prior) { return prior == Prior::kUniform ? 1 : 0.5; }
 
+/// Bounds of one cell's part X of a question: log E exp(+-s X) for s = 0.4, and E exp(+-4 X) where they are finite.
+struct Bounds {
+  bool inner;
+  double inner_up, inner_down, edge_up, edge_down;
+};
+
 /// log2 of the reach L with P(X > L) and P(X < -L) at most 1e-10 each, rounded up so that few steps are in use.
+/// P(X > L) <= E exp(s X) exp(-s L): the tails of a posterior fall as exp(-(k + 1/2) x), so s = 4 needs all counts >= 4
+/// (and needs few nodes), s = 0.4 always works.
 class Reach {
  public:
-  Reach(std::int32_t largest, Prior prior)
-      : added_(added(prior)),
-        constant_(kLogEdgeConstant[prior == Prior::kUniform]),
-        rise_(largest + 1),
-        fall_(largest + 1) {
+  Reach(std::span<const CountCell> cells, Prior prior)
+      : constant_(kLogEdgeConstant[prior == Prior::kUniform]), bounds_(cells.size()) {
+    std::int32_t largest = 0;
+    for (const CountCell& cell : cells) largest = std::max(largest, cell.n);
     // log of G(m + c +- s) / G(m + c), up to a constant that is added below. They grow as m^s only.
-    double rise = 1, fall = 1;
-    for (std::int32_t m = 0; m <= largest; ++m) {
-      rise_[m] = math::log(rise);
-      fall_[m] = math::log(fall);
-      rise *= 1 + kEdge / (m + added_);
-      fall *= 1 - kEdge / (m + added_);
+    std::vector<double> rise(static_cast<std::size_t>(largest) + 1), fall(rise.size());
+    double up = 1, down = 1;
+    for (std::size_t m = 0; m < rise.size(); ++m) {
+      rise[m] = up;
+      fall[m] = down;
+      up *= 1 + kEdge / (static_cast<double>(m) + added(prior));
+      down *= 1 - kEdge / (static_cast<double>(m) + added(prior));
+    }
+    for (std::size_t i = 0; i < cells.size(); ++i) {
+      const auto k = static_cast<std::size_t>(cells[i].k), wrong = static_cast<std::size_t>(cells[i].n) - k;
+      Bounds& own = bounds_[i];
+      own.edge_up = math::log(rise[k] * fall[wrong]);
+      own.edge_down = math::log(rise[wrong] * fall[k]);
+      own.inner = std::min(k, wrong) >= kInner;
+      own.inner_up = own.inner_down = 1;  // G(a + 4) G(b - 4) / (G(a) G(b)) and so on
+      const double a = static_cast<double>(k) + added(prior), b = static_cast<double>(wrong) + added(prior);
+      for (int j = 0; own.inner && j < kInner; ++j) {
+        own.inner_up *= (a + j) / (b - 1 - j);
+        own.inner_down *= (b + j) / (a - 1 - j);
+      }
     }
   }
 
-  int operator()(const CountTable& table, std::size_t q) const {
-    std::int32_t least = INT32_MAX;
-    for (const Variant v : kTrained) least = std::min({least, table.k(v, q), table.n(v, q) - table.k(v, q)});
-    const double reach = least >= kInner ? inner(table, q) : edge(table, q);
+  /// cell [4]: those of a question, in the order of kTrained.
+  int operator()(const std::uint32_t* cell) const {
+    const Bounds &b = bounds_[cell[0]], &r = bounds_[cell[1]], &t = bounds_[cell[2]], &u = bounds_[cell[3]];
+    double reach;
+    if (b.inner && r.inner && t.inner && u.inner) {
+      const double up = b.inner_up * u.inner_up * r.inner_down * t.inner_down;
+      const double down = b.inner_down * u.inner_down * r.inner_up * t.inner_up;
+      reach = (kTailLog + math::log(std::max(up, down))) / kInner;
+    } else {
+      const double up = b.edge_up + u.edge_up + r.edge_down + t.edge_down;
+      const double down = b.edge_down + u.edge_down + r.edge_up + t.edge_up;
+      reach = (kTailLog + 4 * constant_ + std::max(up, down)) / kEdge;
+    }
     int log2_reach = 2;
-    while (std::ldexp(1.0, log2_reach) < reach) ++log2_reach;
+    for (double power = 4; power < reach; power *= 2) ++log2_reach;
     return log2_reach;
   }
 
  private:
-  // P(X > L) <= E exp(s X) exp(-s L): the tails of a posterior fall as exp(-(k + 1/2) x), so s = 4 needs all counts >=
-  // 4 (and needs few nodes), s = 0.4 always works.
   static constexpr std::int32_t kInner = 4;
   static constexpr double kEdge = 0.4;
   // log G(.9) G(.1) / pi = -log cos(0.4 pi); log G(1.4) G(.6) = log(0.4 pi / sin(0.4 pi)).
   static constexpr double kLogEdgeConstant[] = {1.1743590056195485, 0.27863066914027};
 
-  double inner(const CountTable& table, std::size_t q) const {
-    double up = 1, down = 1;  // E exp(4 X), E exp(-4 X): G(a + 4) G(b - 4) / (G(a) G(b)) and so on
-    for (const Variant v : kTrained) {
-      double a = table.k(v, q) + added_, b = table.n(v, q) - table.k(v, q) + added_;
-      if (v == kTool || v == kReas) std::swap(a, b);
-      for (int i = 0; i < kInner; ++i) {
-        up *= (a + i) / (b - 1 - i);
-        down *= (b + i) / (a - 1 - i);
-      }
-    }
-    return (kTailLog + math::log(std::max(up, down))) / kInner;
-  }
-
-  double edge(const CountTable& table, std::size_t q) const {
-    double up = 0, down = 0;
-    for (const Variant v : kTrained) {
-      std::int32_t a = table.k(v, q), b = table.n(v, q) - a;
-      if (v == kTool || v == kReas) std::swap(a, b);
-      up += rise_[a] + fall_[b];
-      down += rise_[b] + fall_[a];
-    }
-    return (kTailLog + 4 * constant_ + std::max(up, down)) / kEdge;
-  }
-
-  double added_, constant_;
-  std::vector<double> rise_, fall_;
+  double constant_;
+  std::vector<Bounds> bounds_;
 };
 
-/// One of the eight factors: a row of the table, its imaginary part times `side`.
-struct Factor {
-  const double* real;
-  const double* imaginary;
-  double side;
-};
-
-/// R_m(t) at the nodes of a block, for the counts m in use.
+/// R_k(t) conj(R_{n-k}(t)) at the nodes of a block, for the cells in use.
 class Block {
  public:
-  Block(std::span<const std::int32_t> used, std::int32_t largest, Prior prior)
-      : prior_(prior), used_(used), slot_(static_cast<std::size_t>(largest) + 1), values_(used.size() * 2 * kNodes) {
-    for (std::size_t i = 0; i < used.size(); ++i) slot_[used[i]] = i * 2 * kNodes;
+  Block(std::span<const CountCell> cells, Prior prior) : prior_(prior), cells_(cells), row_(cells.size()) {
+    std::int32_t largest = 0;
+    for (const CountCell& cell : cells) largest = std::max(largest, cell.n);
+    std::vector<bool> seen(static_cast<std::size_t>(largest) + 1, false);
+    for (const CountCell& cell : cells) seen[cell.k] = seen[cell.n - cell.k] = true;
+    slot_.resize(seen.size());
+    for (std::int32_t m = 0; m <= largest; ++m) {
+      if (!seen[m]) continue;
+      slot_[m] = used_.size();
+      used_.push_back(m);
+    }
+    factor_.resize(used_.size());
   }
 
   void fill(std::size_t first_node, double h) {
@@ -132,76 +140,56 @@ class Block {
           im[j] = y + x * tau;
         }
       }
-      std::copy_n(re, kNodes, &values_[i * 2 * kNodes]);
-      std::copy_n(im, kNodes, &values_[i * 2 * kNodes + kNodes]);
+      std::copy_n(re, kNodes, factor_[i].data());
+      std::copy_n(im, kNodes, factor_[i].data() + kNodes);
+    }
+    for (std::size_t i = 0; i < cells_.size(); ++i) {
+      const NodeRow &right = factor_[slot_[cells_[i].k]], &wrong = factor_[slot_[cells_[i].n - cells_[i].k]];
+      for (std::size_t j = 0; j < kNodes; ++j) {
+        row_[i][j] = right[j] * wrong[j] + right[kNodes + j] * wrong[kNodes + j];
+        row_[i][kNodes + j] = right[kNodes + j] * wrong[j] - right[j] * wrong[kNodes + j];
+      }
     }
   }
 
-  Factor factor(std::int32_t count, double side) const {
-    const double* row = &values_[slot_[count]];
-    return {row, row + kNodes, side};
+  /// Adds 1/pi sum h Im phi(t) / t over the nodes to `sum`; true where phi is negligible from here on.
+  bool add(const std::uint32_t* cell, double& sum) const {
+    double last;
+    sum += kernels().node_sum(row_[cell[0]].data(), row_[cell[3]].data(), row_[cell[2]].data(), row_[cell[1]].data(),
+                              weight_, last);
+    return last < kNegligible;
   }
-
-  const double* weight() const { return weight_; }
 
  private:
   Prior prior_;
-  std::span<const std::int32_t> used_;  // increasing
+  std::span<const CountCell> cells_;
+  std::vector<std::int32_t> used_;  // counts, increasing
   std::vector<std::size_t> slot_;
-  std::vector<double> values_;
+  std::vector<NodeRow> factor_, row_;  // R_m, and of the cells
   double weight_[kNodes];
 };
 
-/// Adds 1/pi sum h Im phi(t) / t over the block's nodes to `sum`; true where phi is negligible from here on.
-bool add_block(const CountTable& table, std::size_t q, const Block& block, double& sum) {
-  double re[kNodes], im[kNodes];
-  bool first = true;
-  const auto multiply = [&](const Factor& f) {
-    if (first) {
-      for (std::size_t j = 0; j < kNodes; ++j) re[j] = f.real[j], im[j] = f.side * f.imaginary[j];
-      first = false;
-      return;
-    }
-    for (std::size_t j = 0; j < kNodes; ++j) {
-      const double x = re[j], y = im[j], c = f.real[j], d = f.side * f.imaginary[j];
-      re[j] = x * c - y * d;
-      im[j] = x * d + y * c;
-    }
-  };
-  for (const Variant v : kTrained) {
-    const double side = v == kTool || v == kReas ? -1 : 1;
-    multiply(block.factor(table.k(v, q), side));
-    multiply(block.factor(table.n(v, q) - table.k(v, q), -side));
-  }
-  const double* weight = block.weight();
-  for (std::size_t j = 0; j < kNodes; ++j) sum += weight[j] * im[j];
-  return std::abs(re[kNodes - 1]) + std::abs(im[kNodes - 1]) < kNegligible;
-}
-
 /// The same for questions of one task, into `result`.
-void compute(std::span<double> result, const CountTable& table, std::span<const std::int32_t> questions,
-             std::int32_t largest, const Reach& reach, Prior prior, const StopFlag* stop) {
-  std::vector<std::vector<std::size_t>> classes;  // positions in `questions`, by log2 of the reach
+void compute(std::span<double> result, const CountTable& table, std::span<const std::int32_t> questions, Prior prior,
+             const StopFlag* stop) {
+  CellIndex index;
+  std::vector<std::uint32_t> cell(4 * questions.size());
+  for (std::size_t i = 0; i < questions.size(); ++i)
+    for (std::size_t v = 0; v < 4; ++v) {
+      const auto q = static_cast<std::size_t>(questions[i]);
+      cell[4 * i + v] = index(table.k(kTrained[v], q), table.n(kTrained[v], q));
+    }
+  const Reach reach(index.cells(), prior);
+  std::vector<std::vector<std::uint32_t>> classes;  // positions in `questions`, by log2 of the reach
   for (std::size_t i = 0; i < questions.size(); ++i) {
-    const auto c = static_cast<std::size_t>(reach(table, questions[i]));
+    const auto c = static_cast<std::size_t>(reach(&cell[4 * i]));
     if (classes.size() <= c) classes.resize(c + 1);
-    classes[c].push_back(i);
+    classes[c].push_back(static_cast<std::uint32_t>(i));
   }
 
+  Block block(index.cells(), prior);
   for (std::size_t c = 0; c < classes.size(); ++c) {
-    std::vector<std::size_t>& active = classes[c];
-    if (active.empty()) continue;
-    std::vector<bool> seen(static_cast<std::size_t>(largest) + 1, false);
-    for (const std::size_t i : active)
-      for (const Variant v : kTrained) {
-        const std::int32_t k = table.k(v, questions[i]);
-        seen[k] = seen[table.n(v, questions[i]) - k] = true;
-      }
-    std::vector<std::int32_t> used;
-    for (std::int32_t m = 0; m <= largest; ++m)
-      if (seen[m]) used.push_back(m);
-
-    Block block(used, largest, prior);
+    std::vector<std::uint32_t>& active = classes[c];
     const double h = std::ldexp(2 * kPi, -static_cast<int>(c));
     for (std::size_t node = 0; !active.empty(); node += kNodes) {
       check_stop(stop);
@@ -209,7 +197,7 @@ void compute(std::span<double> result, const CountTable& table, std::span<const 
       std::size_t left = 0;
       for (std::size_t a = 0; a < active.size(); ++a) {
         if (a % 4096 == 4095) check_stop(stop);
-        if (!add_block(table, questions[active[a]], block, result[active[a]])) active[left++] = active[a];
+        if (!block.add(&cell[4 * active[a]], result[active[a]])) active[left++] = active[a];
       }
       active.resize(left);
     }
@@ -231,18 +219,10 @@ std::vector<double> posterior_negative(const CountTable& table, std::span<const 
     throw Error("ERR_TABLE_SAMPLES", "Expected at most " + std::to_string(kPosteriorSamples) +
                                          " samples for posteriors but received " + std::to_string(largest));
 
-  const Reach reach(largest, prior);
-  const std::size_t tasks = (questions.size() + kTogether - 1) / kTogether;
-  const auto task = [&](std::int64_t t, int) {
-    const std::size_t first = static_cast<std::size_t>(t) * kTogether;
-    const std::size_t size = std::min(kTogether, questions.size() - first);
-    compute(std::span(result).subspan(first, size), table, questions.subspan(first, size), largest, reach, prior, stop);
-  };
-  if (tasks == 1) {
-    task(0, 0);
-  } else {
-    Executor::shared().parallel_for(static_cast<std::int64_t>(tasks), task);
-  }
+  for_each_block(questions.size(), kTogether, stop, [&](std::size_t, std::size_t begin, std::size_t end) {
+    const std::size_t size = end - begin;
+    compute(std::span(result).subspan(begin, size), table, questions.subspan(begin, size), prior, stop);
+  });
   return result;
 }
 

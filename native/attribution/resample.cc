@@ -1,65 +1,109 @@
-// The bootstrap of means: 10^6 questions and 10^3 draws are 10^9 random indices, so everything is laid out for a few
-// cycles an index. A draw of all units is a multinomial of block totals (splits of binomials, whose halves cost a
-// random bit a unit and level) and, inside a block, a histogram of random indices in the first cache; sums are then dot
-// products of counts and columns, both in 16 bits.
+// The bootstrap of means: 10^6 questions and 10^3 draws are 10^9 counts, so everything is laid out for a cycle each. A
+// draw's counts are made block by block, sixteen random bits each, without a look at each other (resample.h), and sums
+// are dot products of counts and columns, both in 16 bits, while a block of columns is in the first cache.
 
 #include "attribution/resample.h"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <memory>
 
-#include "attribution/dots.h"
-#include "core/cpu.h"
 #include "core/executor.h"
+#include "core/math.h"
 #include "core/random.h"
 
 namespace rolegrad::attribution {
 namespace {
 
-// Draws that go through a block while its columns are in the cache: 2 x 16 bits x 1024 x 8 columns are 32 KiB.
+// Draws that go through a block while its columns are in the cache.
 constexpr std::size_t kDrawsTogether = 16;
-// Below this many indices a task is not worth another thread.
+// Below this many counts a task is not worth another thread.
 constexpr std::size_t kSerial = 1u << 16;
-constexpr std::uint32_t kTotals = 1, kCounts = 2;  // purposes
+constexpr std::uint32_t kMissing = 1, kCounts = 2;  // purposes
+
+/// Nearest integer, ties to even, of |x| < 2^51.
+double rounded(double x) { return (x + 0x1.8p52) - 0x1.8p52; }
 
 /// A column's values less their middle as high * 2^15 + low in units of 1 / scale: two 16-bit factors, low in 0..32767.
 /// A count's products in a block add up to less than 2^31.
-struct Fixed {
-  std::vector<std::int16_t> high, low;
-  double middle, scale;
+struct Scale {
+  double middle = 0, scale = 1;
+  std::int32_t fixed(double x) const { return static_cast<std::int32_t>(rounded((x - middle) * scale)); }
 };
 
-Fixed to_fixed(std::span<const double> values) {
+Scale scale_of(std::span<const double> values) {
   double least = values[0], largest = values[0];
   bool integers = true;
   for (const double x : values) {
     least = std::min(least, x);
     largest = std::max(largest, x);
-    integers = integers && x == std::nearbyint(x);
+    integers = integers && x == rounded(x);
   }
-  Fixed fixed{std::vector<std::int16_t>(values.size()), std::vector<std::int16_t>(values.size()), 0, 1};
+  Scale scale;
   if (!(integers && std::max(-least, largest) < 0x1p29)) {
-    fixed.middle = least + (largest - least) / 2;
+    scale.middle = least + (largest - least) / 2;
     int exponent = 0;
-    std::frexp(largest - fixed.middle, &exponent);  // largest - middle < 2^exponent
-    fixed.scale = std::ldexp(1.0, 29 - exponent);
+    std::frexp(largest - scale.middle, &exponent);  // largest - middle < 2^exponent
+    scale.scale = std::ldexp(1.0, 29 - exponent);
   }
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const auto x = static_cast<std::int32_t>(std::nearbyint((values[i] - fixed.middle) * fixed.scale));
-    fixed.high[i] = static_cast<std::int16_t>(x >> 15);
-    fixed.low[i] = static_cast<std::int16_t>(x & 0x7fff);
-  }
-  return fixed;
+  return scale;
 }
 
-AddDots best_add_dots() {
-#if defined(__x86_64__) || defined(_M_X64)
-  for (const std::string& isa : available_isas())
-    if (isa == "avx2") return add_dots_avx2;
-#endif
-  return add_dots;
-}
+/// All columns as 16-bit parts, high and low one after the other and made up to a multiple of four by the first, and as
+/// rows of 32 bits for single units.
+class Columns {
+ public:
+  explicit Columns(std::span<const std::span<const double>> columns)
+      : units_(columns.front().size()),
+        width_(columns.size()),
+        scale_(width_),
+        part_(std::make_unique_for_overwrite<std::int16_t[]>(2 * width_ * units_)),
+        row_(std::make_unique_for_overwrite<std::int32_t[]>(width_ * units_)) {
+    constexpr std::size_t kChunk = 4096;
+    const auto scale = [&](std::int64_t j, int) {
+      scale_[static_cast<std::size_t>(j)] = scale_of(columns[static_cast<std::size_t>(j)]);
+    };
+    const auto convert = [&](std::int64_t chunk, int) {
+      const std::size_t begin = static_cast<std::size_t>(chunk) * kChunk, end = std::min(units_, begin + kChunk);
+      for (std::size_t j = 0; j < width_; ++j) {
+        const Scale own = scale_[j];
+        const double* from = columns[j].data();
+        std::int16_t *high = &part_[2 * j * units_], *low = high + units_;
+        for (std::size_t i = begin; i < end; ++i) {
+          const std::int32_t x = own.fixed(from[i]);
+          high[i] = static_cast<std::int16_t>(x >> 15);
+          low[i] = static_cast<std::int16_t>(x & 0x7fff);
+          row_[i * width_ + j] = x;
+        }
+      }
+    };
+    const auto chunks = static_cast<std::int64_t>((units_ + kChunk - 1) / kChunk);
+    if (units_ <= kChunk) {
+      for (std::size_t j = 0; j < width_; ++j) scale(static_cast<std::int64_t>(j), 0);
+      convert(0, 0);
+    } else {
+      Executor::shared().parallel_for(static_cast<std::int64_t>(width_), scale);
+      Executor::shared().parallel_for(chunks, convert);
+    }
+  }
+
+  std::size_t width() const { return width_; }
+  std::size_t parts() const { return (2 * width_ + 3) / 4 * 4; }
+  const std::int16_t* part(std::size_t p, std::size_t begin) const {
+    return &part_[(p < 2 * width_ ? p : 0) * units_ + begin];
+  }
+  const std::int32_t* row(std::size_t unit) const { return &row_[unit * width_]; }
+  double sum(std::size_t j, std::int64_t fixed) const {
+    return static_cast<double>(units_) * scale_[j].middle + static_cast<double>(fixed) / scale_[j].scale;
+  }
+
+ private:
+  std::size_t units_, width_;
+  std::vector<Scale> scale_;
+  std::unique_ptr<std::int16_t[]> part_;
+  std::unique_ptr<std::int32_t[]> row_;
+};
 
 }  // namespace
 
@@ -88,132 +132,93 @@ std::uint64_t binomial(std::uint64_t n, std::uint64_t p, Words& words) {
   return successes;
 }
 
-std::uint64_t binomial_half(std::uint64_t n, Words& words) {
-  // Bytes that count up to 8 of a word each: 31 words fit before they are added. The baseline has no popcount.
-  constexpr std::uint64_t k5 = 0x5555555555555555u, k3 = 0x3333333333333333u, kF = 0x0f0f0f0f0f0f0f0fu;
-  const auto bytes = [](std::uint64_t x) {
-    x -= x >> 1 & k5;
-    x = (x & k3) + (x >> 2 & k3);
-    return (x + (x >> 4)) & kF;
-  };
-  const auto add = [](std::uint64_t x) {
-    constexpr std::uint64_t kPairs = 0x00ff00ff00ff00ffu;
-    return ((x & kPairs) + (x >> 8 & kPairs)) * 0x0001000100010001u >> 48;
-  };
-  std::uint64_t successes = 0, left = n / 64;
-  while (left > 0) {
-    const std::uint64_t now = std::min<std::uint64_t>(left, 31);
-    std::uint64_t sums = 0;
-    for (std::uint64_t i = 0; i < now; ++i) sums += bytes(words.next());
-    successes += add(sums);
-    left -= now;
-  }
-  if (n % 64 > 0) successes += add(bytes(words.next() & ((std::uint64_t{1} << n % 64) - 1)));
-  return successes;
-}
-
 Resampler::Resampler(std::size_t units, std::uint64_t seed)
-    : units_(units), full_(units < 2 * kBlock ? 0 : units / kBlock), last_(units - full_ * kBlock), seed_(seed) {}
+    : units_(units), full_(units < 2 * kBlock ? 0 : units / kBlock), last_(units - full_ * kBlock), seed_(seed) {
+  if (full_ == 0) return;
+  const double mean = 1 - 2.5 / std::sqrt(static_cast<double>(units));
+  double term = math::exp(-mean), below = term;
+  for (std::size_t j = 0; j < kMostCount; ++j) {
+    steps_[j] = static_cast<std::int16_t>(std::min(32767.0, rounded(below * 65536) - 32768));
+    term *= mean / static_cast<double>(j + 1);
+    below += term;
+  }
+}
 
-void Resampler::totals(std::span<std::uint32_t> totals, std::uint32_t draw) const {
-  std::fill(totals.begin(), totals.end(), 0u);
+std::uint32_t Resampler::missing_purpose(std::uint32_t attempt) { return kMissing | attempt << 8; }
+
+std::uint32_t Resampler::counts(std::uint16_t* counts, std::uint32_t draw, std::uint32_t attempt,
+                                std::size_t block) const {
+  const std::size_t own = size(block), all = padded(own);
+  Words words(seed_, kCounts | attempt << 8, draw, static_cast<std::uint32_t>(block));
   if (full_ == 0) {
-    totals[0] = static_cast<std::uint32_t>(units_);
-    return;
-  }
-  // Thrown at a power of two of places, so that every split is a half; what hits no unit is thrown again.
-  Words words(seed_, kTotals, draw, 0);
-  const std::size_t places = std::bit_ceil(blocks());
-  for (std::uint64_t left = units_; left > 0;) left = split(totals, left, 0, places, words);
-}
-
-/// Returns how many of n hit no unit.
-std::uint64_t Resampler::split(std::span<std::uint32_t> totals, std::uint64_t n, std::size_t first, std::size_t places,
-                               Words& words) const {
-  if (n == 0 || first >= blocks()) return n;
-  if (places == 1) {
-    const std::uint64_t hits =
-        size(first) == kBlock ? n : binomial(n, std::uint64_t{size(first)} << (64 - std::countr_zero(kBlock)), words);
-    totals[first] += static_cast<std::uint32_t>(hits);
-    return n - hits;
-  }
-  const std::uint64_t on_left = binomial_half(n, words);
-  return split(totals, on_left, first, places / 2, words) +
-         split(totals, n - on_left, first + places / 2, places / 2, words);
-}
-
-void Resampler::counts(std::span<std::uint16_t> counts, std::uint32_t total, std::uint32_t draw,
-                       std::size_t block) const {
-  std::fill(counts.begin(), counts.end(), std::uint16_t{0});
-  Words words(seed_, kCounts, draw, static_cast<std::uint32_t>(block));
-  std::uint16_t* c = counts.data();
-  if (block < full_) {
-    constexpr std::uint64_t kMask = kBlock - 1;
-    std::uint32_t left = total;
-    for (; left >= 6; left -= 6) {
+    // 32 bits times the size, uneven by 2^-21 at most.
+    std::fill_n(counts, all, std::uint16_t{0});
+    for (std::size_t left = own; left > 0; left -= std::min<std::size_t>(left, 2)) {
       const std::uint64_t x = words.next();
-      ++c[x & kMask];
-      ++c[x >> 10 & kMask];
-      ++c[x >> 20 & kMask];
-      ++c[x >> 30 & kMask];
-      ++c[x >> 40 & kMask];
-      ++c[x >> 50 & kMask];
+      ++counts[(x & 0xffffffffu) * own >> 32];
+      if (left > 1) ++counts[(x >> 32) * own >> 32];
     }
-    std::uint64_t x = words.next();
-    for (; left > 0; --left, x >>= 10) ++c[x & kMask];
-    return;
+    return static_cast<std::uint32_t>(own);
   }
-  // Any size below two blocks: 32 bits times the size, uneven by 2^-21 at most.
-  const std::uint64_t size = last_;
-  for (std::uint32_t left = total; left > 0; left -= std::min<std::uint32_t>(left, 2)) {
-    const std::uint64_t x = words.next();
-    ++c[(x & 0xffffffffu) * size >> 32];
-    if (left > 1) ++c[(x >> 32) * size >> 32];
+  CountStream stream;
+  for (auto* state : {&stream.a, &stream.b, &stream.c})
+    for (std::uint64_t& word : *state) word = words.next();
+  std::uint32_t sum = kernels().random_counts(counts, all, steps_, stream);
+  for (std::size_t i = own; i < all; ++i) {
+    sum -= counts[i];
+    counts[i] = 0;
   }
+  return sum;
 }
 
-std::vector<double> resampled_sums(std::span<const std::vector<double>> columns, std::size_t draws, std::uint64_t seed,
-                                   const StopFlag* stop, const EachDraw* each) {
+std::vector<double> resampled_sums(std::span<const std::span<const double>> columns, std::size_t draws,
+                                   std::uint64_t seed, const StopFlag* stop, const EachDraw* each) {
   const std::size_t units = columns.front().size(), width = columns.size();
-  std::vector<Fixed> fixed;
-  fixed.reserve(width);
-  for (const auto& column : columns) fixed.push_back(to_fixed(column));
-  // High and low parts of the columns one after the other, made up to a multiple of four by the first.
-  std::vector<const std::int16_t*> parts;
-  for (const Fixed& f : fixed) parts.insert(parts.end(), {f.high.data(), f.low.data()});
-  while (parts.size() % 4 != 0) parts.push_back(parts.front());
-  static const AddDots add = best_add_dots();
+  const Columns fixed(columns);
   const Resampler resampler(units, seed);
-  const std::size_t blocks = resampler.blocks();
+  const std::size_t blocks = resampler.blocks(), parts = fixed.parts();
   std::vector<double> sums(draws * width);
 
-  const auto group = [&](std::size_t first, std::size_t last) {
-    const std::size_t together = last - first;
-    std::vector<std::uint32_t> totals(together * blocks);
-    for (std::size_t d = 0; d < together; ++d)
-      resampler.totals(std::span(totals).subspan(d * blocks, blocks), static_cast<std::uint32_t>(first + d));
-    std::vector<std::int64_t> dots(together * parts.size());
-    std::vector<const std::int16_t*> block(parts.size());
-    std::vector<std::uint16_t> own(resampler.largest()), all(each != nullptr ? together * units : 0);
+  // `all`, where counts are kept: those of the draws, each [padded units].
+  const auto run = [&](std::size_t first, std::size_t count, std::uint32_t attempt, std::int64_t* dots,
+                       std::uint64_t* totals, std::uint16_t* all, std::uint16_t* own) {
+    std::fill_n(dots, count * parts, std::int64_t{0});
+    std::fill_n(totals, count, std::uint64_t{0});
+    std::vector<const std::int16_t*> block(parts);
     for (std::size_t b = 0; b < blocks; ++b) {
       check_stop(stop);
       const std::size_t begin = resampler.begin(b), size = resampler.size(b);
-      for (std::size_t j = 0; j < parts.size(); ++j) block[j] = parts[j] + begin;
-      for (std::size_t d = 0; d < together; ++d) {
-        const auto counts =
-            each != nullptr ? std::span(all).subspan(d * units + begin, size) : std::span(own).first(size);
-        resampler.counts(counts, totals[d * blocks + b], static_cast<std::uint32_t>(first + d), b);
-        add(&dots[d * parts.size()], counts.data(), block.data(), block.size(), size);
-      }
+      const std::size_t stride = Resampler::padded(all != nullptr ? units : size);
+      std::uint16_t* counts = all != nullptr ? all + begin : own;
+      for (std::size_t p = 0; p < parts; ++p) block[p] = fixed.part(p, begin);
+      for (std::size_t d = 0; d < count; ++d)
+        totals[d] += resampler.counts(counts + d * stride, static_cast<std::uint32_t>(first + d), attempt, b);
+      kernels().add_dots(dots, counts, stride, count, block.data(), parts, size);
     }
+  };
+
+  const auto group = [&](std::size_t first, std::size_t last) {
+    const std::size_t together = last - first, stride = Resampler::padded(units);
+    std::vector<std::int64_t> dots(together * parts);
+    std::vector<std::uint64_t> totals(together);
+    std::vector<std::uint16_t> all(each != nullptr ? together * stride : 0);
+    std::vector<std::uint16_t> own(each != nullptr ? 0 : together * Resampler::padded(resampler.size(0)));
+    run(first, together, 0, dots.data(), totals.data(), all.empty() ? nullptr : all.data(), own.data());
     for (std::size_t d = 0; d < together; ++d) {
-      for (std::size_t j = 0; j < width; ++j) {
-        const std::int64_t* own = &dots[d * parts.size() + 2 * j];
-        const std::int64_t sum = own[0] * 32768 + own[1];
-        sums[(first + d) * width + j] =
-            static_cast<double>(units) * fixed[j].middle + static_cast<double>(sum) / fixed[j].scale;
-      }
-      if (each != nullptr) (*each)(first + d, std::span(all).subspan(d * units, units));
+      std::uint16_t* counts = all.empty() ? nullptr : &all[d * stride];
+      std::uint32_t attempt = 0;
+      while (totals[d] > units) run(first + d, 1, ++attempt, &dots[d * parts], &totals[d], counts, own.data());
+      std::array<std::int64_t, 16> missing{};
+      if (const std::size_t more = units - totals[d]; more > 0)
+        resampler.add_missing(static_cast<std::uint32_t>(first + d), attempt, more, [&](std::size_t unit) {
+          const std::int32_t* row = fixed.row(unit);
+          for (std::size_t j = 0; j < width; ++j) missing[j] += row[j];
+          if (counts != nullptr) ++counts[unit];
+        });
+      const std::int64_t* of = &dots[d * parts];
+      for (std::size_t j = 0; j < width; ++j)
+        sums[(first + d) * width + j] = fixed.sum(j, of[2 * j] * 32768 + of[2 * j + 1] + missing[j]);
+      if (each != nullptr) (*each)(first + d, std::span(counts, units));
     }
   };
 

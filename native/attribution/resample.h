@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "attribution/kernels.h"
 #include "attribution/table.h"
 #include "core/function_ref.h"
 
@@ -27,34 +28,43 @@ class Words {
 
 /// Successes of n trials of probability p / 2^64, by the bits of 64 trials at a time (about eight words): exact.
 std::uint64_t binomial(std::uint64_t n, std::uint64_t p, Words& words);
-/// The same for one half: one word for 64 trials.
-std::uint64_t binomial_half(std::uint64_t n, Words& words);
 
-/// How often each of `units` is drawn when `units` are drawn with replacement, for one draw after another, in blocks of
-/// units that fit the first cache together with what is summed over them.
+/// How often each of `units` is drawn when `units` are drawn with replacement, for one draw after another.
+///
+/// Below two blocks of units by random indices. Above, a unit's count is first a Poisson number of mean a little below
+/// one (in sixteen random bits: its probabilities are good to 2^-16), independent of all others; what is missing to
+/// `units` in all, about 2.5 sqrt(units), is drawn by random indices. Given their sum independent Poisson numbers are
+/// multinomial, so the whole is; a draw whose counts add up to more than `units` (one in 160) is made again.
 class Resampler {
  public:
-  // 1024 counters of 16 bits are 2 KiB, and an index in a block is ten random bits: six from a word.
+  // 1024 units of 8 columns in 2 x 16 bits are 32 KiB: the first cache.
   static constexpr std::size_t kBlock = 1024;
+  static constexpr std::size_t kAlign = 32;  // counts are written in steps of so many
 
   Resampler(std::size_t units, std::uint64_t seed);
 
+  std::size_t units() const { return units_; }
   std::size_t blocks() const { return full_ + (last_ > 0 ? 1 : 0); }
   std::size_t begin(std::size_t block) const { return block * kBlock; }
   /// kBlock, but for the last one; fewer than two blocks of units are one.
   std::size_t size(std::size_t block) const { return block < full_ ? kBlock : last_; }
-  std::size_t largest() const { return full_ > 0 ? kBlock : last_; }
+  static std::size_t padded(std::size_t size) { return (size + kAlign - 1) / kAlign * kAlign; }
 
-  /// How many of the draw's units fall into each block: totals [blocks].
-  void totals(std::span<std::uint32_t> totals, std::uint32_t draw) const;
-  /// counts [size(block)] of one block, `total` of them in all.
-  void counts(std::span<std::uint16_t> counts, std::uint32_t total, std::uint32_t draw, std::size_t block) const;
+  /// counts [padded(size(block))] of one block, 0 beyond its size; returns their sum.
+  std::uint32_t counts(std::uint16_t* counts, std::uint32_t draw, std::uint32_t attempt, std::size_t block) const;
+  /// Calls add(unit) for the `missing` ones of a draw.
+  template <class Add>
+  void add_missing(std::uint32_t draw, std::uint32_t attempt, std::size_t missing, Add add) const {
+    Words words(seed_, missing_purpose(attempt), draw, 0);
+    for (; missing > 0; --missing)
+      add(static_cast<std::size_t>(__extension__ static_cast<unsigned __int128>(words.next()) * units_ >> 64));
+  }
 
  private:
-  std::uint64_t split(std::span<std::uint32_t> totals, std::uint64_t n, std::size_t first, std::size_t places,
-                      Words& words) const;
+  static std::uint32_t missing_purpose(std::uint32_t attempt);
   std::size_t units_, full_, last_;
   std::uint64_t seed_;
+  CountSteps steps_{};
 };
 
 /// sums [draws, columns]: of every column's values over units drawn with replacement. Values are rounded to 2^-29 of
@@ -63,7 +73,7 @@ class Resampler {
 ///
 /// `each`, where it is given, gets (draw, counts [units]) as well, from several threads.
 using EachDraw = FunctionRef<void(std::size_t draw, std::span<const std::uint16_t> counts)>;
-std::vector<double> resampled_sums(std::span<const std::vector<double>> columns, std::size_t draws, std::uint64_t seed,
-                                   const StopFlag* stop, const EachDraw* each = nullptr);
+std::vector<double> resampled_sums(std::span<const std::span<const double>> columns, std::size_t draws,
+                                   std::uint64_t seed, const StopFlag* stop, const EachDraw* each = nullptr);
 
 }  // namespace rolegrad::attribution

@@ -6,7 +6,7 @@ namespace rolegrad::attribution {
 
 /// The share of questions whose underlying lambda23 is negative, as far as the counts can say.
 struct TrueShare {
-  double value = 0, low = 0, high = 0;
+  double value = 0.5, low = 0, high = 1;
 };
 
 /// Each question's counts give lambda23 a likelihood, here normal (the posterior of the random-effects model with its

@@ -103,6 +103,11 @@ Napi::Object to_object(Napi::Env env, const InterferenceModel& model) {
   object.Set("sign", to_object(env, model.null.sign));
   object.Set("ranks", to_object(env, model.null.ranks));
   object.Set("distribution", to_object(env, model.null.distribution));
+  Napi::Object passes = Napi::Object::New(env);
+  passes.Set("laplace", model.work.laplace);
+  passes.Set("propagation", model.work.propagation);
+  passes.Set("information", model.work.information);
+  object.Set("passes", passes);
   object.Set("nullDraws", static_cast<double>(model.null.draws));
   return object;
 }

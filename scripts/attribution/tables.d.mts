@@ -14,6 +14,7 @@ export interface Truth {
 }
 export const truths: Truth[];
 export function normal(random: Random): number;
+export function binomial(random: Random, n: number, logit: number): number;
 export interface SimulateSettings {
   questions?: number;
   samples: number;

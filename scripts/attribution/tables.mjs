@@ -10,7 +10,7 @@ const trained = names.slice(0, 4);
 const exponential = (random) => -Math.log(1 - random.next());
 
 /** Successes of n of probability 1 / (1 + exp(-logit)), by inversion of one uniform number. */
-const binomial = (random, n, logit) => drawBinomial(random.next(), n, logit);
+export const binomial = (random, n, logit) => drawBinomial(random.next(), n, logit);
 
 const wide = (random) => -0.5 + 2.5 * normal(random);
 const additive = (gain) => (random) => ({ base: wide(random), reas: gain, tool: gain, l23: 0 });

@@ -5,7 +5,10 @@
 #include <cmath>
 #include <numeric>
 
+#include "attribution/effect_information.h"
 #include "attribution/interference_model.h"
+#include "attribution/kernels.h"
+#include "core/cpu.h"
 #include "core/executor.h"
 #include "core/random.h"
 #include "harness.h"
@@ -139,6 +142,70 @@ TEST("attribution model: the fit finds the population, and its influences say wh
     }
     const RandomEffectsFit without = fit_random_effects(table.view, stay, {});
     CHECK_CLOSE(without.population.mean[3] - fit.population.mean[3], -out / 500, 0.015);
+  }
+}
+
+TEST("attribution model: the derivative of Laplace's approximation is that of its differences") {
+  const std::array<Cells, 4> questions = {{{{{3, 10}, {7, 10}, {5, 10}, {9, 10}}},
+                                           {{{0, 10}, {1, 10}, {0, 10}, {3, 10}}},
+                                           {{{50, 50}, {50, 50}, {49, 50}, {50, 50}}},
+                                           {{{0, 1}, {0, 2}, {0, 3}, {1, 4}}}}};
+  for (const std::size_t d : {std::size_t{3}, std::size_t{4}})
+    for (const Cells& cells : questions) {
+      EffectPopulation p = population();
+      p.d = d;
+      const std::size_t n = p.parameters();
+      const auto score = [&](const EffectPopulation& at, EffectVector z) {
+        QuestionPosterior posterior;
+        const Laplace laplace(at);
+        for (int i = 0; i < 3; ++i) laplace(cells, z, posterior);
+        Parameters result{};
+        question_score(at, at.covariance(), posterior, result.data());
+        return result;
+      };
+      EffectVector z{};
+      QuestionPosterior unused;
+      const Laplace laplace(p);
+      for (int i = 0; i < 3; ++i) laplace(cells, z, unused);
+      std::vector<double> matrix(n * n);
+      laplace.subtract_derivative(cells, z, matrix.data());
+      for (std::size_t a = 0; a < n; ++a) {
+        constexpr double kStep = 1e-4;
+        EffectPopulation up = p, down = p;
+        up.parameter(a) += kStep, down.parameter(a) -= kStep;
+        const Parameters above = score(up, z), below = score(down, z);
+        for (std::size_t b = 0; b < n; ++b)
+          CHECK_CLOSE(matrix[b * n + a], (below[b] - above[b]) / (2 * kStep), 1e-5 * (1 + std::abs(matrix[b * n + a])));
+      }
+    }
+}
+
+TEST("attribution model: binomial draws of eight at a time are those of one, with every instruction set") {
+  std::vector<const Kernels*> all = {&kPlainKernels};
+#if defined(__x86_64__)
+  for (const std::string& isa : rolegrad::available_isas())
+    all.push_back(isa == "avx512" ? &kAvx512Kernels : &kAvx2Kernels);
+#endif
+  constexpr std::size_t kCount = 800;
+  std::vector<double> theta(kCount), u(kCount);
+  for (std::size_t i = 0; i < kCount; ++i) {
+    theta[i] = 24 * rolegrad::uniform({5, 1}, i) - 12;
+    u[i] = std::clamp(rolegrad::uniform({5, 2}, i), 1e-10, 1 - 1e-10);
+  }
+  theta[0] = 1e4, theta[1] = -1e4, theta[2] = 0;
+  for (const std::int32_t n : {1, 50, kMostInverted}) {
+    std::vector<double> ratio(static_cast<std::size_t>(n));
+    for (std::int32_t j = 0; j < n; ++j) ratio[static_cast<std::size_t>(j)] = (n - j) / (j + 1.0);
+    std::vector<std::int32_t> plain(kCount), k(kCount);
+    for (const Kernels* kernels : all) {
+      kernels->binomials(k.data(), theta.data(), u.data(), kCount, n, ratio.data());
+      if (kernels == all.front()) plain = k;
+      CHECK(k == plain);
+    }
+    CHECK(k[0] == n && k[1] == 0);
+    // Above a variance of 100 the scalar draw is by expansion.
+    for (std::size_t i = 3; i < kCount; ++i)
+      CHECK(std::abs(k[i] - draw_binomial(u[i], n, logistic(theta[i]))) <= (n > 50 ? 1 : 0));
   }
 }
 

@@ -5,9 +5,10 @@
 #include <numeric>
 
 #include "attribution/binomial_quantile.h"
-#include "attribution/dots.h"
+#include "attribution/kernels.h"
 #include "attribution/posterior.h"
 #include "attribution/resample.h"
+#include "core/cpu.h"
 #include "core/executor.h"
 #include "harness.h"
 
@@ -18,13 +19,27 @@ using namespace rolegrad::attribution;
 
 constexpr std::array<std::size_t, 11> kSizes = {1, 2, 3, 100, 1023, 1024, 2047, 2048, 2049, 5000, 10240};
 
-std::vector<std::uint16_t> draw_counts(const Resampler& resampler, std::size_t units, std::uint32_t draw) {
-  std::vector<std::uint32_t> totals(resampler.blocks());
-  resampler.totals(totals, draw);
-  std::vector<std::uint16_t> counts(units);
-  for (std::size_t b = 0; b < resampler.blocks(); ++b)
-    resampler.counts(std::span(counts).subspan(resampler.begin(b), resampler.size(b)), totals[b], draw, b);
-  return counts;
+/// A whole draw, and how often it had to be made.
+std::vector<std::uint16_t> draw_counts(const Resampler& resampler, std::uint32_t draw,
+                                       std::uint32_t* attempts = nullptr) {
+  const std::size_t units = resampler.units();
+  std::vector<std::uint16_t> counts(Resampler::padded(units));
+  for (std::uint32_t attempt = 0;; ++attempt) {
+    std::size_t sum = 0;
+    for (std::size_t b = 0; b < resampler.blocks(); ++b)
+      sum += resampler.counts(&counts[resampler.begin(b)], draw, attempt, b);
+    if (sum > units) continue;
+    resampler.add_missing(draw, attempt, units - sum, [&](std::size_t unit) { ++counts[unit]; });
+    if (attempts != nullptr) *attempts += attempt;
+    counts.resize(units);
+    return counts;
+  }
+}
+
+/// The bits of the sums of some columns.
+std::vector<double> sums_of(const std::vector<std::vector<double>>& columns, std::size_t draws, std::uint64_t seed,
+                            const StopFlag* stop = nullptr) {
+  return resampled_sums(std::vector<std::span<const double>>(columns.begin(), columns.end()), draws, seed, stop);
 }
 
 std::vector<double> random_column(std::size_t units) {
@@ -46,7 +61,7 @@ TEST("bootstrap: a draw holds as many units as there are") {
     }
     CHECK_EQUAL(covered, units);
     for (std::uint32_t draw = 0; draw < 5; ++draw) {
-      const auto counts = draw_counts(resampler, units, draw);
+      const auto counts = draw_counts(resampler, draw);
       CHECK_EQUAL(std::accumulate(counts.begin(), counts.end(), std::size_t{0}), units);
     }
   }
@@ -59,7 +74,7 @@ TEST("bootstrap: all units are drawn equally often, and their counts vary as a m
     std::vector<double> sum(units);
     double squares = 0, product = 0;
     for (std::uint32_t draw = 0; draw < kDraws; ++draw) {
-      const auto counts = draw_counts(resampler, units, draw);
+      const auto counts = draw_counts(resampler, draw);
       for (std::size_t i = 0; i < units; ++i) {
         sum[i] += counts[i];
         squares += (counts[i] - 1.0) * (counts[i] - 1.0);
@@ -79,10 +94,10 @@ TEST("bootstrap: all units are drawn equally often, and their counts vary as a m
 TEST("bootstrap: sums are those of a plain loop over the counts") {
   for (const std::size_t units : kSizes) {
     const std::vector<std::vector<double>> columns = {random_column(units), std::vector<double>(units, 3.0)};
-    const auto sums = resampled_sums(columns, 20, 5, nullptr);
+    const auto sums = sums_of(columns, 20, 5);
     const Resampler resampler(units, 5);
     for (std::uint32_t draw = 0; draw < 20; ++draw) {
-      const auto counts = draw_counts(resampler, units, draw);
+      const auto counts = draw_counts(resampler, draw);
       double sum = 0;
       for (std::size_t i = 0; i < units; ++i) sum += counts[i] * columns[0][i];
       CHECK_CLOSE(sums[draw * 2], sum, static_cast<double>(units) * 4 * 0x1p-29);
@@ -96,41 +111,101 @@ TEST("bootstrap: sums have the same bits for any number of threads") {
   const int threads = executor.threads();
   const std::vector<std::vector<double>> columns = {random_column(9000), random_column(9000)};
   executor.limit_threads(1);
-  const auto one = resampled_sums(columns, 200, 5, nullptr);
+  const auto one = sums_of(columns, 200, 5);
   executor.limit_threads(threads);
-  CHECK(resampled_sums(columns, 200, 5, nullptr) == one);
-  CHECK(resampled_sums(columns, 200, 6, nullptr) != one);
+  CHECK(sums_of(columns, 200, 5) == one);
+  CHECK(sums_of(columns, 200, 6) != one);
 }
 
 TEST("bootstrap: a set stop flag ends the draws") {
   const StopFlag stop{true};
   const std::vector<std::vector<double>> columns = {random_column(100)};
-  CHECK_THROWS("ERR_ABORTED", resampled_sums(columns, 100, 1, &stop));
+  CHECK_THROWS("ERR_ABORTED", sums_of(columns, 100, 1, &stop));
 }
 
 #if defined(__x86_64__)
-TEST("bootstrap: dot products of every instruction set are the same integers") {
-  if (!__builtin_cpu_supports("avx2")) return;
+TEST("bootstrap: the inner loops give the same bits with every instruction set") {
+  std::vector<const Kernels*> others;
+  for (const std::string& isa : available_isas()) others.push_back(isa == "avx512" ? &kAvx512Kernels : &kAvx2Kernels);
   Words words(1, 98, 0, 0);
-  for (const std::size_t n : {std::size_t{1}, std::size_t{15}, std::size_t{64}, std::size_t{1000}, std::size_t{2047}}) {
-    std::vector<std::uint16_t> counts(n);
-    for (auto& c : counts) c = static_cast<std::uint16_t>(words.next() >> 62);
+  for (const std::size_t n : {std::size_t{32}, std::size_t{64}, std::size_t{992}, std::size_t{1024}}) {
+    CountStream start;
+    for (auto* state : {&start.a, &start.b, &start.c})
+      for (std::uint64_t& word : *state) word = words.next();
+    CountSteps steps{};
+    for (std::size_t j = 0; j < kMostCount; ++j)
+      steps[j] = static_cast<std::int16_t>(-9000 + 5000 * static_cast<int>(j));
     std::vector<std::vector<std::int16_t>> values(8, std::vector<std::int16_t>(n));
     std::vector<const std::int16_t*> columns;
     for (auto& column : values) {
       for (auto& x : column) x = static_cast<std::int16_t>(words.next() >> 48);
       columns.push_back(column.data());
     }
-    std::vector<std::int64_t> plain(8, 11), fast(8, 11);
-    add_dots(plain.data(), counts.data(), columns.data(), 8, n);
-    add_dots_avx2(fast.data(), counts.data(), columns.data(), 8, n);
-    CHECK(plain == fast);
-    std::int64_t own = 11;
-    for (std::size_t i = 0; i < n; ++i) own += counts[i] * values[7][i];
-    CHECK_EQUAL(plain[7], own);
+    // Three draws: a pair and a single one.
+    const auto run = [&](const Kernels& own, std::vector<std::uint16_t>& counts, std::vector<std::int64_t>& sums) {
+      CountStream stream = start;
+      counts.resize(3 * n);
+      sums.assign(24, 11);
+      std::size_t all = 0;
+      for (std::size_t d = 0; d < 3; ++d) all += own.random_counts(&counts[d * n], n, steps, stream);
+      CHECK_EQUAL(all, std::accumulate(counts.begin(), counts.end(), std::size_t{0}));
+      own.add_dots(sums.data(), counts.data(), n, 3, columns.data(), 8, n);
+    };
+    std::vector<std::uint16_t> plain, fast;
+    std::vector<std::int64_t> plain_sums, fast_sums;
+    run(kPlainKernels, plain, plain_sums);
+    for (std::size_t d = 0; d < 3; ++d) {
+      std::int64_t own = 11;
+      for (std::size_t i = 0; i < n; ++i) own += plain[d * n + i] * values[7][i];
+      CHECK_EQUAL(plain_sums[d * 8 + 7], own);
+    }
+    for (const Kernels* other : others) {
+      run(*other, fast, fast_sums);
+      CHECK(fast == plain);
+      CHECK(fast_sums == plain_sums);
+      // A length that fills no vector.
+      std::vector<std::int64_t> own(24, 3), others_sums(24, 3);
+      kPlainKernels.add_dots(own.data(), plain.data(), n, 3, columns.data(), 8, n - 5);
+      other->add_dots(others_sums.data(), plain.data(), n, 3, columns.data(), 8, n - 5);
+      CHECK(others_sums == own);
+    }
+  }
+  for (int i = 0; i < 200; ++i) {
+    std::array<NodeRow, 4> rows;
+    std::array<double, kNodes> weight;
+    for (auto& row : rows)
+      for (double& x : row) x = static_cast<double>(words.next() >> 11) * 0x1p-52 - 1;
+    for (double& x : weight) x = static_cast<double>(words.next() >> 11) * 0x1p-53;
+    const auto sum = [&](const Kernels& own, double& last) {
+      return own.node_sum(rows[0].data(), rows[1].data(), rows[2].data(), rows[3].data(), weight.data(), last);
+    };
+    double plain_last, last;
+    const double plain = sum(kPlainKernels, plain_last);
+    for (const Kernels* other : others) {
+      CHECK(sum(*other, last) == plain);
+      CHECK(last == plain_last);
+    }
   }
 }
 #endif
+
+TEST("bootstrap: counts that add up to too many are drawn again, and others keep their distribution") {
+  constexpr std::size_t kUnits = 3000;
+  constexpr std::uint32_t kDraws = 3000;
+  const Resampler resampler(kUnits, 11);
+  std::uint32_t attempts = 0;
+  std::array<double, 4> share{};
+  for (std::uint32_t draw = 0; draw < kDraws; ++draw)
+    for (const std::uint16_t c : draw_counts(resampler, draw, &attempts))
+      if (c < share.size()) share[c] += 1.0 / (kUnits * kDraws);
+  CHECK(attempts >= 5 && attempts <= 45);  // one in 160
+  // Binomial(n, 1 / n): near enough Poisson's.
+  double p = std::pow(1 - 1.0 / kUnits, kUnits);
+  for (std::size_t c = 0; c < share.size(); ++c) {
+    CHECK_CLOSE(share[c], p, 5 * std::sqrt(p / (kUnits * kDraws)) + 2e-5);
+    p *= (kUnits - static_cast<double>(c)) / (static_cast<double>(c) + 1) / (kUnits - 1);
+  }
+}
 
 TEST("bootstrap: binomial draws have the binomial's mean and variance") {
   Words words(2, 97, 0, 0);
@@ -139,8 +214,7 @@ TEST("bootstrap: binomial draws have the binomial's mean and variance") {
       constexpr int kDraws = 4000;
       double sum = 0, squares = 0;
       for (int i = 0; i < kDraws; ++i) {
-        const auto x = static_cast<double>(p == 0.5 ? binomial_half(n, words)
-                                                    : binomial(n, static_cast<std::uint64_t>(p * 0x1p64), words));
+        const auto x = static_cast<double>(binomial(n, static_cast<std::uint64_t>(p * 0x1p64), words));
         sum += x;
         squares += (x - static_cast<double>(n) * p) * (x - static_cast<double>(n) * p);
       }

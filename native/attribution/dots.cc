@@ -1,4 +1,0 @@
-#include "attribution/dots.h"
-
-#define ADD_DOTS add_dots
-#include "attribution/dots.inl"

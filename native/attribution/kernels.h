@@ -1,0 +1,51 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace rolegrad::attribution {
+
+/// Eight sfc64 generators (Chris Doty-Humphrey's, of PractRand) side by side; a step gives 512 random bits.
+struct alignas(64) CountStream {
+  std::array<std::uint64_t, 8> a, b, c;
+  std::uint64_t counter = 1;
+};
+
+/// P(count > j) of a draw's counts is P(r >= step[j]) of sixteen random bits r, from -32768 to 32767.
+inline constexpr std::size_t kMostCount = 8;
+using CountSteps = std::array<std::int16_t, kMostCount>;
+
+/// Nodes of the characteristic function that are computed together.
+inline constexpr std::size_t kNodes = 32;
+/// What of them one cell has: real parts, then imaginary ones.
+using NodeRow = std::array<double, 2 * kNodes>;
+
+/// The inner loops, once for each instruction set. The same bits from all: integers, and f64 in lanes of fixed order.
+struct Kernels {
+  /// Adds sum_i counts[d stride + i] values[j][i] to sums[d columns + j], d < draws, j < columns (a multiple of four),
+  /// i < n. Counts below 2^15; those of a draw that add up to less than 2^16 cannot overflow 32 bits.
+  void (*add_dots)(std::int64_t* sums, const std::uint16_t* counts, std::size_t stride, std::size_t draws,
+                   const std::int16_t* const* values, std::size_t columns, std::size_t n);
+  /// counts [n], n a multiple of 32, each between 0 and kMostCount; returns their sum.
+  std::uint32_t (*random_counts)(std::uint16_t* counts, std::size_t n, const CountSteps& steps, CountStream& stream);
+  /// sum_j weight[j] Im(base unified conj(tool) conj(reas))[j]; `last` gets |Re| + |Im| of the last node.
+  double (*node_sum)(const double* base, const double* unified, const double* tool, const double* reas,
+                     const double* weight, double& last);
+  /// k [count], count a multiple of eight: draws of Bin(n, 1 / (1 + exp(-theta))) by inversion of u in (2^-40, 1 -
+  /// 2^-40), n up to kMostInverted; ratio[j] = (n - j) / (j + 1).
+  void (*binomials)(std::int32_t* k, const double* theta, const double* u, std::size_t count, std::int32_t n,
+                    const double* ratio);
+};
+
+inline constexpr std::int32_t kMostInverted = 400;  // (1/2)^n is far from underflow
+
+extern const Kernels kPlainKernels;
+#if defined(__x86_64__) || defined(_M_X64)
+extern const Kernels kAvx2Kernels, kAvx512Kernels;
+#endif
+
+/// The best that this CPU runs.
+const Kernels& kernels();
+
+}  // namespace rolegrad::attribution

@@ -1,0 +1,212 @@
+// Included once for each instruction set, with the name of its Kernels and the bytes of its vectors. Plain loops and
+// vector extensions of the compiler: no intrinsics.
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+namespace rolegrad::attribution {
+namespace {
+
+// ---- dot products ----
+
+/// Two draws of four columns at a time, so that counts and columns are loaded once for several products. Compilers make
+/// each product-sum one instruction of eight pairs (SSE2's pmaddwd), sixteen (AVX2's) or thirty-two (AVX-512's).
+void dots_of_two(std::int64_t* first, std::int64_t* second, const std::uint16_t* counts, std::size_t stride,
+                 const std::int16_t* const* values, std::size_t n) {
+  const std::int16_t *a = values[0], *b = values[1], *c = values[2], *d = values[3];
+  std::int32_t sa = 0, sb = 0, sc = 0, sd = 0, ta = 0, tb = 0, tc = 0, td = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto x = static_cast<std::int16_t>(counts[i]), y = static_cast<std::int16_t>(counts[stride + i]);
+    sa += static_cast<std::int32_t>(x) * a[i];
+    sb += static_cast<std::int32_t>(x) * b[i];
+    sc += static_cast<std::int32_t>(x) * c[i];
+    sd += static_cast<std::int32_t>(x) * d[i];
+    ta += static_cast<std::int32_t>(y) * a[i];
+    tb += static_cast<std::int32_t>(y) * b[i];
+    tc += static_cast<std::int32_t>(y) * c[i];
+    td += static_cast<std::int32_t>(y) * d[i];
+  }
+  first[0] += sa, first[1] += sb, first[2] += sc, first[3] += sd;
+  second[0] += ta, second[1] += tb, second[2] += tc, second[3] += td;
+}
+
+void dots_of_one(std::int64_t* sums, const std::uint16_t* counts, const std::int16_t* const* values, std::size_t n) {
+  const std::int16_t *a = values[0], *b = values[1], *c = values[2], *d = values[3];
+  std::int32_t sa = 0, sb = 0, sc = 0, sd = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto x = static_cast<std::int16_t>(counts[i]);
+    sa += static_cast<std::int32_t>(x) * a[i];
+    sb += static_cast<std::int32_t>(x) * b[i];
+    sc += static_cast<std::int32_t>(x) * c[i];
+    sd += static_cast<std::int32_t>(x) * d[i];
+  }
+  sums[0] += sa, sums[1] += sb, sums[2] += sc, sums[3] += sd;
+}
+
+void add_dots(std::int64_t* sums, const std::uint16_t* counts, std::size_t stride, std::size_t draws,
+              const std::int16_t* const* values, std::size_t columns, std::size_t n) {
+  for (std::size_t j = 0; j < columns; j += 4) {
+    std::size_t d = 0;
+    for (; d + 2 <= draws; d += 2)
+      dots_of_two(sums + d * columns + j, sums + (d + 1) * columns + j, counts + d * stride, stride, values + j, n);
+    if (d < draws) dots_of_one(sums + d * columns + j, counts + d * stride, values + j, n);
+  }
+}
+
+// ---- random counts ----
+
+typedef std::uint64_t Word __attribute__((vector_size(VECTOR_BYTES)));
+typedef std::int16_t Short __attribute__((vector_size(VECTOR_BYTES)));
+typedef double Real __attribute__((vector_size(VECTOR_BYTES)));
+
+std::uint32_t random_counts(std::uint16_t* counts, std::size_t n, const CountSteps& steps, CountStream& stream) {
+  constexpr std::size_t kVectors = 64 / VECTOR_BYTES, kShorts = VECTOR_BYTES / 2;
+  Word a[kVectors], b[kVectors], c[kVectors];
+  std::memcpy(a, stream.a.data(), 64);
+  std::memcpy(b, stream.b.data(), 64);
+  std::memcpy(c, stream.c.data(), 64);
+  Short step[kMostCount], total = {};
+  for (std::size_t j = 0; j < kMostCount; ++j) step[j] = steps[j] - Short{};
+  std::uint64_t counter = stream.counter;
+  for (std::size_t i = 0; i < n; i += 32, ++counter)
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      const Word word = a[v] + b[v] + counter;
+      a[v] = b[v] ^ (b[v] >> 11);
+      b[v] = c[v] + (c[v] << 3);
+      c[v] = ((c[v] << 24) | (c[v] >> 40)) + word;
+      Short random, count = {};
+      std::memcpy(&random, &word, sizeof word);
+      for (std::size_t j = 0; j < kMostCount; ++j) count -= random >= step[j];
+      std::memcpy(counts + i + v * kShorts, &count, sizeof count);
+      total += count;  // a lane gets kMostCount n / 32 at most
+    }
+  std::memcpy(stream.a.data(), a, 64);
+  std::memcpy(stream.b.data(), b, 64);
+  std::memcpy(stream.c.data(), c, 64);
+  stream.counter = counter;
+  std::uint32_t sum = 0;
+  for (std::size_t l = 0; l < kShorts; ++l) sum += static_cast<std::uint16_t>(total[l]);
+  return sum;
+}
+
+// ---- the characteristic function ----
+
+double node_sum(const double* base, const double* unified, const double* tool, const double* reas, const double* weight,
+                double& last) {
+  constexpr std::size_t kReals = VECTOR_BYTES / sizeof(double), kVectors = 64 / VECTOR_BYTES;
+  const auto load = [](const double* from) {
+    Real value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+  };
+  Real sums[kVectors] = {}, re = {}, im = {};
+  for (std::size_t j = 0; j < kNodes; j += 8)
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      const std::size_t at = j + v * kReals;
+      const auto conjugated = [&](const double* cell) {
+        const Real x = re, c = load(cell + at), d = load(cell + kNodes + at);
+        re = x * c + im * d;
+        im = im * c - x * d;
+      };
+      const Real x = load(base + at), y = load(base + kNodes + at), c = load(unified + at),
+                 d = load(unified + kNodes + at);
+      re = x * c - y * d;
+      im = x * d + y * c;
+      conjugated(tool);
+      conjugated(reas);
+      sums[v] += load(weight + at) * im;
+    }
+  last = std::abs(re[kReals - 1]) + std::abs(im[kReals - 1]);
+  double lanes[8], total = 0;
+  std::memcpy(lanes, sums, sizeof lanes);
+  for (const double lane : lanes) total += lane;
+  return total;
+}
+
+// ---- binomial draws ----
+
+typedef std::int64_t Long __attribute__((vector_size(VECTOR_BYTES)));
+
+Real pick(Long mask, Real yes, Real no) {
+  Long a, b;
+  std::memcpy(&a, &yes, sizeof a);
+  std::memcpy(&b, &no, sizeof b);
+  const Long bits = (a & mask) | (b & ~mask);
+  Real result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
+/// exp(x) for -700 <= x <= 0, to 1e-15 (relative).
+Real exp_below(Real x) {
+  constexpr double kMagic = 0x1.8p52, kLog2e = 1.4426950408889634074, kLn2Hi = 6.93147180369123816490e-01,
+                   kLn2Lo = 1.90821492927058770002e-10;
+  const Real shifted = x * kLog2e + kMagic;  // the nearest integer is in the low bits
+  const Real n = shifted - kMagic;
+  const Real r = (x - n * kLn2Hi) - n * kLn2Lo;
+  Real p = {};
+  p += 1.0 / 479001600;
+  constexpr double kInverse[] = {1.0,       1.0,        1.0 / 2,     1.0 / 6,      1.0 / 24,      1.0 / 120,
+                                 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800};
+  for (int i = 11; i >= 0; --i) p = p * r + kInverse[i];
+  Word bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 1023) << 52;
+  Real power;
+  std::memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
+void binomials(std::int32_t* k, const double* theta, const double* u, std::size_t count, std::int32_t n,
+               const double* ratio) {
+  constexpr std::size_t kReals = VECTOR_BYTES / sizeof(double), kVectors = 64 / VECTOR_BYTES;
+  for (std::size_t i = 0; i < count; i += 8) {
+    Real odds[kVectors], mass[kVectors], sum[kVectors], level[kVectors];
+    Long above[kVectors], found[kVectors];
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      Real t, own;
+      std::memcpy(&t, theta + i + v * kReals, sizeof t);
+      std::memcpy(&own, u + i + v * kReals, sizeof own);
+      above[v] = t > 0;
+      t = pick(above[v], -t, t);
+      const Long far = t < -700;
+      odds[v] = exp_below(pick(far, Real{} - 700, t));
+      level[v] = pick(above[v], 1 - own, own);
+      Real base = 1 / (1 + odds[v]), power = {};
+      power += 1;
+      for (std::int32_t rest = n; rest > 0; rest >>= 1, base *= base)
+        if (rest & 1) power *= base;
+      mass[v] = sum[v] = power;
+      found[v] = Long{};
+    }
+    for (std::int32_t j = 0; j < n; ++j) {
+      Long open[kVectors], any = {};
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        open[v] = sum[v] <= level[v];
+        any |= open[v];
+      }
+      if (j % 4 == 0) {
+        std::int64_t left = 0;
+        for (std::size_t l = 0; l < kReals; ++l) left |= any[l];
+        if (left == 0) break;
+      }
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        found[v] -= open[v];
+        mass[v] *= odds[v] * ratio[j];
+        sum[v] += mass[v];
+      }
+    }
+    for (std::size_t v = 0; v < kVectors; ++v)
+      for (std::size_t l = 0; l < kReals; ++l) {
+        const auto own = static_cast<std::int32_t>(found[v][l]);
+        k[i + v * kReals + l] = above[v][l] != 0 ? n - own : own;
+      }
+  }
+}
+
+}  // namespace
+
+const Kernels KERNELS = {add_dots, random_counts, node_sum, binomials};
+
+}  // namespace rolegrad::attribution
