@@ -14,7 +14,8 @@ PackedArguments packed_argument(const Model& model, const Napi::Object& o) {
 }
 
 BatchArguments batch_argument(const Model& model, const Napi::Object& o) {
-  BatchArguments b{packed_argument(model, o)};
+  BatchArguments b;
+  static_cast<PackedArguments&>(b) = packed_argument(model, o);
   b.weight = copy_argument<double>(o.Get("weights"), "weights");
   b.advantage = copy_argument<double>(o.Get("advantages"), "advantages");
   b.old = copy_argument<float>(o.Get("oldLogprobs"), "oldLogprobs");
