@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "attribution/question_lanes.h"
+
 namespace rolegrad::attribution {
 
 /// Eight sfc64 generators (Chris Doty-Humphrey's, of PractRand) side by side; a step gives 512 random bits.
@@ -36,6 +38,12 @@ struct Kernels {
   /// 2^-40), n up to kMostInverted; ratio[j] = (n - j) / (j + 1).
   void (*binomials)(std::int32_t* k, const double* theta, const double* u, std::size_t count, std::int32_t n,
                     const double* ratio);
+  /// Laplace's approximation of groups of questions: from z to its mode, mean and covariance.
+  void (*laplace)(const LaplaceFrame& frame, QuestionLanes* questions, std::size_t groups);
+  /// Adds d (E(phi | k) - mean, E(phi phiT | k) - covariance) / d (mean, root) at the modes z to matrix [parameters,
+  /// parameters, kLanes], score by parameter. A lane without a question adds its own, which is not 0.
+  void (*laplace_derivative)(double* matrix, const LaplaceFrame& frame, const QuestionLanes* questions,
+                             std::size_t groups);
 };
 
 inline constexpr std::int32_t kMostInverted = 400;  // (1/2)^n is far from underflow

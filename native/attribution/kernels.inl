@@ -205,8 +205,12 @@ void binomials(std::int32_t* k, const double* theta, const double* u, std::size_
   }
 }
 
+// ---- Laplace's approximation ----
+
+#include "attribution/laplace.inl"
+
 }  // namespace
 
-const Kernels KERNELS = {add_dots, random_counts, node_sum, binomials};
+const Kernels KERNELS = {add_dots, random_counts, node_sum, binomials, laplace, laplace_derivative};
 
 }  // namespace rolegrad::attribution

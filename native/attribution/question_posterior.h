@@ -30,7 +30,7 @@ using Cells = std::array<Cell, 4>;
 
 /// Laplace's approximation of one question, its mean corrected for skewness: good to a few per cent of what expectation
 /// propagation finds, at an eighth of the time. phi = mean + root z with z ~ N(0, 1) keeps it well conditioned whatever
-/// the population.
+/// the population. The reference of the kernels that fits use.
 class Laplace {
  public:
   explicit Laplace(const EffectPopulation& p);

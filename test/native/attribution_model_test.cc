@@ -46,6 +46,16 @@ EffectPopulation population() {
   return p;
 }
 
+/// The kernels that this CPU runs.
+std::vector<const Kernels*> all_kernels() {
+  std::vector<const Kernels*> all = {&kPlainKernels};
+#if defined(__x86_64__)
+  for (const std::string& isa : rolegrad::available_isas())
+    all.push_back(isa == "avx512" ? &kAvx512Kernels : &kAvx2Kernels);
+#endif
+  return all;
+}
+
 }  // namespace
 
 TEST("attribution model: moments of a normal density times a binomial likelihood are those of a fine grid") {
@@ -180,12 +190,53 @@ TEST("attribution model: the derivative of Laplace's approximation is that of it
     }
 }
 
+TEST("attribution model: eight questions side by side have the approximation of each alone, with every kernel") {
+  std::array<QuestionLanes, 2> start{};
+  std::array<Cells, 13> questions;  // the last three lanes have no question
+  for (std::size_t i = 0; i < questions.size(); ++i)
+    for (std::size_t v = 0; v < 4; ++v) {
+      const double n = i < 2 ? 400 : 5 + static_cast<double>(i), k = std::min(n, static_cast<double>(i * (v + 1) / 2));
+      questions[i][v] = {k, n};
+      start[i / kLanes].k[v][i % kLanes] = k;
+      start[i / kLanes].n[v][i % kLanes] = n;
+    }
+  for (const std::size_t d : {std::size_t{3}, std::size_t{4}}) {
+    EffectPopulation p = population();
+    p.d = d;
+    const std::size_t n = p.parameters();
+    const Laplace laplace(p);
+    std::vector<double> expected(n * n), first;
+    std::array<QuestionPosterior, 13> posterior;
+    for (std::size_t i = 0; i < questions.size(); ++i) {
+      EffectVector z{};
+      for (int again = 0; again < 3; ++again) laplace(questions[i], z, posterior[i]);
+      laplace.subtract_derivative(questions[i], z, expected.data());
+    }
+    for (const Kernels* kernels : all_kernels()) {
+      std::array<QuestionLanes, 2> lanes = start;
+      for (int again = 0; again < 3; ++again) kernels->laplace(LaplaceFrame(p), lanes.data(), lanes.size());
+      for (std::size_t i = 0; i < questions.size(); ++i)
+        for (std::size_t a = 0; a < d; ++a) {
+          CHECK_CLOSE(lanes[i / kLanes].mean[a][i % kLanes], posterior[i].mean[a], 1e-12);
+          for (std::size_t b = 0; b <= a; ++b)
+            CHECK_CLOSE(lanes[i / kLanes].covariance[pair_index(a, b)][i % kLanes],
+                        posterior[i].covariance[pair_index(a, b)], 1e-12);
+        }
+      std::vector<double> matrix(n * n * kLanes);
+      kernels->laplace_derivative(matrix.data(), LaplaceFrame(p), lanes.data(), lanes.size());
+      for (std::size_t i = 0; i < n * n; ++i) {
+        double sum = 0;
+        for (std::size_t l = 0; l < kLanes; ++l) sum -= matrix[i * kLanes + l];
+        CHECK_CLOSE(sum, expected[i], 1e-11 * (1 + std::abs(expected[i])));
+      }
+      if (first.empty()) first = matrix;
+      CHECK(matrix == first);
+    }
+  }
+}
+
 TEST("attribution model: binomial draws of eight at a time are those of one, with every instruction set") {
-  std::vector<const Kernels*> all = {&kPlainKernels};
-#if defined(__x86_64__)
-  for (const std::string& isa : rolegrad::available_isas())
-    all.push_back(isa == "avx512" ? &kAvx512Kernels : &kAvx2Kernels);
-#endif
+  const std::vector<const Kernels*> all = all_kernels();
   constexpr std::size_t kCount = 800;
   std::vector<double> theta(kCount), u(kCount);
   for (std::size_t i = 0; i < kCount; ++i) {
