@@ -260,6 +260,34 @@ TEST("attribution model: binomial draws of eight at a time are those of one, wit
   }
 }
 
+TEST("attribution model: the null's draws are those of philox and normal quantiles, with every kernel") {
+  constexpr std::size_t kCount = 2000;
+  constexpr std::uint64_t kSeed = (std::uint64_t{7} << 32) + 3;
+  const std::array<double, 3> mean = {-1, 0.5, 2};
+  const std::array<double, 6> root = {1.5, 0.2, 0.7, -0.4, 0.1, 0.9};
+  const auto unit = [](std::uint32_t word) { return (word + 0.5) * 0x1p-32; };
+  std::vector<double> first;
+  for (const Kernels* kernels : all_kernels()) {
+    std::vector<double> theta(4 * kCount), level(4 * kCount);
+    kernels->null_draws(theta.data(), level.data(), kCount, {kSeed, 41, 9, 64}, mean.data(), root.data());
+    for (std::size_t i = 0; i < kCount; ++i) {
+      const auto counter = static_cast<std::uint32_t>(2 * (64 + i));
+      const auto normals = rolegrad::philox({counter, 41, 9, 0}, {3, 7});
+      const auto levels = rolegrad::philox({counter + 1, 41, 9, 0}, {3, 7});
+      std::array<double, 3> phi = mean;
+      for (std::size_t a = 0; a < 3; ++a)
+        for (std::size_t b = 0; b <= a; ++b) phi[a] += root[pair_index(a, b)] * normal_quantile(unit(normals[b]));
+      for (std::size_t v = 0; v < 4; ++v) {
+        const double expected = phi[0] + kEffectRows[v][1] * phi[1] + kEffectRows[v][2] * phi[2];
+        CHECK_CLOSE(theta[v * kCount + i], expected, 1e-13);
+        CHECK(level[v * kCount + i] == unit(levels[v]));
+      }
+    }
+    if (first.empty()) first = theta;
+    CHECK(theta == first);
+  }
+}
+
 TEST("attribution model: a large table's one step lands where the whole fit does") {
   const Table table(3000, 50, 1, -0.3, 0.5, 4);
   RandomEffectsOptions options;
