@@ -49,12 +49,17 @@ struct Kernels {
   /// base) = mean [3] + root [6] z of normal z, and uniforms in (0, 1), of the draws first, first + 1, ...
   void (*null_draws)(double* theta, double* level, std::size_t count, const NullDrawKey& key, const double* mean,
                      const double* root);
-  /// Laplace's approximation of groups of questions: from z to its mode, mean and covariance.
-  void (*laplace)(const LaplaceFrame& frame, QuestionLanes* questions, std::size_t groups);
+  /// Laplace's approximation of groups of questions: from z to its mode, mean, covariance and
+  /// factors.
+  void (*laplace)(const PopulationFrame& frame, QuestionLanes* questions, std::size_t groups);
   /// Adds d (E(phi | k) - mean, E(phi phiT | k) - covariance) / d (mean, root) at the modes z to matrix [parameters,
   /// parameters, kLanes], score by parameter. A lane without a question adds its own, which is not 0.
-  void (*laplace_derivative)(double* matrix, const LaplaceFrame& frame, const QuestionLanes* questions,
+  void (*laplace_derivative)(double* matrix, const PopulationFrame& frame, const QuestionLanes* questions,
                              std::size_t groups);
+  /// Expectation propagation of groups of questions, from their factors, until all moments move by less than
+  /// `tolerance`.
+  void (*propagate)(const PopulationFrame& frame, QuestionLanes* questions, std::size_t groups, int sweeps,
+                    double tolerance);
 };
 
 inline constexpr std::int32_t kMostInverted = 400;  // (1/2)^n is far from underflow

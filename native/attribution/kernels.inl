@@ -162,12 +162,17 @@ Real exp_below(Real x) {
 
 #include "attribution/laplace.inl"
 
+// ---- expectation propagation ----
+
+#include "attribution/propagate.inl"
+
 // ---- the null's draws ----
 
 #include "attribution/null_draws.inl"
 
 }  // namespace
 
-const Kernels KERNELS = {add_dots, random_counts, node_sum, binomials, null_draws, laplace, laplace_derivative};
+const Kernels KERNELS = {add_dots,   random_counts, node_sum,           binomials,
+                         null_draws, laplace,       laplace_derivative, propagate};
 
 }  // namespace rolegrad::attribution

@@ -5,9 +5,11 @@
 
 namespace rolegrad::attribution {
 
-LaplaceFrame::LaplaceFrame(const EffectPopulation& p) : d(p.d) {
+PopulationFrame::PopulationFrame(const EffectPopulation& p) : d(p.d) {
   for (std::size_t i = 0; i < d; ++i) mean[i] = p.mean[i];
   for (std::size_t i = 0; i < p.pairs(); ++i) root[i] = p.root[i];
+  for (std::size_t i = 0; i < d; ++i)
+    for (std::size_t j = 0; j <= i; ++j) covariance[pair_index(i, j)] = p.covariance(i, j);
   for (std::size_t v = 0; v < 4; ++v)
     for (std::size_t i = 0; i < d; ++i) {
       centre[v] += kEffectRows[v][i] * mean[i];

@@ -64,8 +64,8 @@ struct Factored {
 };
 
 template <std::size_t d>
-void laplace_lanes(const LaplaceFrame& f, QuestionLanes& q, std::size_t lane) {
-  Real z[d], g[d], h[d * (d + 1) / 2], k[4], n[4], third[4], inverse[d][d];
+void laplace_lanes(const PopulationFrame& f, QuestionLanes& q, std::size_t lane) {
+  Real z[d], g[d], h[d * (d + 1) / 2], k[4], n[4], third[4], precision[4], shift[4], inverse[d][d];
   for (std::size_t i = 0; i < d; ++i) z[i] = load(&q.z[i][lane]);
   for (std::size_t v = 0; v < 4; ++v) k[v] = load(&q.k[v][lane]), n[v] = load(&q.n[v][lane]);
   for (int steps = 0;; ++steps) {
@@ -78,6 +78,8 @@ void laplace_lanes(const LaplaceFrame& f, QuestionLanes& q, std::size_t lane) {
       for (std::size_t i = 0; i < d; ++i) eta += f.row[v][i] * z[i];
       const Real p = logistic_of(eta), residual = k[v] - n[v] * p, information = n[v] * p * (1 - p);
       third[v] = -information * (1 - 2 * p);
+      precision[v] = information;
+      shift[v] = residual + information * eta;
       for (std::size_t i = 0; i < d; ++i) {
         g[i] += f.row[v][i] * residual;
         const Real scaled = information * f.row[v][i];
@@ -103,6 +105,10 @@ void laplace_lanes(const LaplaceFrame& f, QuestionLanes& q, std::size_t lane) {
   for (std::size_t i = 0; i < d; ++i) {
     z[i] += g[i];
     store(&q.z[i][lane], z[i]);
+  }
+  for (std::size_t v = 0; v < 4; ++v) {
+    store(&q.precision[v][lane], precision[v]);
+    store(&q.shift[v][lane], shift[v]);
   }
   // mean = mode + S sum_v row_v l3_v (row_vT S row_v) / 2
   for (std::size_t v = 0; v < 4; ++v) {
@@ -131,7 +137,7 @@ void laplace_lanes(const LaplaceFrame& f, QuestionLanes& q, std::size_t lane) {
   }
 }
 
-void laplace(const LaplaceFrame& f, QuestionLanes* q, std::size_t groups) {
+void laplace(const PopulationFrame& f, QuestionLanes* q, std::size_t groups) {
   for (std::size_t g = 0; g < groups; ++g)
     for (std::size_t lane = 0; lane < kLanes; lane += kReals)
       f.d == 4 ? laplace_lanes<4>(f, q[g], lane) : laplace_lanes<3>(f, q[g], lane);
@@ -139,7 +145,7 @@ void laplace(const LaplaceFrame& f, QuestionLanes* q, std::size_t groups) {
 
 /// matrix [parameters, parameters, kLanes]
 template <std::size_t d>
-void add_derivative(const LaplaceFrame& f, const QuestionLanes& q, std::size_t lane, double* matrix) {
+void add_derivative(const PopulationFrame& f, const QuestionLanes& q, std::size_t lane, double* matrix) {
   constexpr std::size_t parameters = d + d * (d + 1) / 2;
   constexpr double kRows[4][4] = {{1, 0, 0, 0}, {1, 1, 0, 0}, {1, 0, 1, 0}, {1, 1, 1, 1}};  // kEffectRows
   Real z[d], h[d * (d + 1) / 2], k[4], n[4], p[4], information[4], third[4], fourth[4], s[4], S[d][d], x[4][d];
@@ -263,7 +269,7 @@ void add_derivative(const LaplaceFrame& f, const QuestionLanes& q, std::size_t l
     for (std::size_t column = 0; column <= of; ++column) parameter(false, of, column);
 }
 
-void laplace_derivative(double* matrix, const LaplaceFrame& f, const QuestionLanes* q, std::size_t groups) {
+void laplace_derivative(double* matrix, const PopulationFrame& f, const QuestionLanes* q, std::size_t groups) {
   for (std::size_t g = 0; g < groups; ++g)
     for (std::size_t lane = 0; lane < kLanes; lane += kReals)
       f.d == 4 ? add_derivative<4>(f, q[g], lane, matrix) : add_derivative<3>(f, q[g], lane, matrix);

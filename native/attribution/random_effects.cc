@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 
 #include "attribution/blocks.h"
 #include "attribution/effect_information.h"
@@ -14,11 +13,8 @@ namespace {
 
 /// The working state of a fit on some questions.
 struct State {
-  State(const CountTable& table, std::span<const std::int32_t> questions, const SiteTable& sites)
-      : sites(&sites),
-        questions(questions.size()),
-        lanes((questions.size() + kLanes - 1) / kLanes),
-        factors(questions.size()) {
+  State(const CountTable& table, std::span<const std::int32_t> questions)
+      : questions(questions.size()), lanes((questions.size() + kLanes - 1) / kLanes) {
     for (std::size_t i = 0; i < questions.size(); ++i)
       for (std::size_t v = 0; v < 4; ++v) {
         const auto q = static_cast<std::size_t>(questions[i]);
@@ -37,34 +33,25 @@ struct State {
     return result;
   }
 
-  const SiteTable* sites;
   std::size_t questions;
   std::vector<QuestionLanes> lanes;
-  std::vector<Factors> factors;
   FitWork work;
 };
 
-constexpr std::size_t kBlock = 16;    // questions a task
-constexpr std::size_t kGroups = 128;  // of questions, a task of Laplace's: some 50 us
+constexpr std::size_t kLaplaceGroups = 128, kGroups = 4;  // of questions, a task: some 30 us
 
 void laplace_pass(State& s, const EffectPopulation& p, const StopFlag* stop) {
-  const LaplaceFrame frame(p);
-  for_each_block(s.lanes.size(), kGroups, stop, [&](std::size_t, std::size_t begin, std::size_t end) {
+  const PopulationFrame frame(p);
+  for_each_block(s.lanes.size(), kLaplaceGroups, stop, [&](std::size_t, std::size_t begin, std::size_t end) {
     kernels().laplace(frame, &s.lanes[begin], end - begin);
   });
 }
 
 void pass(State& s, const EffectPopulation& p, int sweeps, double tolerance, const StopFlag* stop) {
   ++s.work.propagation;
-  const EffectPairs covariance = p.covariance();
-  for_each_block(s.size(), kBlock, stop, [&](std::size_t, std::size_t begin, std::size_t end) {
-    QuestionPosterior posterior;
-    for (std::size_t i = begin; i < end; ++i) {
-      propagate(p, covariance, *s.sites, i, s.factors[i], posterior, sweeps, tolerance);
-      QuestionLanes& own = s.lanes[i / kLanes];
-      for (std::size_t a = 0; a < kMostEffects; ++a) own.mean[a][i % kLanes] = posterior.mean[a];
-      for (std::size_t a = 0; a < kMostPairs; ++a) own.covariance[a][i % kLanes] = posterior.covariance[a];
-    }
+  const PopulationFrame frame(p);
+  for_each_block(s.lanes.size(), kGroups, stop, [&](std::size_t, std::size_t begin, std::size_t end) {
+    kernels().propagate(frame, &s.lanes[begin], end - begin, sweeps, tolerance);
   });
 }
 
@@ -96,7 +83,7 @@ Parameters mean_score(const State& s, const EffectPopulation& p) {
     for (std::size_t j = 0; j <= i; ++j) {
       const std::size_t ij = pair_index(i, j);
       sum[p.d + ij] +=
-          kPriorQuestions / static_cast<double>(s.factors.size()) * ((i == j ? kPriorVariance : 0.0) - covariance[ij]);
+          kPriorQuestions / static_cast<double>(s.size()) * ((i == j ? kPriorVariance : 0.0) - covariance[ij]);
     }
   return sum;
 }
@@ -224,8 +211,8 @@ bool maximise(State& s, EffectPopulation& p, Method method, Pace pace, const Sto
 
 std::vector<QuestionPosterior> posteriors(const CountTable& table, std::span<const std::int32_t> questions,
                                           const EffectPopulation& population, int sweeps) {
-  const SiteTable sites(table, questions);
-  State s(table, questions, sites);
+  State s(table, questions);
+  laplace_pass(s, population, nullptr);
   pass(s, population, sweeps, 1e-9, nullptr);
   return s.posteriors();
 }
@@ -241,8 +228,7 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
     for (std::size_t i = 0; i < some.size(); ++i)
       some[i] = questions[static_cast<std::size_t>(static_cast<Uint128>(i) * all / some.size())];
   }
-  const SiteTable some_sites(table, some);
-  State s(table, some, some_sites);
+  State s(table, some);
   const EffectPopulation cold = start(table, some, options.additive);
   EffectPopulation p = options.start != nullptr ? *options.start : cold;
   p.d = cold.d;  // the leading entries of mean and root are those of the leading effects
@@ -250,7 +236,7 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
     if (pace == Pace::kCareful) {
       const FitWork work = s.work;
       p = cold;
-      s = State(table, some, some_sites);
+      s = State(table, some);
       s.work = work;
     }
     maximise(s, p, Method::kLaplace, pace, options.stop);
@@ -264,12 +250,11 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
     inverse.assign(n * n, 0.0);
     for (std::size_t a = 0; a < p.d; ++a) inverse[a * n + a] = 1;
   }
-  std::optional<SiteTable> sites;
   if (result.one_step) {
-    sites.emplace(table, questions);
     const FitWork work = s.work;
-    s = State(table, questions, *sites);
+    s = State(table, questions);
     s.work = work;
+    laplace_pass(s, p, options.stop);
     pass(s, p, 4, 1e-5, options.stop);
     const Parameters score = mean_score(s, p);
     for (std::size_t a = 0; a < n; ++a)
