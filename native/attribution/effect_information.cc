@@ -98,7 +98,7 @@ std::vector<double> information(const EffectPopulation& p, std::span<const Quest
                                 const StopFlag* stop) {
   const std::size_t n = p.parameters();
   const PopulationFrame frame(p);
-  constexpr std::size_t kGroups = 8;  // of questions, a task: some 20 us; their sums are added in order
+  constexpr std::size_t kGroups = 4;  // of questions, a task: some 20 us; their sums are added in order
   std::vector<double> sums((lanes.size() + kGroups - 1) / kGroups * n * n * kLanes);
   for_each_block(lanes.size(), kGroups, stop, [&](std::size_t block, std::size_t begin, std::size_t end) {
     std::array<QuestionLanes, kGroups> own;

@@ -103,28 +103,21 @@ void binomials_of(std::int32_t* k, const double* theta, const double* u, std::in
       base[v] *= base[v];
     }
   for (std::size_t v = 0; v < kVectors; ++v) sum[v] = mass[v];
-  for (std::int32_t j = 0; j < n; ++j) {
-    Long open[kVectors], any = {};
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      open[v] = sum[v] <= level[v];
-      any |= open[v];
-    }
-    if (j % 4 == 0) {
-      std::int64_t left = 0;
-      for (std::size_t l = 0; l < kReals; ++l) left |= any[l];
-      if (left == 0) break;
-    }
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      found[v] -= open[v];
-      mass[v] *= odds[v] * ratio[j];
-      sum[v] += mass[v];
-    }
+  for (std::int32_t j = 0; j < n;) {
+    Long any = {};
+    for (std::size_t v = 0; v < kVectors; ++v) any |= sum[v] <= level[v];
+    if (!any_of(any)) break;
+    for (const std::int32_t end = n - j < 4 ? n : j + 4; j < end; ++j)
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        found[v] -= sum[v] <= level[v];
+        mass[v] *= odds[v] * ratio[j];
+        sum[v] += mass[v];
+      }
   }
-  for (std::size_t v = 0; v < kVectors; ++v)
-    for (std::size_t l = 0; l < kReals; ++l) {
-      const auto own = static_cast<std::int32_t>(found[v][l]);
-      k[v * kReals + l] = above[v][l] != 0 ? n - own : own;
-    }
+  for (std::size_t v = 0; v < kVectors; ++v) {
+    const Long own = (found[v] & ~above[v]) | ((n - found[v]) & above[v]);
+    for (std::size_t l = 0; l < kReals; ++l) k[v * kReals + l] = static_cast<std::int32_t>(own[l]);
+  }
 }
 
 void binomials(std::int32_t* k, const double* theta, const double* u, std::size_t count, std::int32_t n,

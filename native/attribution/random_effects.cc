@@ -147,7 +147,7 @@ Parameters evaluate(State& s, const EffectPopulation& p, Method method, int swee
     ++s.work.laplace;
     laplace_pass(s, p, stop);
   } else {
-    pass(s, p, sweeps, 1e-7, stop);
+    pass(s, p, sweeps, 1e-6, stop);
   }
   return mean_score(s, p);
 }
