@@ -23,6 +23,20 @@ export function studentBelow(t: number, degrees: number): number {
  * studentQuantile(0.975, 9); // 2.262
  */
 export function studentQuantile(level: number, degrees: number): number {
+  const key = `${level} ${degrees}`;
+  let quantile = quantiles.get(key);
+  if (quantile === undefined) {
+    if (quantiles.size === mostQuantiles) quantiles.clear();
+    quantiles.set(key, (quantile = findQuantile(level, degrees)));
+  }
+  return quantile;
+}
+
+/** Quantiles that were asked for: a sum over thousands of degrees of freedom, fifty times, is longer than a small table's fit. */
+const quantiles = new Map<string, number>();
+const mostQuantiles = 1000;
+
+function findQuantile(level: number, degrees: number): number {
   let low = 0;
   let high = 1;
   while (studentBelow(high, degrees) < level) high *= 2;

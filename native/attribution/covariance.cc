@@ -54,7 +54,7 @@ Covariance covariance(const CountTable& table, std::span<const std::int32_t> kep
                       std::span<const std::uint8_t> outcomes, const StopFlag* stop) {
   const auto count = static_cast<double>(kept.size());
   // Sums of blocks are added in order, whoever made them.
-  constexpr std::size_t kBlock = 8192;
+  constexpr std::size_t kBlock = 2048;
   const std::size_t blocks = (kept.size() + kBlock - 1) / kBlock;
   std::vector<std::array<double, kEffects>> sums(blocks);
   for_each_block(kept.size(), kBlock, stop, [&](std::size_t block, std::size_t begin, std::size_t end) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "attribution/blocks.h"
+#include "attribution/kernels.h"
 
 namespace rolegrad::attribution {
 namespace {
@@ -93,20 +94,26 @@ bool solve(std::size_t n, std::vector<double> matrix, std::span<double> right, s
   return true;
 }
 
-std::vector<double> information(const EffectPopulation& p, std::span<const Cells> cells,
-                                std::span<const EffectVector> modes, const StopFlag* stop) {
-  const std::size_t n = p.parameters(), size = cells.size();
-  const Laplace laplace(p);
-  constexpr std::size_t kBlock = 16;  // their sums are added in order
-  std::vector<std::array<double, kMostParameters * kMostParameters>> parts((size + kBlock - 1) / kBlock);
-  for_each_block(size, kBlock, stop, [&](std::size_t block, std::size_t begin, std::size_t end) {
-    for (std::size_t i = begin; i < end; ++i) laplace.subtract_derivative(cells[i], modes[i], parts[block].data());
+std::vector<double> information(const EffectPopulation& p, std::span<const QuestionLanes> lanes, std::size_t questions,
+                                const StopFlag* stop) {
+  const std::size_t n = p.parameters();
+  const PopulationFrame frame(p);
+  constexpr std::size_t kGroups = 4;  // of questions, a task: some 20 us; their sums are added in order
+  std::vector<double> sums((lanes.size() + kGroups - 1) / kGroups * n * n * kLanes);
+  for_each_block(lanes.size(), kGroups, stop, [&](std::size_t block, std::size_t begin, std::size_t end) {
+    std::array<QuestionLanes, kGroups> own;
+    std::copy(lanes.begin() + static_cast<std::ptrdiff_t>(begin), lanes.begin() + static_cast<std::ptrdiff_t>(end),
+              own.begin());
+    kernels().laplace(frame, own.data(), end - begin);
+    kernels().laplace_derivative(&sums[block * n * n * kLanes], frame, own.data(), end - begin);
   });
   std::vector<double> matrix(n * n);
-  for (const auto& part : parts)
-    for (std::size_t i = 0; i < n * n; ++i) matrix[i] += part[i] / static_cast<double>(size);
+  for (std::size_t first = 0; first < sums.size(); first += n * n * kLanes)
+    for (std::size_t i = 0; i < n * n; ++i)
+      for (std::size_t l = 0; l < kLanes; ++l)
+        matrix[i] -= sums[first + i * kLanes + l] / static_cast<double>(questions);
   // The prior's part of the score falls with the covariance.
-  const double prior = kPriorQuestions / static_cast<double>(size);
+  const double prior = kPriorQuestions / static_cast<double>(questions);
   for (std::size_t i = 0; i < p.d; ++i)
     for (std::size_t j = 0; j <= i; ++j)
       for (std::size_t m = 0; m <= j; ++m) {

@@ -3,7 +3,9 @@
 #include <span>
 #include <vector>
 
+#include "attribution/question_lanes.h"
 #include "attribution/question_posterior.h"
+#include "attribution/table.h"
 
 namespace rolegrad::attribution {
 
@@ -18,9 +20,9 @@ void question_score(const EffectPopulation& p, const EffectPairs& covariance, co
 bool solve(std::size_t n, std::vector<double> matrix, std::span<double> right, std::size_t columns);
 
 /// -d (mean score) / d (mean, root) [parameters, parameters], by the derivatives of Laplace's approximation at the
-/// questions' modes, with the prior's part.
-std::vector<double> information(const EffectPopulation& p, std::span<const Cells> cells,
-                                std::span<const EffectVector> modes, const StopFlag* stop);
+/// questions' modes, with the prior's part. The modes start from `lanes`.
+std::vector<double> information(const EffectPopulation& p, std::span<const QuestionLanes> lanes, std::size_t questions,
+                                const StopFlag* stop);
 
 /// The step of (mean, root) [parameters, parameters] for a unit of mean score: the inverse of the observed information,
 /// or, where that is not to be trusted, of the outer product of the scores. Empty where neither can be inverted.

@@ -58,7 +58,7 @@ struct Work {
   std::vector<double> additive, over_best;
 };
 
-constexpr std::size_t kBlock = 8192;  // questions
+constexpr std::size_t kBlock = 2048;  // questions
 
 void count(SignCounts& counts, int sign) { ++(sign < 0 ? counts.negative : sign > 0 ? counts.positive : counts.zero); }
 

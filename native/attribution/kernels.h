@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "attribution/question_lanes.h"
+
 namespace rolegrad::attribution {
 
 /// Eight sfc64 generators (Chris Doty-Humphrey's, of PractRand) side by side; a step gives 512 random bits.
@@ -21,6 +23,13 @@ inline constexpr std::size_t kNodes = 32;
 /// What of them one cell has: real parts, then imaginary ones.
 using NodeRow = std::array<double, 2 * kNodes>;
 
+/// What random numbers are keyed by.
+struct NullDrawKey {
+  std::uint64_t seed;
+  std::uint32_t question, stream;
+  std::size_t first;
+};
+
 /// The inner loops, once for each instruction set. The same bits from all: integers, and f64 in lanes of fixed order.
 struct Kernels {
   /// Adds sum_i counts[d stride + i] values[j][i] to sums[d columns + j], d < draws, j < columns (a multiple of four),
@@ -36,6 +45,21 @@ struct Kernels {
   /// 2^-40), n up to kMostInverted; ratio[j] = (n - j) / (j + 1).
   void (*binomials)(std::int32_t* k, const double* theta, const double* u, std::size_t count, std::int32_t n,
                     const double* ratio);
+  /// theta, level [4, count], count a multiple of eight: logits of the trained variants with (base, reas - base, tool -
+  /// base) = mean [3] + root [6] z of normal z, and uniforms in (0, 1), of the draws first, first + 1, ...
+  void (*null_draws)(double* theta, double* level, std::size_t count, const NullDrawKey& key, const double* mean,
+                     const double* root);
+  /// Laplace's approximation of groups of questions: from z to its mode, mean, covariance and
+  /// factors.
+  void (*laplace)(const PopulationFrame& frame, QuestionLanes* questions, std::size_t groups);
+  /// Adds d (E(phi | k) - mean, E(phi phiT | k) - covariance) / d (mean, root) at the modes z to matrix [parameters,
+  /// parameters, kLanes], score by parameter. A lane without a question adds its own, which is not 0.
+  void (*laplace_derivative)(double* matrix, const PopulationFrame& frame, const QuestionLanes* questions,
+                             std::size_t groups);
+  /// Expectation propagation of groups of questions, from their factors, until all moments move by less than
+  /// `tolerance`.
+  void (*propagate)(const PopulationFrame& frame, QuestionLanes* questions, std::size_t groups, int sweeps,
+                    double tolerance);
 };
 
 inline constexpr std::int32_t kMostInverted = 400;  // (1/2)^n is far from underflow

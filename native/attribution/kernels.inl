@@ -124,7 +124,7 @@ double node_sum(const double* base, const double* unified, const double* tool, c
   return total;
 }
 
-// ---- binomial draws ----
+// ---- selection and exponentials ----
 
 typedef std::int64_t Long __attribute__((vector_size(VECTOR_BYTES)));
 
@@ -158,55 +158,21 @@ Real exp_below(Real x) {
   return p * power;
 }
 
-void binomials(std::int32_t* k, const double* theta, const double* u, std::size_t count, std::int32_t n,
-               const double* ratio) {
-  constexpr std::size_t kReals = VECTOR_BYTES / sizeof(double), kVectors = 64 / VECTOR_BYTES;
-  for (std::size_t i = 0; i < count; i += 8) {
-    Real odds[kVectors], mass[kVectors], sum[kVectors], level[kVectors];
-    Long above[kVectors], found[kVectors];
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      Real t, own;
-      std::memcpy(&t, theta + i + v * kReals, sizeof t);
-      std::memcpy(&own, u + i + v * kReals, sizeof own);
-      above[v] = t > 0;
-      t = pick(above[v], -t, t);
-      const Long far = t < -700;
-      odds[v] = exp_below(pick(far, Real{} - 700, t));
-      level[v] = pick(above[v], 1 - own, own);
-      Real base = 1 / (1 + odds[v]), power = {};
-      power += 1;
-      for (std::int32_t rest = n; rest > 0; rest >>= 1, base *= base)
-        if (rest & 1) power *= base;
-      mass[v] = sum[v] = power;
-      found[v] = Long{};
-    }
-    for (std::int32_t j = 0; j < n; ++j) {
-      Long open[kVectors], any = {};
-      for (std::size_t v = 0; v < kVectors; ++v) {
-        open[v] = sum[v] <= level[v];
-        any |= open[v];
-      }
-      if (j % 4 == 0) {
-        std::int64_t left = 0;
-        for (std::size_t l = 0; l < kReals; ++l) left |= any[l];
-        if (left == 0) break;
-      }
-      for (std::size_t v = 0; v < kVectors; ++v) {
-        found[v] -= open[v];
-        mass[v] *= odds[v] * ratio[j];
-        sum[v] += mass[v];
-      }
-    }
-    for (std::size_t v = 0; v < kVectors; ++v)
-      for (std::size_t l = 0; l < kReals; ++l) {
-        const auto own = static_cast<std::int32_t>(found[v][l]);
-        k[i + v * kReals + l] = above[v][l] != 0 ? n - own : own;
-      }
-  }
-}
+// ---- Laplace's approximation ----
+
+#include "attribution/laplace.inl"
+
+// ---- expectation propagation ----
+
+#include "attribution/propagate.inl"
+
+// ---- the null's draws ----
+
+#include "attribution/null_draws.inl"
 
 }  // namespace
 
-const Kernels KERNELS = {add_dots, random_counts, node_sum, binomials};
+const Kernels KERNELS = {add_dots,   random_counts, node_sum,           binomials,
+                         null_draws, laplace,       laplace_derivative, propagate};
 
 }  // namespace rolegrad::attribution

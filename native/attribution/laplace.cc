@@ -1,8 +1,21 @@
 #include <cmath>
 
+#include "attribution/question_lanes.h"
 #include "attribution/question_posterior.h"
 
 namespace rolegrad::attribution {
+
+PopulationFrame::PopulationFrame(const EffectPopulation& p) : d(p.d) {
+  for (std::size_t i = 0; i < d; ++i) mean[i] = p.mean[i];
+  for (std::size_t i = 0; i < p.pairs(); ++i) root[i] = p.root[i];
+  for (std::size_t i = 0; i < d; ++i)
+    for (std::size_t j = 0; j <= i; ++j) covariance[pair_index(i, j)] = p.covariance(i, j);
+  for (std::size_t v = 0; v < 4; ++v)
+    for (std::size_t i = 0; i < d; ++i) {
+      centre[v] += kEffectRows[v][i] * mean[i];
+      for (std::size_t j = 0; j <= i; ++j) row[v][j] += kEffectRows[v][i] * root[pair_index(i, j)];
+    }
+}
 
 Laplace::Laplace(const EffectPopulation& p) : p_(p) {
   for (std::size_t v = 0; v < 4; ++v)

@@ -8,7 +8,7 @@
 namespace rolegrad::attribution {
 namespace {
 
-constexpr std::size_t kSerial = 1u << 15;  // up to so many are sorted in one go
+constexpr std::size_t kSerial = 1u << 11;  // up to so many are sorted in one go
 constexpr std::size_t kBuckets = 2048, kChunk = 1u << 15;
 
 bool before(const Magnitude& a, const Magnitude& b) {
@@ -59,7 +59,7 @@ std::vector<Magnitude> sorted_magnitudes(std::span<const double> x) {
     for_each_block(size, kChunk, nullptr, [&](std::size_t c, std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) order[place[c * kBuckets + bucket(x[i])]++] = entry(i);
     });
-    for_each_block(kBuckets, 16, nullptr, [&](std::size_t, std::size_t begin, std::size_t end) {
+    for_each_block(kBuckets, 64, nullptr, [&](std::size_t, std::size_t begin, std::size_t end) {
       for (std::size_t b = begin; b < end; ++b)
         std::sort(order.begin() + start[b], order.begin() + start[b + 1], before);
     });

@@ -12,8 +12,9 @@ void NullDistribution::add(double lambda) {
   }
   std::vector<std::int64_t>& side = lambda < 0 ? below : above;
   // A draw is a float: what lies within its rounding of an edge belongs to the bin nearer to 0, as on the edge itself.
-  const double place = std::ceil(std::abs(lambda) / kWidth - 1e-4);
-  const std::size_t bin = static_cast<std::size_t>(std::max(1.0, place)) - 1;
+  const double place = std::max(0.0, std::abs(lambda) * (1 / kWidth) - 1e-4);
+  auto bin = static_cast<std::size_t>(place);
+  if (bin > 0 && static_cast<double>(bin) == place) --bin;
   if (bin >= side.size()) side.resize(bin + 1);
   ++side[bin];
 }

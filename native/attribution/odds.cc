@@ -20,6 +20,11 @@ Uint256 multiply(Uint128 a, Uint128 b) {
   return {p11 + (p01 >> 64) + (p10 >> 64) + (middle >> 64), (middle << 64) | (p00 & kLow)};
 }
 
+/// The nearest double; up to 27,000 samples a cell it takes 63 bits, for which there is an instruction.
+double nearest(Uint128 x) {
+  return x >> 63 == 0 ? static_cast<double>(static_cast<std::int64_t>(x)) : static_cast<double>(x);
+}
+
 int compare(Uint128 a, Uint128 b) { return a < b ? -1 : a > b ? 1 : 0; }
 
 }  // namespace
@@ -66,10 +71,10 @@ int compare_magnitude(const OddsRatio& a, const OddsRatio& b) {
 }
 
 double log_ratio(const OddsRatio& ratio, double sum) {
-  const auto p = static_cast<double>(ratio.numerator), q = static_cast<double>(ratio.denominator);
+  const double p = nearest(ratio.numerator), q = nearest(ratio.denominator);
   const bool negative = ratio.numerator < ratio.denominator;
-  const auto difference =
-      static_cast<double>(negative ? ratio.denominator - ratio.numerator : ratio.numerator - ratio.denominator);
+  const double difference =
+      nearest(negative ? ratio.denominator - ratio.numerator : ratio.numerator - ratio.denominator);
   // log(p / q) = 2 atanh(s), s = (p - q) / (p + q); the terms left out are below s^8 / 9 < 1e-25 of the first.
   const double s = difference / (p + q);
   if (s > 0x1p-10) return sum;

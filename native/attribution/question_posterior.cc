@@ -54,8 +54,8 @@ class Gaussian {
 };
 
 template <std::size_t d>
-int propagate_in(const EffectPopulation& p, const EffectPairs& covariance, const SiteTable& sites, std::size_t i,
-                 Factors& factors, QuestionPosterior& out, int sweeps, double tolerance) {
+int propagate_in(const EffectPopulation& p, const EffectPairs& covariance, const Cells& cells, Factors& factors,
+                 QuestionPosterior& out, int sweeps, double tolerance) {
   for (int sweep = 0;; ++sweep) {
     Gaussian<d> q(p, covariance);
     for (std::size_t v = 0; v < 4; ++v) q.multiply(v, factors[v]);
@@ -65,7 +65,8 @@ int propagate_in(const EffectPopulation& p, const EffectPairs& covariance, const
       const double left = 1 - factors[v].precision * variance;  // of the precision, without this factor
       if (!(variance > 1e-12) || !(left > 1e-9)) continue;
       const double cavity_variance = variance / left, cavity_mean = (mean - factors[v].shift * variance) / left;
-      const Moments tilted = sites(i, v).tilt(cavity_mean, cavity_variance);
+      const Moments tilted = tilt(static_cast<std::int32_t>(cells[v].k), static_cast<std::int32_t>(cells[v].n),
+                                  cavity_mean, cavity_variance);
       Factor next;
       next.precision = std::max(0.0, 1 / tilted.variance - 1 / cavity_variance);
       next.shift = tilted.mean * (1 / cavity_variance + next.precision) - cavity_mean / cavity_variance;
@@ -83,10 +84,10 @@ int propagate_in(const EffectPopulation& p, const EffectPairs& covariance, const
 
 }  // namespace
 
-int propagate(const EffectPopulation& p, const EffectPairs& covariance, const SiteTable& sites, std::size_t i,
-              Factors& factors, QuestionPosterior& out, int sweeps, double tolerance) {
-  return p.d == 4 ? propagate_in<4>(p, covariance, sites, i, factors, out, sweeps, tolerance)
-                  : propagate_in<3>(p, covariance, sites, i, factors, out, sweeps, tolerance);
+int propagate(const EffectPopulation& p, const EffectPairs& covariance, const Cells& cells, Factors& factors,
+              QuestionPosterior& out, int sweeps, double tolerance) {
+  return p.d == 4 ? propagate_in<4>(p, covariance, cells, factors, out, sweeps, tolerance)
+                  : propagate_in<3>(p, covariance, cells, factors, out, sweeps, tolerance);
 }
 
 }  // namespace rolegrad::attribution

@@ -17,20 +17,21 @@ struct Factor {
 };
 using Factors = std::array<Factor, 4>;
 
-/// Expectation propagation for one question: each binomial factor is replaced by the Gaussian one that gives the
-/// product with all others the moments of the true product. `factors` is where it starts and ends. Returns the sweeps.
-int propagate(const EffectPopulation& p, const EffectPairs& covariance, const SiteTable& sites, std::size_t question,
-              Factors& factors, QuestionPosterior& out, int sweeps, double tolerance);
-
 /// Correct answers and samples of a trained variant.
 struct Cell {
   double k = 0, n = 0;
 };
 using Cells = std::array<Cell, 4>;
 
+/// Expectation propagation for one question: each binomial factor is replaced by the Gaussian one that gives the
+/// product with all others the moments of the true product. The reference of the kernels that fits use. `factors` is
+/// where it starts and ends. Returns the sweeps.
+int propagate(const EffectPopulation& p, const EffectPairs& covariance, const Cells& cells, Factors& factors,
+              QuestionPosterior& out, int sweeps, double tolerance);
+
 /// Laplace's approximation of one question, its mean corrected for skewness: good to a few per cent of what expectation
 /// propagation finds, at an eighth of the time. phi = mean + root z with z ~ N(0, 1) keeps it well conditioned whatever
-/// the population.
+/// the population. The reference of the kernels that fits use.
 class Laplace {
  public:
   explicit Laplace(const EffectPopulation& p);

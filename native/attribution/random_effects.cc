@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 
 #include "attribution/blocks.h"
 #include "attribution/effect_information.h"
+#include "attribution/kernels.h"
 #include "attribution/odds.h"
 
 namespace rolegrad::attribution {
@@ -13,62 +13,77 @@ namespace {
 
 /// The working state of a fit on some questions.
 struct State {
-  State(const CountTable& table, std::span<const std::int32_t> questions, const SiteTable& sites)
-      : sites(&sites),
-        cells(questions.size()),
-        modes(questions.size()),
-        factors(questions.size()),
-        posterior(questions.size()) {
+  State(const CountTable& table, std::span<const std::int32_t> questions)
+      : questions(questions.size()), lanes((questions.size() + kLanes - 1) / kLanes) {
     for (std::size_t i = 0; i < questions.size(); ++i)
       for (std::size_t v = 0; v < 4; ++v) {
         const auto q = static_cast<std::size_t>(questions[i]);
-        cells[i][v] = {static_cast<double>(table.k(kTrained[v], q)), static_cast<double>(table.n(kTrained[v], q))};
+        lanes[i / kLanes].k[v][i % kLanes] = table.k(kTrained[v], q);
+        lanes[i / kLanes].n[v][i % kLanes] = table.n(kTrained[v], q);
       }
   }
-  std::size_t size() const { return cells.size(); }
+  std::size_t size() const { return questions; }
+  std::vector<QuestionPosterior> posteriors() const {
+    std::vector<QuestionPosterior> result(questions);
+    for (std::size_t i = 0; i < questions; ++i) {
+      const QuestionLanes& own = lanes[i / kLanes];
+      for (std::size_t a = 0; a < kMostEffects; ++a) result[i].mean[a] = own.mean[a][i % kLanes];
+      for (std::size_t a = 0; a < kMostPairs; ++a) result[i].covariance[a] = own.covariance[a][i % kLanes];
+    }
+    return result;
+  }
 
-  const SiteTable* sites;
-  std::vector<Cells> cells;
-  std::vector<EffectVector> modes;  // Laplace's z
-  std::vector<Factors> factors;
-  std::vector<QuestionPosterior> posterior;
+  std::size_t questions;
+  std::vector<QuestionLanes> lanes;
   FitWork work;
 };
 
-constexpr std::size_t kBlock = 16;  // questions a task
+constexpr std::size_t kLaplaceGroups = 128, kGroups = 4;  // of questions, a task: some 30 us
 
 void laplace_pass(State& s, const EffectPopulation& p, const StopFlag* stop) {
-  ++s.work.laplace;
-  const Laplace laplace(p);
-  for_each_block(s.size(), kBlock, stop, [&](std::size_t, std::size_t begin, std::size_t end) {
-    for (std::size_t i = begin; i < end; ++i) laplace(s.cells[i], s.modes[i], s.posterior[i]);
+  const PopulationFrame frame(p);
+  for_each_block(s.lanes.size(), kLaplaceGroups, stop, [&](std::size_t, std::size_t begin, std::size_t end) {
+    kernels().laplace(frame, &s.lanes[begin], end - begin);
   });
 }
 
 void pass(State& s, const EffectPopulation& p, int sweeps, double tolerance, const StopFlag* stop) {
   ++s.work.propagation;
-  const EffectPairs covariance = p.covariance();
-  for_each_block(s.size(), kBlock, stop, [&](std::size_t, std::size_t begin, std::size_t end) {
-    for (std::size_t i = begin; i < end; ++i)
-      propagate(p, covariance, *s.sites, i, s.factors[i], s.posterior[i], sweeps, tolerance);
+  const PopulationFrame frame(p);
+  for_each_block(s.lanes.size(), kGroups, stop, [&](std::size_t, std::size_t begin, std::size_t end) {
+    kernels().propagate(frame, &s.lanes[begin], end - begin, sweeps, tolerance);
   });
 }
 
 /// The mean score, with the prior's part: zero at the estimate.
 Parameters mean_score(const State& s, const EffectPopulation& p) {
   const EffectPairs covariance = p.covariance();
-  Parameters sum{}, one{};
-  const std::size_t size = s.size();
-  for (std::size_t i = 0; i < size; ++i) {
-    question_score(p, covariance, s.posterior[i], one.data());
-    for (std::size_t a = 0; a < p.parameters(); ++a) sum[a] += one[a];
+  double sums[kMostParameters][kLanes] = {};
+  for (std::size_t group = 0; group < s.lanes.size(); ++group) {
+    const QuestionLanes& q = s.lanes[group];
+    double moved[kMostEffects][kLanes];
+    const std::size_t live = std::min(kLanes, s.size() - group * kLanes);
+    for (std::size_t i = 0; i < p.d; ++i) {
+      for (std::size_t l = 0; l < kLanes; ++l) moved[i][l] = l < live ? q.mean[i][l] - p.mean[i] : 0;
+      for (std::size_t l = 0; l < kLanes; ++l) sums[i][l] += moved[i][l];
+      for (std::size_t j = 0; j <= i; ++j) {
+        const std::size_t ij = pair_index(i, j);
+        double* sum = sums[p.d + ij];
+        for (std::size_t l = 0; l < kLanes; ++l)
+          sum[l] += (l < live ? q.covariance[ij][l] - covariance[ij] : 0) + moved[i][l] * moved[j][l];
+      }
+    }
   }
-  for (double& value : sum) value /= static_cast<double>(size);
+  Parameters sum{};
+  for (std::size_t a = 0; a < p.parameters(); ++a) {
+    for (const double lane : sums[a]) sum[a] += lane;
+    sum[a] /= static_cast<double>(s.size());
+  }
   for (std::size_t i = 0; i < p.d; ++i)
     for (std::size_t j = 0; j <= i; ++j) {
       const std::size_t ij = pair_index(i, j);
       sum[p.d + ij] +=
-          kPriorQuestions / static_cast<double>(s.factors.size()) * ((i == j ? kPriorVariance : 0.0) - covariance[ij]);
+          kPriorQuestions / static_cast<double>(s.size()) * ((i == j ? kPriorVariance : 0.0) - covariance[ij]);
     }
   return sum;
 }
@@ -129,20 +144,18 @@ enum class Method { kLaplace, kPropagation };
 
 Parameters evaluate(State& s, const EffectPopulation& p, Method method, int sweeps, const StopFlag* stop) {
   if (method == Method::kLaplace) {
+    ++s.work.laplace;
     laplace_pass(s, p, stop);
   } else {
-    pass(s, p, sweeps, 1e-7, stop);
+    pass(s, p, sweeps, 1e-6, stop);
   }
   return mean_score(s, p);
 }
 
-/// The information at p, whose modes need not be known.
+/// The information at p, whose modes need not be known. Leaves the posteriors alone.
 std::vector<double> information_at(State& s, const EffectPopulation& p, const StopFlag* stop) {
-  const Laplace laplace(p);
-  QuestionPosterior unused;
-  for (std::size_t i = 0; i < s.size(); ++i) laplace(s.cells[i], s.modes[i], unused);
   ++s.work.information;
-  return information(p, s.cells, s.modes, stop);
+  return information(p, s.lanes, s.size(), stop);
 }
 
 /// Laplace's maximum is only where propagation starts from.
@@ -198,10 +211,10 @@ bool maximise(State& s, EffectPopulation& p, Method method, Pace pace, const Sto
 
 std::vector<QuestionPosterior> posteriors(const CountTable& table, std::span<const std::int32_t> questions,
                                           const EffectPopulation& population, int sweeps) {
-  const SiteTable sites(table, questions);
-  State s(table, questions, sites);
+  State s(table, questions);
+  laplace_pass(s, population, nullptr);
   pass(s, population, sweeps, 1e-9, nullptr);
-  return s.posterior;
+  return s.posteriors();
 }
 
 RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std::int32_t> questions,
@@ -215,8 +228,7 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
     for (std::size_t i = 0; i < some.size(); ++i)
       some[i] = questions[static_cast<std::size_t>(static_cast<Uint128>(i) * all / some.size())];
   }
-  const SiteTable some_sites(table, some);
-  State s(table, some, some_sites);
+  State s(table, some);
   const EffectPopulation cold = start(table, some, options.additive);
   EffectPopulation p = options.start != nullptr ? *options.start : cold;
   p.d = cold.d;  // the leading entries of mean and root are those of the leading effects
@@ -224,7 +236,7 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
     if (pace == Pace::kCareful) {
       const FitWork work = s.work;
       p = cold;
-      s = State(table, some, some_sites);
+      s = State(table, some);
       s.work = work;
     }
     maximise(s, p, Method::kLaplace, pace, options.stop);
@@ -232,18 +244,17 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
     if (result.converged) break;
   }
   const std::size_t n = p.parameters();
-  std::vector<double> inverse = inverse_information(p, s.posterior, information_at(s, p, options.stop));
+  std::vector<double> inverse = inverse_information(p, s.posteriors(), information_at(s, p, options.stop));
   if (inverse.empty()) {
     result.converged = false;
     inverse.assign(n * n, 0.0);
     for (std::size_t a = 0; a < p.d; ++a) inverse[a * n + a] = 1;
   }
-  std::optional<SiteTable> sites;
   if (result.one_step) {
-    sites.emplace(table, questions);
     const FitWork work = s.work;
-    s = State(table, questions, *sites);
+    s = State(table, questions);
     s.work = work;
+    laplace_pass(s, p, options.stop);
     pass(s, p, 4, 1e-5, options.stop);
     const Parameters score = mean_score(s, p);
     for (std::size_t a = 0; a < n; ++a)
@@ -251,11 +262,12 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
     pass(s, p, 2, 1e-5, options.stop);
   }
   const EffectPairs covariance = p.covariance();
+  result.posterior = s.posteriors();
   result.score.resize(all * n);
   result.influence.resize(all * p.d);
   Parameters mean{};
   for (std::size_t q = 0; q < all; ++q) {
-    question_score(p, covariance, s.posterior[q], &result.score[q * n]);
+    question_score(p, covariance, result.posterior[q], &result.score[q * n]);
     for (std::size_t a = 0; a < n; ++a) mean[a] += result.score[q * n + a] / static_cast<double>(all);
   }
   for (std::size_t q = 0; q < all; ++q)
@@ -266,7 +278,6 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
     }
   result.population = p;
   result.work = s.work;
-  result.posterior = std::move(s.posterior);
   return result;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "attribution/question_posterior.h"
+#include "attribution/table.h"
 
 namespace rolegrad::attribution {
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "attribution/effect_information.h"
@@ -46,6 +47,16 @@ EffectPopulation population() {
   return p;
 }
 
+/// The kernels that this CPU runs.
+std::vector<const Kernels*> all_kernels() {
+  std::vector<const Kernels*> all = {&kPlainKernels};
+#if defined(__x86_64__)
+  for (const std::string& isa : rolegrad::available_isas())
+    all.push_back(isa == "avx512" ? &kAvx512Kernels : &kAvx2Kernels);
+#endif
+  return all;
+}
+
 }  // namespace
 
 TEST("attribution model: moments of a normal density times a binomial likelihood are those of a fine grid") {
@@ -68,9 +79,9 @@ TEST("attribution model: moments of a normal density times a binomial likelihood
             s0 += w, s1 += w * t, s2 += w * t * t;
           }
           const double shift = s1 / s0, variance = s2 / s0 - shift * shift;
-          const Moments found = BinomialSite(k, n).tilt(mean, sd * sd);
-          CHECK_CLOSE((found.mean - mean - shift) / std::sqrt(variance), 0, 2e-3);
-          CHECK_CLOSE(found.variance / variance, 1, 1e-2);
+          const Moments found = tilt(k, n, mean, sd * sd);
+          CHECK_CLOSE((found.mean - mean - shift) / std::sqrt(variance), 0, 1e-6);
+          CHECK_CLOSE(found.variance / variance, 1, 1e-4);
         }
 }
 
@@ -180,12 +191,53 @@ TEST("attribution model: the derivative of Laplace's approximation is that of it
     }
 }
 
+TEST("attribution model: eight questions side by side have the approximation of each alone, with every kernel") {
+  std::array<QuestionLanes, 2> start{};
+  std::array<Cells, 13> questions;  // the last three lanes have no question
+  for (std::size_t i = 0; i < questions.size(); ++i)
+    for (std::size_t v = 0; v < 4; ++v) {
+      const double n = i < 2 ? 400 : 5 + static_cast<double>(i), k = std::min(n, static_cast<double>(i * (v + 1) / 2));
+      questions[i][v] = {k, n};
+      start[i / kLanes].k[v][i % kLanes] = k;
+      start[i / kLanes].n[v][i % kLanes] = n;
+    }
+  for (const std::size_t d : {std::size_t{3}, std::size_t{4}}) {
+    EffectPopulation p = population();
+    p.d = d;
+    const std::size_t n = p.parameters();
+    const Laplace laplace(p);
+    std::vector<double> expected(n * n), first;
+    std::array<QuestionPosterior, 13> posterior;
+    for (std::size_t i = 0; i < questions.size(); ++i) {
+      EffectVector z{};
+      for (int again = 0; again < 3; ++again) laplace(questions[i], z, posterior[i]);
+      laplace.subtract_derivative(questions[i], z, expected.data());
+    }
+    for (const Kernels* kernels : all_kernels()) {
+      std::array<QuestionLanes, 2> lanes = start;
+      for (int again = 0; again < 3; ++again) kernels->laplace(PopulationFrame(p), lanes.data(), lanes.size());
+      for (std::size_t i = 0; i < questions.size(); ++i)
+        for (std::size_t a = 0; a < d; ++a) {
+          CHECK_CLOSE(lanes[i / kLanes].mean[a][i % kLanes], posterior[i].mean[a], 1e-12);
+          for (std::size_t b = 0; b <= a; ++b)
+            CHECK_CLOSE(lanes[i / kLanes].covariance[pair_index(a, b)][i % kLanes],
+                        posterior[i].covariance[pair_index(a, b)], 1e-12);
+        }
+      std::vector<double> matrix(n * n * kLanes);
+      kernels->laplace_derivative(matrix.data(), PopulationFrame(p), lanes.data(), lanes.size());
+      for (std::size_t i = 0; i < n * n; ++i) {
+        double sum = 0;
+        for (std::size_t l = 0; l < kLanes; ++l) sum -= matrix[i * kLanes + l];
+        CHECK_CLOSE(sum, expected[i], 1e-11 * (1 + std::abs(expected[i])));
+      }
+      if (first.empty()) first = matrix;
+      CHECK(matrix == first);
+    }
+  }
+}
+
 TEST("attribution model: binomial draws of eight at a time are those of one, with every instruction set") {
-  std::vector<const Kernels*> all = {&kPlainKernels};
-#if defined(__x86_64__)
-  for (const std::string& isa : rolegrad::available_isas())
-    all.push_back(isa == "avx512" ? &kAvx512Kernels : &kAvx2Kernels);
-#endif
+  const std::vector<const Kernels*> all = all_kernels();
   constexpr std::size_t kCount = 800;
   std::vector<double> theta(kCount), u(kCount);
   for (std::size_t i = 0; i < kCount; ++i) {
@@ -206,6 +258,82 @@ TEST("attribution model: binomial draws of eight at a time are those of one, wit
     // Above a variance of 100 the scalar draw is by expansion.
     for (std::size_t i = 3; i < kCount; ++i)
       CHECK(std::abs(k[i] - draw_binomial(u[i], n, logistic(theta[i]))) <= (n > 50 ? 1 : 0));
+  }
+}
+
+TEST("attribution model: eight questions side by side propagate as each alone does, with every kernel") {
+  for (const std::int32_t n : {1, 4, 50, 2000}) {
+    const Table table(21, n, 0.5, -0.4, 0.6, 8);  // three lanes have no question
+    for (const std::size_t d : {std::size_t{3}, std::size_t{4}}) {
+      EffectPopulation p = population();
+      p.d = d;
+      const EffectPairs covariance = p.covariance();
+      std::vector<QuestionLanes> start(3);
+      for (std::size_t i = 0; i < 21; ++i)
+        for (std::size_t v = 0; v < 4; ++v) {
+          start[i / kLanes].k[v][i % kLanes] = table.view.k(kTrained[v], i);
+          start[i / kLanes].n[v][i % kLanes] = table.view.n(kTrained[v], i);
+        }
+      std::vector<QuestionLanes> first;
+      for (const Kernels* kernels : all_kernels()) {
+        std::vector<QuestionLanes> lanes = start;
+        kernels->laplace(PopulationFrame(p), lanes.data(), 3);
+        kernels->propagate(PopulationFrame(p), lanes.data(), 3, 20, 1e-9);
+        for (std::size_t i = 0; i < 21; ++i) {
+          Cells cells;
+          for (std::size_t v = 0; v < 4; ++v)
+            cells[v] = {start[i / kLanes].k[v][i % kLanes], start[i / kLanes].n[v][i % kLanes]};
+          Factors factors{};
+          QuestionPosterior alone;
+          propagate(p, covariance, cells, factors, alone, 40, 1e-9);
+          for (std::size_t a = 0; a < d; ++a) {
+            const double variance = alone.covariance[pair_index(a, a)];
+            CHECK_CLOSE((lanes[i / kLanes].mean[a][i % kLanes] - alone.mean[a]) / std::sqrt(variance), 0, 1e-6);
+            CHECK_CLOSE(lanes[i / kLanes].covariance[pair_index(a, a)][i % kLanes] / variance, 1, 1e-6);
+          }
+        }
+        // A question has the same bits whatever stands beside it.
+        QuestionLanes swapped{};
+        for (std::size_t v = 0; v < 4; ++v)
+          for (std::size_t l = 0; l < kLanes; ++l) {
+            swapped.k[v][l] = l == 2 ? start[1].k[v][2] : 0;
+            swapped.n[v][l] = l == 2 ? start[1].n[v][2] : 0;
+          }
+        kernels->laplace(PopulationFrame(p), &swapped, 1);
+        kernels->propagate(PopulationFrame(p), &swapped, 1, 20, 1e-9);
+        CHECK(swapped.mean[0][2] == lanes[1].mean[0][2] && swapped.covariance[2][2] == lanes[1].covariance[2][2]);
+        if (first.empty()) first = lanes;
+        CHECK(std::memcmp(lanes.data(), first.data(), 3 * sizeof(QuestionLanes)) == 0);
+      }
+    }
+  }
+}
+
+TEST("attribution model: the null's draws are those of philox and normal quantiles, with every kernel") {
+  constexpr std::size_t kCount = 2000;
+  constexpr std::uint64_t kSeed = (std::uint64_t{7} << 32) + 3;
+  const std::array<double, 3> mean = {-1, 0.5, 2};
+  const std::array<double, 6> root = {1.5, 0.2, 0.7, -0.4, 0.1, 0.9};
+  const auto unit = [](std::uint32_t word) { return (word + 0.5) * 0x1p-32; };
+  std::vector<double> first;
+  for (const Kernels* kernels : all_kernels()) {
+    std::vector<double> theta(4 * kCount), level(4 * kCount);
+    kernels->null_draws(theta.data(), level.data(), kCount, {kSeed, 41, 9, 64}, mean.data(), root.data());
+    for (std::size_t i = 0; i < kCount; ++i) {
+      const auto counter = static_cast<std::uint32_t>(2 * (64 + i));
+      const auto normals = rolegrad::philox({counter, 41, 9, 0}, {3, 7});
+      const auto levels = rolegrad::philox({counter + 1, 41, 9, 0}, {3, 7});
+      std::array<double, 3> phi = mean;
+      for (std::size_t a = 0; a < 3; ++a)
+        for (std::size_t b = 0; b <= a; ++b) phi[a] += root[pair_index(a, b)] * normal_quantile(unit(normals[b]));
+      for (std::size_t v = 0; v < 4; ++v) {
+        const double expected = phi[0] + kEffectRows[v][1] * phi[1] + kEffectRows[v][2] * phi[2];
+        CHECK_CLOSE(theta[v * kCount + i], expected, 1e-13);
+        CHECK(level[v * kCount + i] == unit(levels[v]));
+      }
+    }
+    if (first.empty()) first = theta;
+    CHECK(theta == first);
   }
 }
 
