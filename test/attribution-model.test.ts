@@ -113,7 +113,7 @@ t.test("what cannot be had is null, and the result says why", async (t) => {
 });
 
 t.test("an aborted signal ends the model too", async (t) => {
-  const { table: given } = simulate(named("weak"), new Random(4, "model test"), { questions: 3000, samples: 50 });
+  const { table: given } = simulate(named("weak"), new Random(4, "model test"), { questions: 20_000, samples: 50 });
   const controller = new AbortController();
   const pending = computeInterference(given, { ...quick, signal: controller.signal });
   setTimeout(() => controller.abort(), 60);
