@@ -1,10 +1,11 @@
 // `rolegrad experiment`: the plans, the cells as runs that can be cut off anywhere, and what is said of them.
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { PassThrough } from "node:stream";
+import { promisify } from "node:util";
 import t from "tap";
 import {
   computeInterferenceSync,
@@ -38,6 +39,7 @@ import { studentQuantile } from "../lib/attribution/student.js";
 import { declaredSeedsOf, expandPlan } from "../lib/experiment/plan.js";
 import { rolegrad } from "./helpers/command.js";
 import { experimentStatus } from "../lib/experiment/runner.js";
+import { baseTokensLeft, cellWorld, makeBase, writeWorlds } from "../lib/experiment/worlds.js";
 import { root } from "./helpers/shared.js";
 import { temporary, worldRollout } from "./helpers/world.js";
 
@@ -348,6 +350,10 @@ t.test("the second task: queries on generated databases, judged by their rows", 
   t.match(stdout, /finished: 7 of 7 cells\nsmoke run, no inference\n/);
   const { questions } = JSON.parse(read(folder, "counts/base-s1.json")) as { questions: string[] };
   t.equal(questions.length, 4);
+  t.equal(resultsOf(folder).metric, "execution match");
+  const page = read(folder, "report.html");
+  t.match(page, /<h2 id="main-title">Execution match<\/h2>/);
+  t.notMatch(page, /[Ee]xact match(?!es)|id="retrieval-title"|retrieval, /, "queries have no passages to find");
   const inspected = await rolegrad(["inspect", path.join(folder, "cells", "dart-stop-lr0.001-s1"), "--json"]);
   t.equal(inspected.status, 0, inspected.stderr);
   // A policy that writes the gold query is right: the environment, the reward and the questions belong together.
@@ -370,6 +376,75 @@ t.test("the second task: queries on generated databases, judged by their rows", 
     t.equal(wrong.status, 2, wrong.stderr);
     t.match(wrong.stderr, message);
   }
+});
+
+t.test("a world of a plan's own: more entities, hops, and a base from nothing", async (t) => {
+  const directory = new ExperimentDirectory(temporary());
+  const world: ExperimentPlan["world"] = {
+    ...tiny.world,
+    size: 2,
+    twoHops: 1,
+    base: { layers: 1, thoughts: "long" },
+  };
+  const plan: ExperimentPlan = { ...tiny, world };
+  await writeWorlds(plan, directory);
+  const rowsOf = <T>(name: string): T[] =>
+    readFileSync(directory.file(`data/${name}.jsonl`), "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as T);
+  t.equal(rowsOf("world-1-pages").length, 2 * new World({ seed: 1 }).pages.length);
+  const kinds = new Set(rowsOf<{ hops: number }>("world-1-questions").map(({ hops }) => hops));
+  t.strictSame([...kinds], [2], "no question takes one hop");
+  const cell = { dialect: null };
+  t.equal(baseTokensLeft(plan, cell, directory), 2000);
+  await makeBase(plan, cell, directory);
+  t.equal(baseTokensLeft(plan, cell, directory), 0);
+  const base = await loadModel(directory.file("data/base"));
+  t.equal(base.config.layers, 1);
+  base.close();
+  t.equal(cellWorld(plan, { dialect: null, samples: 2 }).agent.maxLength, 400, "long thoughts have room");
+  t.equal(cellWorld(tiny, { dialect: null, samples: 2 }).agent.maxLength, 200);
+});
+
+const script = (name: string, ...args: string[]): Promise<{ stdout: string; stderr: string }> =>
+  promisify(execFile)(process.execPath, [path.join(root, "scripts/experiment", name), ...args]);
+
+t.test("a study is published as tables, counts and its report", async (t) => {
+  const folder = temporary();
+  const { stdout } = await script("publish.mjs", whole, folder);
+  t.match(stdout, /^11 of 11 cells/);
+  const text = read(folder, "README.md");
+  t.match(text, SMOKE);
+  for (const { name } of tiny.studies) t.match(text, `## ${name}\n`);
+  const { measured, sweep } = resultsOf(whole);
+  const dart = measured.find(({ id }) => id === "dart-stop-s1")!;
+  t.match(text, new RegExp(`DART, stop +\\| w 1 +\\| ${dart.rate} +\\| ${dart.exactMatch.toFixed(3)}`));
+  t.match(text, new RegExp(`\\| ${sweep["dart-stop"]!.chosen} +\\|\n`), "the chosen rate");
+  const counts = read(folder, "counts.jsonl").trim().split("\n").map((line) => JSON.parse(line) as { cell: string; correct: number[] }); // prettier-ignore
+  t.strictSame(counts.map(({ cell }) => cell).sort(), measured.map(({ id }) => id).sort());
+  const own = JSON.parse(read(whole, "counts/dart-stop-s1.json")) as { correct: number[] };
+  t.strictSame(counts.find(({ cell }) => cell === "dart-stop-s1")?.correct, own.correct);
+  t.match(read(folder, "report.html"), SMOKE);
+  await t.rejects(script("publish.mjs", temporary(), folder), /Expected an experiment in/);
+});
+
+t.test("the search for other settings runs, with bases of its own", needsEngine, async (t) => {
+  const folder = temporary();
+  const out = path.join(folder, "settings.md");
+  const { stdout } = await script(
+    "settings.mjs",
+    path.join(folder, "runs"),
+    "--tiny",
+    "--only",
+    "layers,sql",
+    "--out",
+    out,
+  );
+  const rows = stdout.split("\n").filter((line) => / \| 1 \| /.test(line));
+  const arms = rows.map((line) => line.split("|")[1]!.trim());
+  t.strictSame(arms, [...Array<string>(8).fill("layers"), ...Array<string>(8).fill("sql")], "every arm of each");
+  t.ok(read(folder, "settings.md").includes(stdout.trim()));
 });
 
 t.test("a report renders whatever is missing", async (t) => {

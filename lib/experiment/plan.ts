@@ -80,6 +80,16 @@ export interface Cell {
 
 export const SMOKE = "smoke run, no inference";
 
+/** Of the smoke runs' size, whatever their task. */
+const QUICK = {
+  stamp: SMOKE,
+  world: { seed: 1, tuningSeed: 2 },
+  questionsPerStep: 16,
+  group: 8,
+  trainQuestions: 1000,
+  questions: 64,
+} as const;
+
 const LEAS = ["base", "reas", "tool", "unified", "hybrid-tool", "hybrid-reas"];
 
 /** Training seeds of the full study: none of them was trained with before it was declared. */
@@ -122,14 +132,9 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
     ],
   },
   quick: {
+    ...QUICK,
     name: "quick",
-    stamp: SMOKE,
-    world: { seed: 1, tuningSeed: 2 },
     steps: 40,
-    questionsPerStep: 16,
-    group: 8,
-    trainQuestions: 1000,
-    questions: 64,
     curve: { every: 10, questions: 64 },
     studies: [
       {
@@ -162,23 +167,19 @@ export const PLANS: Readonly<Record<string, ExperimentPlan>> = {
     questions: 4,
     curve: { every: 1, questions: 4 },
     studies: [
-      { name: "main", about: "Exact match.", arms: [...LEAS, "dart-stop"], seeds: [1], rate: 1e-3, samples: 2 },
+      { name: "main", about: "Execution match.", arms: [...LEAS, "dart-stop"], seeds: [1], rate: 1e-3, samples: 2 },
     ],
   },
   "quick-sql": {
+    ...QUICK,
     name: "quick-sql",
-    stamp: SMOKE,
-    world: { task: "sql", seed: 1, tuningSeed: 2 },
+    world: { ...QUICK.world, task: "sql" },
     steps: 12,
-    questionsPerStep: 16,
-    group: 8,
-    trainQuestions: 1000,
-    questions: 64,
     curve: { every: 4, questions: 64 },
     studies: [
       {
         name: "main",
-        about: "A query's rows against the gold query's by arm, and the attribution.",
+        about: "Execution match (a query's rows against the gold query's) by arm, and the attribution.",
         arms: [...LEAS, "dart-stop", "placebo"],
         seeds: [1, 2],
         rate: 2e-3,

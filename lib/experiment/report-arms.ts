@@ -5,7 +5,7 @@ import type { CostsFile } from "./directory.js";
 import type { ArmMemory } from "./memory.js";
 import { PAPER_SAYS } from "./paper.js";
 import type { CellResult, ExperimentResults, GroupResult } from "./results.js";
-import { figure, NOT_RUN, percent, rails, section, settingText, table, titleAmong } from "./sections.js";
+import { capital, figure, NOT_RUN, percent, rails, section, settingText, table, titleAmong } from "./sections.js";
 
 export function alone(results: ExperimentResults): Html {
   const arms = ["tool", "dart-tool", "hybrid-tool", "keep-tool", "reas", "dart-reas", "hybrid-reas", "keep-reas"];
@@ -37,7 +37,9 @@ export function rank(results: ExperimentResults): Html {
   });
 }
 
-export function retrieval({ groups }: ExperimentResults): Html {
+/** Of the search alone: a query's result has no answer to look for. */
+export function retrieval({ groups, metric }: ExperimentResults): Html | undefined {
+  if (metric !== "exact match") return undefined;
   return section("retrieval-title", "Retrieval, and what is read", {
     paper: `${PAPER_SAYS.retrieval} Fixed retrieval, ${PAPER_SAYS.replay}`,
     parts: [
@@ -57,7 +59,7 @@ export function retrieval({ groups }: ExperimentResults): Html {
   });
 }
 
-export function training({ measured, groups }: ExperimentResults): Html {
+export function training({ measured, groups, metric }: ExperimentResults): Html {
   const trained = groups.filter(({ balance, dialect }) => balance === 1 && dialect === null);
   const cellsOf = ({ cells }: GroupResult): CellResult[] => measured.filter(({ id }) => cells.includes(id));
   const series = trained.flatMap((group): Series[] => {
@@ -76,9 +78,9 @@ export function training({ measured, groups }: ExperimentResults): Html {
     const some = series.slice(from, from + 6).map((one, i) => ({ ...one, color: String(i) }));
     charts.push(
       lineChart({
-        title: `Exact match on the way${from === 0 ? "" : ` (${from / 6 + 1})`}`,
+        title: `${capital(metric)} on the way${from === 0 ? "" : ` (${from / 6 + 1})`}`,
         hint: "Few held-out questions, one answer each; means over seeds.",
-        ...{ xLabel: "optimizer step", yLabel: "exact match", format: "percent", yMax: 1, smooth: false },
+        ...{ xLabel: "optimizer step", yLabel: metric, format: "percent", yMax: 1, smooth: false },
         series: some,
       }),
     );
@@ -201,7 +203,7 @@ function memoryTable(memory: ReadonlyMap<string, ArmMemory>): Html | undefined {
   );
 }
 
-export function sweep({ sweep: found, groups }: ExperimentResults): Html | undefined {
+export function sweep({ sweep: found, groups, metric }: ExperimentResults): Html | undefined {
   const rows = Object.entries(found).map(([arm, { exactMatch, chosen }]) => [
     groups.find((own) => own.arm === arm)?.title ?? arm,
     Object.entries(exactMatch)
@@ -213,7 +215,7 @@ export function sweep({ sweep: found, groups }: ExperimentResults): Html | undef
   if (rows.length === 0) return undefined;
   return section("sweep-title", "Learning rates", {
     ours: "The same rates for every arm, in another world, on seeds that are thrown away; the best at the end is the arm's.",
-    parts: [table("Learning rates", [["arm"], ["exact match by rate"], ["chosen", "number"], ["remark"]], rows)],
+    parts: [table("Learning rates", [["arm"], [`${metric} by rate`], ["chosen", "number"], ["remark"]], rows)],
     missing: NOT_RUN,
   });
 }

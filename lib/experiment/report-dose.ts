@@ -8,7 +8,7 @@ import { section } from "./sections.js";
 
 const COLORS = ["1", "0", "wrong", "output", "2", "3", "4", "5", "muted"];
 
-/** Dose-response: exact match by arm over a knob, and lambda23 over the balance. */
+/** Dose-response: right answers by arm over a knob, and lambda23 over the balance. */
 export function knobs(results: ExperimentResults, plan: ExperimentPlan): Html {
   const charts = [
     exactMatchOver(results, plan, "balance", {
@@ -62,7 +62,7 @@ function exactMatchOver(
   return lineChart({
     ...text,
     ...axisOf(knob, series),
-    ...{ yLabel: "exact match", format: "percent", yMax: 1, legend: true, smooth: false },
+    ...{ yLabel: results.metric, format: "percent", yMax: 1, legend: true, smooth: false },
     series: series.filter(({ points }) => points.length > 0),
   });
 }

@@ -8,7 +8,7 @@ import { gradients, leas } from "./report-attribution.js";
 import { knobs } from "./report-dose.js";
 import { summary } from "./report-summary.js";
 import type { ExperimentResults, GroupResult } from "./results.js";
-import { comparisonTable, NOT_RUN, percent, rails, section, table } from "./sections.js";
+import { capital, comparisonTable, NOT_RUN, percent, rails, section, table } from "./sections.js";
 
 /** Everything on the page, in its order. Parts whose cells have not ended say so. */
 export function reportParts(
@@ -57,7 +57,7 @@ function main(results: ExperimentResults, plan: ExperimentPlan): Html {
   const groups = mainGroups(results, plan);
   const own = results.comparisons.filter(({ study, balance }) => study === plan.studies[0]?.name && balance === 1);
   const rest = results.comparisons.filter((one) => !own.includes(one));
-  return html`${section("main-title", "Exact match", {
+  return html`${section("main-title", capital(results.metric), {
     paper: `${PAPER_SAYS.main} ${PAPER_SAYS.mixture}`,
     ours: "Every arm with the same questions in the same order for each seed; a LoRA of rank 16 for all text against rank 8 a role.",
     parts: [rails(groups), comparisonTable("Comparisons", own, results)],

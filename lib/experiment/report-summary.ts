@@ -9,7 +9,7 @@ import { leasSeeds, shareVerdict } from "./verdict.js";
 export function summary(results: ExperimentResults, plan: ExperimentPlan): Html {
   const rows: [string, string, string][] = [
     [
-      "DART less full fine-tuning, exact match",
+      `DART less full fine-tuning, ${results.metric}`,
       "+6.35 points (mean of four models; Search-R1)",
       difference(results, plan, "dart-stop", "full"),
     ],
@@ -42,16 +42,7 @@ export function summary(results: ExperimentResults, plan: ExperimentPlan): Html 
       "+12.4 points (3B, NQ: 0.372 less 0.248)",
       difference(results, plan, "keep-tool", "hybrid-tool"),
     ],
-    [
-      "retrieval, full fine-tuning to DART",
-      "45.6 % to 64.1 % (3B, NQ; Search-R1)",
-      retrieved(results, plan, "full", "dart-stop"),
-    ],
-    [
-      "retrieval, one LoRA of rank 16 (unified) to DART",
-      "not reported",
-      retrieved(results, plan, "unified", "dart-stop"),
-    ],
+    ...(results.metric === "exact match" ? retrievalRows(results, plan) : []),
     [
       "DART on the other's passages, less the other (the paper: full fine-tuning; here: unified, one LoRA of rank 16)",
       "+17.5 (NQ), +7.0 (HotpotQA) points, 3B-Base on Search-R1's",
@@ -81,6 +72,21 @@ function difference({ comparisons }: ExperimentResults, plan: ExperimentPlan, a:
   if (own === undefined) return "-";
   const seeds = Object.keys(own.bySeed).length;
   return `${points(own)} points${own.interim === null ? `, ${seeds} ${seeds === 1 ? "seed" : "seeds"}` : ""}`;
+}
+
+function retrievalRows(results: ExperimentResults, plan: ExperimentPlan): [string, string, string][] {
+  return [
+    [
+      "retrieval, full fine-tuning to DART",
+      "45.6 % to 64.1 % (3B, NQ; Search-R1)",
+      retrieved(results, plan, "full", "dart-stop"),
+    ],
+    [
+      "retrieval, one LoRA of rank 16 (unified) to DART",
+      "not reported",
+      retrieved(results, plan, "unified", "dart-stop"),
+    ],
+  ];
 }
 
 /** Of the seeds that both have, at the first study's rate where both have it there, else at the first rate that both have. */

@@ -59,12 +59,16 @@ export interface Comparison extends PairedDifference {
   interim: { seeds: number; of: number } | null;
 }
 
+export type Metric = "exact match" | "execution match";
+
 /** results.json */
 export interface ExperimentResults {
   package: "rolegrad";
   plan: string;
   /** On every output of a run that infers nothing. */
   stamp: string | null;
+  /** What a right answer is: the gold answer, or, of a query, the gold query's rows. */
+  metric: Metric;
   cells: { total: number; finished: number; unavailable: Record<string, string> };
   measured: CellResult[];
   groups: GroupResult[];
@@ -132,6 +136,7 @@ export async function experimentResults(directory: string, plan: ExperimentPlan)
     package: "rolegrad",
     plan: plan.name,
     stamp: plan.stamp ?? null,
+    metric: plan.world.task === "sql" ? "execution match" : "exact match",
     cells: {
       total: statuses.length,
       finished: statuses.filter(({ state }) => state === "finished").length,

@@ -4,6 +4,8 @@ import { type Column, dataTable } from "../report/table.js";
 import type { Comparison, ExperimentResults, GroupResult } from "./results.js";
 import type { DialectSetting } from "./plan.js";
 
+export const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+
 export const NOT_RUN = "No cell of this part has ended.";
 
 /** A table that scrolls sideways where it must; nothing without rows. */
@@ -153,7 +155,7 @@ export function comparisonTable(
       ["study"],
       ["difference"],
       ["setting"],
-      ["points of exact match", "number"],
+      [`points of ${results.metric}`, "number"],
       ["seeds", "number"],
       ["by seed", "number"],
     ],

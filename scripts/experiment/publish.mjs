@@ -53,7 +53,7 @@ function groupsOf(name) {
     share(own.reduce((sum, cell) => sum + cell.between, 0) / own.length),
   ]);
 }
-const GROUPS = ["arm", "setting", "rate", "exact match", "by seed", "retrieved", "questions between .1 and .9"];
+const GROUPS = ["arm", "setting", "rate", results.metric, "by seed", "retrieved", "questions between .1 and .9"];
 
 function differencesOf(name) {
   return comparisons
@@ -142,7 +142,7 @@ ${table(["arm", "rate", "seed", "flow", "as trained"], leaks)}
 
 ## Rates
 
-Exact match at the end of the sweep in world ${plan.world.tuningSeed}, seeds ${plan.sweep?.seeds.join(", ")} (thrown away).
+${results.metric === "exact match" ? "Exact match" : "Execution match"} at the end of the sweep in world ${plan.world.tuningSeed}, seeds ${plan.sweep?.seeds.join(", ")} (thrown away).
 
 ${table(["arm", ...(plan.sweep?.rates ?? []), "chosen"], swept)}
 `;

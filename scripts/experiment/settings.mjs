@@ -1,5 +1,6 @@
 // A search for a setting in which shared weights lose against weights of each role's own: node scripts/experiment/settings.mjs DIRECTORY
-// [--only NAME,..] [--minutes M] [--out docs/experiment-settings.md]. Resumable: what has ended is never done again. Run it after a build.
+// [--only NAME,..] [--minutes M] [--out docs/experiment-settings.md] [--tiny]. Resumable: what has ended is never done again. Run it after a build.
+// --tiny: whether everything works, in seconds.
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
@@ -21,7 +22,23 @@ const SETTINGS = [
   { name: "sql", about: "NL2SQL on generated databases", world: { task: "sql" }, steps: 12 },
 ]; // prettier-ignore
 
-function planOf({ name, about, world, steps }) {
+function planOf(setting) {
+  return values.tiny ? tinyPlanOf(setting) : wholePlanOf(setting);
+}
+
+function tinyPlanOf(setting) {
+  const plan = wholePlanOf(setting);
+  return {
+    ...plan,
+    world: { ...plan.world, baseTokens: 2000 },
+    ...{ steps: 1, questionsPerStep: 2, group: 2, trainQuestions: 8, questions: 4 },
+    curve: { every: 1, questions: 4 },
+    sweep: { rates: [1e-3], seeds: [301] },
+    studies: plan.studies.map((study) => ({ ...study, seeds: [31], samples: 2 })),
+  };
+}
+
+function wholePlanOf({ name, about, world, steps }) {
   return {
     name: `setting-${name}`,
     stamp: "exploratory search, no inference",
@@ -35,7 +52,12 @@ function planOf({ name, about, world, steps }) {
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { only: { type: "string" }, minutes: { type: "string" }, out: { type: "string" } },
+  options: {
+    only: { type: "string" },
+    minutes: { type: "string" },
+    out: { type: "string" },
+    tiny: { type: "boolean" },
+  },
 });
 const [root] = positionals;
 if (root === undefined) throw new Error("Expected a directory for the runs");
