@@ -100,6 +100,8 @@ t.test("what cannot be had is null, and the result says why", async (t) => {
   t.equal(few.unavailable.mean23, "too-few-questions");
   t.ok((few.smoothedMean23.low as number) < few.smoothedMean23.value);
   t.ok(few.warnings.some((warning) => warning.startsWith("Fewer than 30 questions")));
+  t.equal(few.unavailable.overBest, "too-few-questions");
+  t.ok(few.warnings.some((warning) => /^Fewer than 30 questions or clusters: unified less the better/.test(warning)));
 
   const { table: given } = simulate(named("gains 1"), new Random(3, "model test"), { questions: 100, samples: 50 });
   const additive = computeInterferenceSync(given, quick);

@@ -245,6 +245,9 @@ function toInterference(request: Request, values: InterferenceValues): Interfere
     calibratedTests: null,
     warnings: [],
   };
+  const { overBest } = result.contrasts;
+  if (overBest.low === null && result.contrasts.additive.low !== null)
+    result.unavailable.overBest = "too-few-questions";
   return result;
 }
 

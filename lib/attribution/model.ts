@@ -1,18 +1,12 @@
 // The random-effects model: the primary mean, the null of the share, calibrated tests, the deconvolved share.
 import { type CountArguments, type ModelArguments, type ModelValues, type NullValues } from "../binding.js";
 import type { CountTable } from "./cells.js";
+import { fewestClusters, fewestQuestions } from "./limits.js";
 import { level } from "./resampling.js";
 import { studentBelow, studentQuantile } from "./student.js";
 import type { Estimate, Interference, InterferenceOptions, Smoothing, TestResult } from "./types.js";
 import { checkSeed, choice, flag, integerFrom } from "./values.js";
 
-/**
- * Below so many kept questions that are not saturated the model, with its 14 parameters, is not fitted: a saturated one
- * says next to nothing, and a table of them would be fitted with certainty.
- */
-export const fewestQuestions = 30;
-/** Below so many clusters an error that is the spread over them is too small, whatever the quantile. */
-export const fewestClusters = 10;
 /** Below so many samples a cell, on average, a question's posterior of lambda23 is no normal distribution. */
 const fewestSamples = 20;
 /** A wider interval of the true share says nothing. */

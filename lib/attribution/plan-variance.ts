@@ -2,7 +2,7 @@
 import { native } from "../binding.js";
 import { Random } from "../random.js";
 import { drawBinomial, normal } from "./draws.js";
-import { fewestQuestions } from "./model.js";
+import { fewestQuestions } from "./limits.js";
 import type { QuestionSpread } from "./plan.js";
 import { variants } from "./types.js";
 

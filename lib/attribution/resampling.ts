@@ -1,6 +1,7 @@
 import type { BootstrapArguments, BootstrapValues, InterferenceValues } from "../binding.js";
 import { fail } from "../errors.js";
 import type { CountTable } from "./cells.js";
+import { fewestQuestions } from "./limits.js";
 import type { EffectCovariance, Effects, Estimate, InterferenceOptions, Population, Resampling } from "./types.js";
 import { studentQuantile } from "./student.js";
 import { checkSeed, choice, flag, integerFrom } from "./values.js";
@@ -48,6 +49,8 @@ export const normalQuantile = 1.959963984540054;
  * have the spread of a sample about its own mean, and a normal distribution's tails, which for 5 questions covers 83 % and not 95.
  * Bounds that are not percentiles of draws over `questions` are as they were, but for signs and order of these questions with paired
  * samples: pairs are drawn from the observed ones, in which a floor has no noise, and such bounds covered 85 to 91 % in simulations.
+ * The larger of two means is not normal where the two are near, nor is it unbiased: below 30 units `overBest` has no bounds, which covered
+ * 91 to 94 %.
  */
 export function widened(
   values: InterferenceValues,
@@ -80,7 +83,7 @@ export function widened(
     ...bounds,
     means: about(bounds.means, values.means),
     additive: about(bounds.additive, [values.additive]),
-    overBest: about(bounds.overBest, [values.overBest]),
+    overBest: units < fewestQuestions ? none : about(bounds.overBest, [values.overBest]),
     share: share(bounds.share, values.counts),
     unsaturated: share(bounds.unsaturated, values.unsaturated),
     median23: clustered ? about(bounds.median23, [values.median23]) : bounds.median23,

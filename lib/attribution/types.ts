@@ -267,13 +267,14 @@ export interface Interference {
   smoothedMean23: Estimate;
   /** How the random-effects model was fitted; null where it was not: `unavailable.model` says why. */
   model: ModelReport | null;
-  /** Why figures are null, by name; `mean23`: why it has no bounds. */
+  /** Why figures are null, by name; `mean23`, `overBest`: why they have no bounds. */
   unavailable: {
     model?: Unavailable;
     mean23?: Unavailable;
     trueShare?: Unavailable;
     null?: Unavailable;
     calibratedTests?: Unavailable;
+    overBest?: Unavailable;
   };
   /** The median of lambda23, in logits. */
   median23: Estimate;
@@ -289,7 +290,7 @@ export interface Interference {
   contrasts: {
     /** s_unified - s_tool - s_reas + s_base. */
     additive: Estimate;
-    /** s_unified - max(s_tool, s_reas). */
+    /** s_unified - max(s_tool, s_reas); no bounds for fewer than 30 questions (or clusters) that others stand for. */
     overBest: Estimate;
   };
   /**

@@ -1,5 +1,5 @@
 import type { CountTable } from "./cells.js";
-import { type Interference, type Variant, variants } from "./types.js";
+import { type Interference, type Unavailable, type Variant, variants } from "./types.js";
 
 const trained: readonly Variant[] = ["base", "reas", "tool", "unified"];
 
@@ -46,7 +46,7 @@ export function warnings(result: Interference, counts: CountTable, posteriorAske
     list.push(
       `Intervals resample only ${resampling.units} ${resampling.clustered ? "clusters" : "questions"}: they may come out too narrow.`,
     );
-  list.push(...modelWarnings(result));
+  list.push(...missingWarnings(result));
   if (result.smoothedMean23.low !== null)
     list.push(
       "The intervals of smoothedMean23 and median23 are of what such tables show on average: floors, ceilings and smoothing keep that " +
@@ -61,41 +61,60 @@ export function warnings(result: Interference, counts: CountTable, posteriorAske
   return list;
 }
 
-function modelWarnings({ unavailable, model, mean23 }: Interference): string[] {
-  const list: string[] = [];
-  if (unavailable.model === "too-few-questions")
-    list.push(
-      "Fewer than 30 questions were answered: no random-effects model is fitted, mean23 is the mean of the smoothed lambda23, without an interval.",
-    );
-  if (unavailable.model === "too-few-unsaturated")
-    list.push(
-      "Fewer than 30 of the answered questions are off floor and ceiling: no random-effects model is fitted, mean23 is the mean " +
-        "of the smoothed lambda23, without an interval, and smoothing decides much of it.",
-    );
-  if (unavailable.null === "too-few-clusters")
-    list.push(
-      "Fewer than 10 clusters: their spread cannot be told, so that the share has no null, and mean23 of questions like these " +
-        "no interval.",
-    );
-  if (unavailable.model === "not-converged")
-    list.push(
-      "The random-effects model did not converge: mean23 is the mean of the smoothed lambda23, without an interval.",
-    );
-  if (unavailable.trueShare === "not-identified")
-    list.push(
-      "The share of questions whose underlying lambda23 is negative cannot be told from these counts: effects of both signs " +
-        "near 0 fit as well.",
-    );
-  if (unavailable.trueShare === "too-few-samples")
-    list.push(
-      "Fewer than 20 samples a cell: the share of questions whose underlying lambda23 is negative is not given, since its interval " +
-        "would miss it.",
-    );
-  if (unavailable.trueShare === "no-effect-seen")
-    list.push(
-      "The counts are not told from additive effects, so the share of questions whose underlying lambda23 is negative is not " +
-        "given: it would be a matter of rounding.",
-    );
+type Missing = Interference["unavailable"];
+
+/** What it means that a figure is not there, by the figure and why. */
+const missing: readonly [figure: keyof Missing, why: Unavailable, text: string][] = [
+  [
+    "model",
+    "too-few-questions",
+    "Fewer than 30 questions were answered: no random-effects model is fitted, mean23 is the mean of the smoothed lambda23, without an interval.",
+  ],
+  [
+    "model",
+    "too-few-unsaturated",
+    "Fewer than 30 of the answered questions are off floor and ceiling: no random-effects model is fitted, mean23 is the mean " +
+      "of the smoothed lambda23, without an interval, and smoothing decides much of it.",
+  ],
+  [
+    "null",
+    "too-few-clusters",
+    "Fewer than 10 clusters: their spread cannot be told, so that the share has no null, and mean23 of questions like these " +
+      "no interval.",
+  ],
+  [
+    "model",
+    "not-converged",
+    "The random-effects model did not converge: mean23 is the mean of the smoothed lambda23, without an interval.",
+  ],
+  [
+    "trueShare",
+    "not-identified",
+    "The share of questions whose underlying lambda23 is negative cannot be told from these counts: effects of both signs " +
+      "near 0 fit as well.",
+  ],
+  [
+    "trueShare",
+    "too-few-samples",
+    "Fewer than 20 samples a cell: the share of questions whose underlying lambda23 is negative is not given, since its interval " +
+      "would miss it.",
+  ],
+  [
+    "trueShare",
+    "no-effect-seen",
+    "The counts are not told from additive effects, so the share of questions whose underlying lambda23 is negative is not " +
+      "given: it would be a matter of rounding.",
+  ],
+  [
+    "overBest",
+    "too-few-questions",
+    "Fewer than 30 questions or clusters: unified less the better of tool and reas has no interval, since the better of two " +
+      "is not known well enough.",
+  ],
+];
+
+function missingWarnings({ unavailable, model, mean23 }: Interference): string[] {
+  const list = missing.flatMap(([figure, why, text]) => (unavailable[figure] === why ? [text] : []));
   if (model !== null && mean23.low !== null && mean23.high !== null && mean23.high - mean23.low > 4)
     list.push("Too few questions lie between floor and ceiling: the interval of mean23 is wider than 4 logits.");
   return list;

@@ -1,0 +1,9 @@
+// Sizes below which a figure cannot be had.
+
+/**
+ * Below so many kept questions that are not saturated the model, with its 14 parameters, is not fitted: a saturated one
+ * says next to nothing, and a table of them would be fitted with certainty.
+ */
+export const fewestQuestions = 30;
+/** Below so many clusters an error that is the spread over them is too small, whatever the quantile. */
+export const fewestClusters = 10;
