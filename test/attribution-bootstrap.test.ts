@@ -263,12 +263,7 @@ t.test("one question and saturated tables have intervals without a NaN", async (
       const { interferenceShare, median23, means, contrasts } = computeInterferenceSync(table(counts, 10), {
         population,
       });
-      for (const { value, low, high } of [
-        interferenceShare,
-        median23,
-        ...Object.values(means),
-        contrasts.additive,
-      ])
+      for (const { value, low, high } of [interferenceShare, median23, ...Object.values(means), contrasts.additive])
         t.ok(low !== null && high !== null && low <= value + 1e-9 && value - 1e-9 <= high, `${low} ${value} ${high}`);
     }
 });
