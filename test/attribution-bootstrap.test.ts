@@ -260,11 +260,19 @@ t.test("one question and saturated tables have intervals without a NaN", async (
     ],
   ])
     for (const population of ["questions", "fixed"] as const) {
-      const { interferenceShare, median23, means, contrasts } = computeInterferenceSync(table(counts, 10), {
-        population,
-      });
-      for (const { value, low, high } of [interferenceShare, median23, ...Object.values(means), contrasts.additive])
+      const { interferenceShare, median23, means, contrasts, kept, warnings } = computeInterferenceSync(
+        table(counts, 10),
+        {
+          population,
+        },
+      );
+      const drawn = [median23, ...Object.values(means), contrasts.additive];
+      const alone = population === "questions" && interferenceShare.low !== null && kept.length === 1;
+      for (const { value, low, high } of [interferenceShare, ...(alone ? [] : drawn)])
         t.ok(low !== null && high !== null && low <= value + 1e-9 && value - 1e-9 <= high, `${low} ${value} ${high}`);
+      if (!alone) continue;
+      t.ok([...drawn, contrasts.overBest].every(({ low, high }) => low === null && high === null), "one question has no spread"); // prettier-ignore
+      t.ok(warnings.some((warning) => warning.startsWith("One question alone was answered")));
     }
 });
 

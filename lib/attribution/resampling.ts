@@ -61,8 +61,10 @@ export function widened(
   const none = Float64Array.of(NaN, NaN);
   if (bounds !== null && resampling?.population === "fixed" && paired)
     return { ...bounds, share: none, unsaturated: none, median23: none };
-  if (bounds === null || resampling === null || resampling.population !== "questions" || resampling.units < 2)
-    return bounds;
+  if (bounds === null || resampling === null || resampling.population !== "questions") return bounds;
+  // One question says nothing of others; a share of 0 or 1 of one still has Wilson's interval.
+  if (resampling.units < 2)
+    return { ...bounds, means: bounds.means.map(() => NaN), additive: none, overBest: none, median23: none };
   const { units, clustered } = resampling;
   const factor =
     (studentQuantile((1 + level) / 2, Math.min(units - 1, 4000)) / normalQuantile) * Math.sqrt(units / (units - 1));

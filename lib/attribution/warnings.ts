@@ -42,6 +42,10 @@ export function warnings(result: Interference, counts: CountTable, posteriorAske
   }
   if (resampling?.clustered === true && resampling.units === 1)
     list.push("All questions are of one cluster: how others would differ is not in them, and no intervals are drawn.");
+  else if (resampling?.population === "questions" && resampling.units === 1)
+    list.push(
+      "One question alone was answered: how others would differ is not in it, and only the share has an interval.",
+    );
   else if (resampling?.population === "questions" && resampling.units < 20)
     list.push(
       `Intervals resample only ${resampling.units} ${resampling.clustered ? "clusters" : "questions"}: they may come out too narrow.`,
