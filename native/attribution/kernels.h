@@ -18,6 +18,9 @@ struct alignas(64) CountStream {
 inline constexpr std::size_t kMostCount = 8;
 using CountSteps = std::array<std::int16_t, kMostCount>;
 
+/// A row of 64 bytes is a vector or a few.
+inline constexpr std::size_t kRowColumns = 8;
+
 /// Nodes of the characteristic function that are computed together.
 inline constexpr std::size_t kNodes = 32;
 /// What of them one cell has: real parts, then imaginary ones.
@@ -54,6 +57,9 @@ struct Kernels {
   /// i < n. Counts below 2^15; those of a draw that add up to less than 2^16 cannot overflow 32 bits.
   void (*add_dots)(std::int64_t* sums, const std::uint16_t* counts, std::size_t stride, std::size_t draws,
                    const std::int16_t* const* values, std::size_t columns, std::size_t n);
+  /// sums [kRowColumns] of rows [units, kRowColumns] of as many units drawn with replacement: of the words of
+  /// SplitMix64 after `state`, 32 bits times their number each, low ones first.
+  void (*drawn_rows)(std::int64_t* sums, const std::int64_t* rows, std::size_t units, std::uint64_t state);
   /// counts [n], n a multiple of 32, each between 0 and kMostCount; returns their sum.
   std::uint32_t (*random_counts)(std::uint16_t* counts, std::size_t n, const CountSteps& steps, CountStream& stream);
   /// factor [count]: R_m (posterior.cc) at the nodes for m = used[0] < used[1] < ..; weight [kNodes] = step / (pi t).

@@ -60,6 +60,29 @@ typedef std::uint64_t Word __attribute__((vector_size(VECTOR_BYTES)));
 typedef std::int16_t Short __attribute__((vector_size(VECTOR_BYTES)));
 typedef double Real __attribute__((vector_size(VECTOR_BYTES)));
 
+void drawn_rows(std::int64_t* sums, const std::int64_t* rows, std::size_t units, std::uint64_t state) {
+  constexpr std::size_t kWords = VECTOR_BYTES / 8, kVectors = 64 / VECTOR_BYTES;
+  Word total[kVectors] = {}, step;
+  for (std::size_t l = 0; l < kWords; ++l) step[l] = l + 1;
+  step = step * 0x9e3779b97f4a7c15u + state;
+  for (std::size_t first = 0; first < units; first += 2 * kWords, step += kWords * 0x9e3779b97f4a7c15u) {
+    Word z = step;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    z ^= z >> 31;
+    const Word low = ((z & 0xffffffffu) * units) >> 32, high = ((z >> 32) * units) >> 32;
+    std::uint64_t drawn[2 * kWords];
+    for (std::size_t l = 0; l < kWords; ++l) drawn[2 * l] = low[l], drawn[2 * l + 1] = high[l];
+    const std::size_t end = units - first < 2 * kWords ? units - first : 2 * kWords;
+    for (std::size_t i = 0; i < end; ++i) {
+      Word row[kVectors];
+      std::memcpy(row, rows + drawn[i] * kRowColumns, sizeof row);
+      for (std::size_t v = 0; v < kVectors; ++v) total[v] += row[v];
+    }
+  }
+  std::memcpy(sums, total, sizeof total);
+}
+
 /// The eight generators of a CountStream.
 template <std::size_t kVectors>
 struct Generators {
@@ -159,7 +182,7 @@ Real exp_below(Real x) {
 
 }  // namespace
 
-const Kernels KERNELS = {add_dots,   random_counts, node_factors, node_rows, node_sum,           binomials,
-                         null_draws, null_effects,  laplace,      laplace_derivative, propagate};
+const Kernels KERNELS = {add_dots,  drawn_rows, random_counts, node_factors, node_rows,          node_sum,
+                         binomials, null_draws, null_effects,  laplace,      laplace_derivative, propagate};
 
 }  // namespace rolegrad::attribution

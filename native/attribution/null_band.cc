@@ -15,7 +15,9 @@ namespace {
 class Scores {
  public:
   explicit Scores(const NullDistribution& null) : rank_(std::max(null.below.size(), null.above.size())) {
-    const auto count = [](const std::vector<std::int64_t>& side, std::size_t b) { return b < side.size() ? side[b] : 0; };
+    const auto count = [](const std::vector<std::int64_t>& side, std::size_t b) {
+      return b < side.size() ? side[b] : 0;
+    };
     std::int64_t all = 0, lower = 0;
     for (std::size_t b = 0; b < rank_.size(); ++b) all += count(null.below, b) + count(null.above, b);
     for (std::size_t b = 0; b < rank_.size(); ++b) {

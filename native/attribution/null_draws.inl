@@ -50,7 +50,7 @@ Float log_of(Float x) {
 /// function (GPU Computing Gems, 2011), for u a multiple of 2^-24.
 Float normal_quantile_of(Float u) {
   const Float x = 2 * u - 1, w = -log_of(4 * u * (1 - u));
-  constexpr float kMiddle[] = {2.81022636e-08f, 3.43273939e-07f,  -3.5233877e-06f, -4.39150654e-06f, 0.00021858087f,
+  constexpr float kMiddle[] = {2.81022636e-08f, 3.43273939e-07f, -3.5233877e-06f, -4.39150654e-06f, 0.00021858087f,
                                -0.00125372503f, -0.00417768164f, 0.246640727f,    1.50140941f};
   constexpr float kTail[] = {-0.000200214257f, 0.000100950558f, 0.00134934322f, -0.00367342844f, 0.00573950773f,
                              -0.0076224613f,   0.00943887047f,  1.00167406f,    2.83297682f};
@@ -194,8 +194,8 @@ void null_effects(float* lambda, std::int32_t* place, NullFree& free, const std:
     for (std::size_t v = 0; v < 4; ++v) cell[v] = k + v * count + first;
     double sum[kTogether];
     for (std::size_t i = 0; i < size; ++i)
-      sum[i] = question.z[3][cell[3][i]] - question.z[2][cell[2][i]] - question.z[1][cell[1][i]] +
-               question.z[0][cell[0][i]];
+      sum[i] =
+          question.z[3][cell[3][i]] - question.z[2][cell[2][i]] - question.z[1][cell[1][i]] + question.z[0][cell[0][i]];
     std::int32_t step[kTogether];  // from 0
     for (std::size_t i = 0; i < size; ++i) {
       lambda[first + i] = static_cast<float>(sum[i]);

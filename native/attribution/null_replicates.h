@@ -38,7 +38,8 @@ class NullReplicates {
   /// Where a value is counted: bins below 0 from the last one on, 0, bins above it, dropped ones.
   std::int32_t place_of(float x) const;
   std::size_t dropped() const { return static_cast<std::size_t>(2 * zero_ + 1); }
-  void question(Tally& tally, const CountTable& table, std::size_t q, std::size_t i, const QuestionPosterior& posterior);
+  void question(Tally& tally, const CountTable& table, std::size_t q, std::size_t i,
+                const QuestionPosterior& posterior);
   void plain_effects(std::int32_t* place, NullFree& free, float* lambda, const std::int32_t* k, std::size_t count,
                      std::size_t used, const NullQuestion& question) const;
   /// The kept draws that are counted at a place, in increasing order.

@@ -135,8 +135,8 @@ class Block {
 
  private:
   Prior prior_;
-  std::vector<std::int32_t> used_;  // counts, increasing
-  std::vector<std::uint32_t> of_;   // [cells, 2]: right and wrong answers among `used_`
+  std::vector<std::int32_t> used_;     // counts, increasing
+  std::vector<std::uint32_t> of_;      // [cells, 2]: right and wrong answers among `used_`
   std::vector<NodeRow> factor_, row_;  // R_m, and of the cells
   double weight_[kNodes];
 };

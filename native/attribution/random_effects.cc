@@ -38,7 +38,7 @@ struct State {
   FitWork work;
 };
 
-constexpr std::size_t kLaplaceGroups = 128, kGroups = 4;  // of questions, a task: some 30 us
+constexpr std::size_t kLaplaceGroups = 7, kGroups = 1;  // of questions, a task: some 8 us
 
 void laplace_pass(State& s, const EffectPopulation& p, const StopFlag* stop) {
   const PopulationFrame frame(p);
@@ -244,11 +244,14 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
     if (result.converged) break;
   }
   const std::size_t n = p.parameters();
-  std::vector<double> inverse = inverse_information(p, s.posteriors(), information_at(s, p, options.stop));
-  if (inverse.empty()) {
-    result.converged = false;
-    inverse.assign(n * n, 0.0);
-    for (std::size_t a = 0; a < p.d; ++a) inverse[a * n + a] = 1;
+  std::vector<double> inverse;
+  if (options.influence || result.one_step) {
+    inverse = inverse_information(p, s.posteriors(), information_at(s, p, options.stop));
+    if (inverse.empty()) {
+      result.converged = false;
+      inverse.assign(n * n, 0.0);
+      for (std::size_t a = 0; a < p.d; ++a) inverse[a * n + a] = 1;
+    }
   }
   if (result.one_step) {
     const FitWork work = s.work;
@@ -264,13 +267,13 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
   const EffectPairs covariance = p.covariance();
   result.posterior = s.posteriors();
   result.score.resize(all * n);
-  result.influence.resize(all * p.d);
+  if (options.influence) result.influence.resize(all * p.d);
   Parameters mean{};
   for (std::size_t q = 0; q < all; ++q) {
     question_score(p, covariance, result.posterior[q], &result.score[q * n]);
     for (std::size_t a = 0; a < n; ++a) mean[a] += result.score[q * n + a] / static_cast<double>(all);
   }
-  for (std::size_t q = 0; q < all; ++q)
+  for (std::size_t q = 0; options.influence && q < all; ++q)
     for (std::size_t a = 0; a < p.d; ++a) {
       double sum = 0;
       for (std::size_t b = 0; b < n; ++b) sum += inverse[a * n + b] * (result.score[q * n + b] - mean[b]);

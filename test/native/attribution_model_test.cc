@@ -271,7 +271,8 @@ TEST("attribution model: binomial draws of many at a time are those of one, with
 TEST("attribution model: a level next to 1 draws a count as likely as that, not all of them") {
   const std::vector<float> theta(16, 0), u(16, 1 - 0x1p-24f);
   std::vector<float> ratio(50);
-  for (std::size_t j = 0; j < ratio.size(); ++j) ratio[j] = static_cast<float>((50.0 - static_cast<double>(j)) / (static_cast<double>(j) + 1));
+  for (std::size_t j = 0; j < ratio.size(); ++j)
+    ratio[j] = static_cast<float>((50.0 - static_cast<double>(j)) / (static_cast<double>(j) + 1));
   std::vector<std::int32_t> k(16);
   for (const Kernels* kernels : all_kernels()) {
     kernels->binomials(k.data(), theta.data(), u.data(), 16, 50, ratio.data());
