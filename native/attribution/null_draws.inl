@@ -1,7 +1,7 @@
 // Draws of additive effects and of counts under them. Included by kernels.inl.
 //
 // In f32: the null's figures are means of some thousands of draws, good to 1e-3 or so, and twice as many lanes fit a
-// vector. A probability of a draw is off by some 1e-5 at most.
+// vector. A probability of a draw is off by 3e-5 or so at most.
 
 typedef float Float __attribute__((vector_size(VECTOR_BYTES)));
 typedef std::int32_t Int __attribute__((vector_size(VECTOR_BYTES)));
@@ -46,7 +46,7 @@ Float log_of(Float x) {
   return power * 0.693147181f + 2 * f * sum;
 }
 
-/// Quantile of the standard normal distribution, to 1e-6: sqrt 2 times Giles's approximation of the inverse error
+/// Quantile of the standard normal distribution, to some 1e-6: sqrt 2 times Giles's approximation of the inverse error
 /// function (GPU Computing Gems, 2011), for u a multiple of 2^-24.
 Float normal_quantile_of(Float u) {
   const Float x = 2 * u - 1, w = -log_of(4 * u * (1 - u));
@@ -132,7 +132,7 @@ void binomials_of(std::int32_t* k, const float* theta, const float* u, std::int3
   using Own = Lanes<Vector>;
   using Mask = typename Own::Mask;
   constexpr std::size_t kVectors = kDraws / Own::kCount;
-  // The terms' sum is 1 to n roundings of f32: what lies above would count all n.
+  // The terms' sum is 1 to n roundings of f32 (2e-5 for 120): a level above it would count all n.
   constexpr float kMost = 1 - 0x1p-15f;
   Vector odds[kVectors], mass[kVectors], sum[kVectors], level[kVectors], base[kVectors];
   Mask above[kVectors], found[kVectors];
