@@ -52,6 +52,43 @@ Interval median_interval(std::span<const double> x) {
   return {end(kTail), end(1 - kTail)};
 }
 
+/// The two neighbours at `place` and the next place, of the values in increasing order.
+Interval neighbours(std::span<double> values, std::size_t place) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(place);
+  std::nth_element(values.begin(), middle, values.end());
+  return {*middle, middle + 1 == values.end() ? *middle : *std::min_element(middle + 1, values.end())};
+}
+
+/// The `level` quantile, interpolated. Near an end only the few values beyond what a sample says is further in are
+/// looked through.
+double quantile(std::span<double> values, double level, std::span<double> scratch) {
+  const double at = level * static_cast<double>(values.size() - 1);
+  const auto place = static_cast<std::size_t>(at), above = values.size() - 1 - place;
+  constexpr std::size_t kSample = 64, kCut = 5;
+  Interval pair;
+  const bool low = place < above;
+  std::size_t count = 0;
+  if (values.size() >= 8 * kSample) {
+    std::array<double, kSample> sample;
+    const std::size_t stride = values.size() / kSample;
+    for (std::size_t i = 0; i < kSample; ++i) sample[i] = values[i * stride];
+    const auto cut = sample.begin() + (low ? kCut : kSample - 1 - kCut);
+    std::nth_element(sample.begin(), cut, sample.end());
+    for (const double x : values) {
+      scratch[count] = x;
+      count += (low ? x <= *cut : x >= *cut) ? 1 : 0;
+    }
+  }
+  if (low && count >= place + 2) {
+    pair = neighbours(scratch.first(count), place);
+  } else if (!low && count >= above + 1) {
+    pair = neighbours(scratch.first(count), count - 1 - above);
+  } else {
+    pair = neighbours(values, place);
+  }
+  return pair.low + (at - static_cast<double>(place)) * (pair.high - pair.low);
+}
+
 enum Column : std::size_t { kAdditive = kEffects, kOverBest, kSize, kNegative, kFree, kFreeNegative, kColumns };
 
 Interval ratio_interval(std::span<const double> sums, std::size_t width, std::size_t of, std::size_t over) {
@@ -119,15 +156,8 @@ Contrasts contrasts(const CountTable& table, std::size_t question) {
 
 Interval percentiles(std::span<double> values) {
   if (values.empty()) return {NAN, NAN};
-  const auto at = [&](double level) {
-    const double place = level * static_cast<double>(values.size() - 1);
-    const auto below = static_cast<std::size_t>(place);
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(below);
-    std::nth_element(values.begin(), middle, values.end());
-    const double next = middle + 1 == values.end() ? *middle : *std::min_element(middle + 1, values.end());
-    return *middle + (place - static_cast<double>(below)) * (next - *middle);
-  };
-  return {at(kTail), at(1 - kTail)};
+  std::vector<double> scratch(values.size());
+  return {quantile(values, kTail, scratch), quantile(values, 1 - kTail, scratch)};
 }
 
 Intervals bootstrap(const CountTable& table, const Sample& sample, const BootstrapOptions& options) {

@@ -50,6 +50,7 @@ InterferenceModel interference_model(const CountTable& table, std::span<const st
     }
   }
   fit_options.additive = true;
+  fit_options.influence = false;
   if (fit.converged) fit_options.start = &fit.population;
   const RandomEffectsFit additive = fit_random_effects(table, questions, fit_options);
   result.null_converged = additive.converged;

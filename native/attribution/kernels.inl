@@ -60,68 +60,74 @@ typedef std::uint64_t Word __attribute__((vector_size(VECTOR_BYTES)));
 typedef std::int16_t Short __attribute__((vector_size(VECTOR_BYTES)));
 typedef double Real __attribute__((vector_size(VECTOR_BYTES)));
 
+void drawn_rows(std::int64_t* sums, const std::int64_t* rows, std::size_t units, std::uint64_t state) {
+  constexpr std::size_t kWords = VECTOR_BYTES / 8, kVectors = 64 / VECTOR_BYTES;
+  Word total[kVectors] = {}, step;
+  for (std::size_t l = 0; l < kWords; ++l) step[l] = l + 1;
+  step = step * 0x9e3779b97f4a7c15u + state;
+  for (std::size_t first = 0; first < units; first += 2 * kWords, step += kWords * 0x9e3779b97f4a7c15u) {
+    Word z = step;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    z ^= z >> 31;
+    const Word low = ((z & 0xffffffffu) * units) >> 32, high = ((z >> 32) * units) >> 32;
+    std::uint64_t drawn[2 * kWords];
+    for (std::size_t l = 0; l < kWords; ++l) drawn[2 * l] = low[l], drawn[2 * l + 1] = high[l];
+    const std::size_t end = units - first < 2 * kWords ? units - first : 2 * kWords;
+    for (std::size_t i = 0; i < end; ++i) {
+      Word row[kVectors];
+      std::memcpy(row, rows + drawn[i] * kRowColumns, sizeof row);
+      for (std::size_t v = 0; v < kVectors; ++v) total[v] += row[v];
+    }
+  }
+  std::memcpy(sums, total, sizeof total);
+}
+
+/// The eight generators of a CountStream.
+template <std::size_t kVectors>
+struct Generators {
+  Word a[kVectors], b[kVectors], c[kVectors];
+  std::uint64_t counter;
+
+  explicit Generators(const CountStream& stream) : counter(stream.counter) {
+    std::memcpy(a, stream.a.data(), 64);
+    std::memcpy(b, stream.b.data(), 64);
+    std::memcpy(c, stream.c.data(), 64);
+  }
+  /// Of vector v; when all have been asked the counter moves on.
+  Word next(std::size_t v) {
+    const Word word = a[v] + b[v] + counter;
+    a[v] = b[v] ^ (b[v] >> 11);
+    b[v] = c[v] + (c[v] << 3);
+    c[v] = ((c[v] << 24) | (c[v] >> 40)) + word;
+    return word;
+  }
+  void store(CountStream& stream) const {
+    std::memcpy(stream.a.data(), a, 64);
+    std::memcpy(stream.b.data(), b, 64);
+    std::memcpy(stream.c.data(), c, 64);
+    stream.counter = counter;
+  }
+};
+
 std::uint32_t random_counts(std::uint16_t* counts, std::size_t n, const CountSteps& steps, CountStream& stream) {
   constexpr std::size_t kVectors = 64 / VECTOR_BYTES, kShorts = VECTOR_BYTES / 2;
-  Word a[kVectors], b[kVectors], c[kVectors];
-  std::memcpy(a, stream.a.data(), 64);
-  std::memcpy(b, stream.b.data(), 64);
-  std::memcpy(c, stream.c.data(), 64);
+  Generators<kVectors> generators(stream);
   Short step[kMostCount], total = {};
   for (std::size_t j = 0; j < kMostCount; ++j) step[j] = steps[j] - Short{};
-  std::uint64_t counter = stream.counter;
-  for (std::size_t i = 0; i < n; i += 32, ++counter)
+  for (std::size_t i = 0; i < n; i += 32, ++generators.counter)
     for (std::size_t v = 0; v < kVectors; ++v) {
-      const Word word = a[v] + b[v] + counter;
-      a[v] = b[v] ^ (b[v] >> 11);
-      b[v] = c[v] + (c[v] << 3);
-      c[v] = ((c[v] << 24) | (c[v] >> 40)) + word;
+      const Word word = generators.next(v);
       Short random, count = {};
       std::memcpy(&random, &word, sizeof word);
       for (std::size_t j = 0; j < kMostCount; ++j) count -= random >= step[j];
       std::memcpy(counts + i + v * kShorts, &count, sizeof count);
       total += count;  // a lane gets kMostCount n / 32 at most
     }
-  std::memcpy(stream.a.data(), a, 64);
-  std::memcpy(stream.b.data(), b, 64);
-  std::memcpy(stream.c.data(), c, 64);
-  stream.counter = counter;
+  generators.store(stream);
   std::uint32_t sum = 0;
   for (std::size_t l = 0; l < kShorts; ++l) sum += static_cast<std::uint16_t>(total[l]);
   return sum;
-}
-
-// ---- the characteristic function ----
-
-double node_sum(const double* base, const double* unified, const double* tool, const double* reas, const double* weight,
-                double& last) {
-  constexpr std::size_t kReals = VECTOR_BYTES / sizeof(double), kVectors = 64 / VECTOR_BYTES;
-  const auto load = [](const double* from) {
-    Real value;
-    std::memcpy(&value, from, sizeof value);
-    return value;
-  };
-  Real sums[kVectors] = {}, re = {}, im = {};
-  for (std::size_t j = 0; j < kNodes; j += 8)
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      const std::size_t at = j + v * kReals;
-      const auto conjugated = [&](const double* cell) {
-        const Real x = re, c = load(cell + at), d = load(cell + kNodes + at);
-        re = x * c + im * d;
-        im = im * c - x * d;
-      };
-      const Real x = load(base + at), y = load(base + kNodes + at), c = load(unified + at),
-                 d = load(unified + kNodes + at);
-      re = x * c - y * d;
-      im = x * d + y * c;
-      conjugated(tool);
-      conjugated(reas);
-      sums[v] += load(weight + at) * im;
-    }
-  last = std::abs(re[kReals - 1]) + std::abs(im[kReals - 1]);
-  double lanes[8], total = 0;
-  std::memcpy(lanes, sums, sizeof lanes);
-  for (const double lane : lanes) total += lane;
-  return total;
 }
 
 // ---- selection and exponentials ----
@@ -166,13 +172,17 @@ Real exp_below(Real x) {
 
 #include "attribution/propagate.inl"
 
+// ---- the characteristic function ----
+
+#include "attribution/nodes.inl"
+
 // ---- the null's draws ----
 
 #include "attribution/null_draws.inl"
 
 }  // namespace
 
-const Kernels KERNELS = {add_dots,   random_counts, node_sum,           binomials,
-                         null_draws, laplace,       laplace_derivative, propagate};
+const Kernels KERNELS = {add_dots,  drawn_rows, random_counts, node_factors, node_rows,          node_sum,
+                         binomials, null_draws, null_effects,  laplace,      laplace_derivative, propagate};
 
 }  // namespace rolegrad::attribution

@@ -3,7 +3,17 @@
 #include <algorithm>
 #include <cmath>
 
+#include "attribution/kernels.h"
+
 namespace rolegrad::attribution {
+
+std::size_t NullDistribution::bin(double lambda) {
+  static_assert(kNullBins * kWidth == 1);
+  const double place = std::max(0.0, std::abs(lambda) * kNullBins - kNullEdge);
+  auto bin = static_cast<std::size_t>(place);
+  if (bin > 0 && static_cast<double>(bin) == place) --bin;
+  return bin;
+}
 
 void NullDistribution::add(double lambda) {
   if (lambda == 0) {
@@ -11,12 +21,9 @@ void NullDistribution::add(double lambda) {
     return;
   }
   std::vector<std::int64_t>& side = lambda < 0 ? below : above;
-  // A draw is a float: what lies within its rounding of an edge belongs to the bin nearer to 0, as on the edge itself.
-  const double place = std::max(0.0, std::abs(lambda) * (1 / kWidth) - 1e-4);
-  auto bin = static_cast<std::size_t>(place);
-  if (bin > 0 && static_cast<double>(bin) == place) --bin;
-  if (bin >= side.size()) side.resize(bin + 1);
-  ++side[bin];
+  const std::size_t own = bin(lambda);
+  if (own >= side.size()) side.resize(own + 1);
+  ++side[own];
 }
 
 }  // namespace rolegrad::attribution

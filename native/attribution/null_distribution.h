@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -15,6 +16,9 @@ struct NullDistribution {
   std::int64_t zero = 0;                   // exactly 0
   std::vector<std::int64_t> below, above;  // of b: -lambda or lambda in (b kWidth, (b + 1) kWidth]
 
+  /// b, of lambda other than 0; what lies within a float's rounding of an edge belongs to the bin nearer to 0, as on
+  /// the edge itself.
+  static std::size_t bin(double lambda);
   void add(double lambda);
 };
 

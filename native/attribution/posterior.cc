@@ -105,51 +105,24 @@ class Reach {
 /// R_k(t) conj(R_{n-k}(t)) at the nodes of a block, for the cells in use.
 class Block {
  public:
-  Block(std::span<const CountCell> cells, Prior prior) : prior_(prior), cells_(cells), row_(cells.size()) {
+  Block(std::span<const CountCell> cells, Prior prior) : prior_(prior), row_(cells.size()) {
     std::int32_t largest = 0;
     for (const CountCell& cell : cells) largest = std::max(largest, cell.n);
-    std::vector<bool> seen(static_cast<std::size_t>(largest) + 1, false);
-    for (const CountCell& cell : cells) seen[cell.k] = seen[cell.n - cell.k] = true;
-    slot_.resize(seen.size());
+    std::vector<std::uint32_t> slot(static_cast<std::size_t>(largest) + 1, 0);
+    for (const CountCell& cell : cells) slot[cell.k] = slot[cell.n - cell.k] = 1;
     for (std::int32_t m = 0; m <= largest; ++m) {
-      if (!seen[m]) continue;
-      slot_[m] = used_.size();
+      if (slot[m] == 0) continue;
+      slot[m] = static_cast<std::uint32_t>(used_.size());
       used_.push_back(m);
     }
+    for (const CountCell& cell : cells) of_.insert(of_.end(), {slot[cell.k], slot[cell.n - cell.k]});
     factor_.resize(used_.size());
   }
 
   void fill(std::size_t first_node, double h) {
-    double re[kNodes], im[kNodes], t[kNodes];
-    for (std::size_t j = 0; j < kNodes; ++j) {
-      t[j] = (static_cast<double>(first_node + j) + 0.5) * h;
-      // 1 / sqrt(cosh(pi t)) or sqrt(pi t / sinh(pi t)), without overflow.
-      const double e = math::exp(-2 * kPi * t[j]);
-      re[j] =
-          math::exp(-kPi / 2 * t[j]) * std::sqrt(prior_ == Prior::kUniform ? 2 * kPi * t[j] / (1 - e) : 2 / (1 + e));
-      im[j] = 0;
-      weight_[j] = h / (kPi * t[j]);
-    }
-    std::int32_t m = 0;
-    for (std::size_t i = 0; i < used_.size(); ++i) {
-      for (; m < used_[i]; ++m) {
-        const double step = 1 / (m + added(prior_));
-        for (std::size_t j = 0; j < kNodes; ++j) {
-          const double tau = t[j] * step, x = re[j], y = im[j];
-          re[j] = x - y * tau;
-          im[j] = y + x * tau;
-        }
-      }
-      std::copy_n(re, kNodes, factor_[i].data());
-      std::copy_n(im, kNodes, factor_[i].data() + kNodes);
-    }
-    for (std::size_t i = 0; i < cells_.size(); ++i) {
-      const NodeRow &right = factor_[slot_[cells_[i].k]], &wrong = factor_[slot_[cells_[i].n - cells_[i].k]];
-      for (std::size_t j = 0; j < kNodes; ++j) {
-        row_[i][j] = right[j] * wrong[j] + right[kNodes + j] * wrong[kNodes + j];
-        row_[i][kNodes + j] = right[kNodes + j] * wrong[j] - right[j] * wrong[kNodes + j];
-      }
-    }
+    kernels().node_factors(factor_.data(), weight_, used_.data(), used_.size(),
+                           {first_node, h, added(prior_), prior_ == Prior::kUniform});
+    kernels().node_rows(row_.data(), factor_.data(), of_.data(), row_.size());
   }
 
   /// Adds 1/pi sum h Im phi(t) / t over the nodes to `sum`; true where phi is negligible from here on.
@@ -162,9 +135,8 @@ class Block {
 
  private:
   Prior prior_;
-  std::span<const CountCell> cells_;
-  std::vector<std::int32_t> used_;  // counts, increasing
-  std::vector<std::size_t> slot_;
+  std::vector<std::int32_t> used_;     // counts, increasing
+  std::vector<std::uint32_t> of_;      // [cells, 2]: right and wrong answers among `used_`
   std::vector<NodeRow> factor_, row_;  // R_m, and of the cells
   double weight_[kNodes];
 };

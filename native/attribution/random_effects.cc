@@ -38,7 +38,7 @@ struct State {
   FitWork work;
 };
 
-constexpr std::size_t kLaplaceGroups = 128, kGroups = 4;  // of questions, a task: some 30 us
+constexpr std::size_t kLaplaceGroups = 7, kGroups = 1;  // of questions, a task: some 8 us
 
 void laplace_pass(State& s, const EffectPopulation& p, const StopFlag* stop) {
   const PopulationFrame frame(p);
@@ -164,13 +164,46 @@ constexpr double kNear = 1e-3;
 /// Quick: few steps of EM and early ones of Newton, which reach most maxima. Careful: where those have lost their way.
 enum class Pace { kQuick, kCareful };
 
-/// EM, and Newton's steps where they help; true where the score is zero to kConverged.
-bool maximise(State& s, EffectPopulation& p, Method method, Pace pace, const StopFlag* stop) {
+/// Newton's steps with the information of about here, as long as they help.
+void newton(State& s, EffectPopulation& p, Parameters& score, const std::vector<double>& matrix, Method method,
+            Pace pace, double enough, const StopFlag* stop) {
+  State scratch = s;
+  for (int step = 0; step < 10 && size_of(score, p) > enough; ++step) {
+    Parameters move = score;
+    if (!solve(p.parameters(), matrix, std::span(move.data(), p.parameters()), 1)) return;
+    bool better = false;
+    // The whole step, or half of it.
+    for (double length = 1; !better && length > (pace == Pace::kQuick ? 0.3 : 0.9); length /= 2) {
+      EffectPopulation next = p;
+      for (std::size_t a = 0; a < p.parameters(); ++a) next.parameter(a) += length * move[a];
+      bool valid = true;
+      for (std::size_t i = 0; i < p.d; ++i)
+        valid = valid && next.root[pair_index(i, i)] > 0.2 * p.root[pair_index(i, i)];
+      if (!valid) continue;
+      scratch = s;
+      const Parameters after = evaluate(scratch, next, method, 4, stop);
+      s.work = scratch.work;
+      better = size_of(after, next) < 0.7 * size_of(score, p);
+      if (!better) continue;
+      std::swap(s, scratch);
+      p = next;
+      score = after;
+    }
+    if (!better) return;
+  }
+}
+
+/// EM, and Newton's steps where they help; true where the score is zero to kConverged. `matrix` is the information that
+/// was used last, or empty: Laplace's maximum is near enough to that of propagation to start there with it.
+bool maximise(State& s, EffectPopulation& p, std::vector<double>& matrix, Method method, Pace pace,
+              const StopFlag* stop) {
   const double prior = kPriorQuestions / static_cast<double>(s.size());
   const bool quick = pace == Pace::kQuick;
   const double enough = quick && method == Method::kLaplace ? kNear : kConverged;
   const int rounds = quick ? 6 : 15;
   Parameters score = evaluate(s, p, method, 10, stop);
+  if (quick && method == Method::kPropagation && !matrix.empty())
+    newton(s, p, score, matrix, method, pace, enough, stop);
   for (int round = 0; round < rounds; ++round) {
     if (method == Method::kLaplace || round > 0)
       for (int step = 0; step < (quick && round == 0 ? 4 : 15) && size_of(score, p) > enough; ++step) {
@@ -178,30 +211,8 @@ bool maximise(State& s, EffectPopulation& p, Method method, Pace pace, const Sto
         score = evaluate(s, p, method, 2, stop);
       }
     if (size_of(score, p) <= enough) return true;
-    const std::vector<double> matrix = information_at(s, p, stop);
-    State scratch = s;
-    for (int step = 0; step < 10 && size_of(score, p) > enough; ++step) {
-      Parameters move = score;
-      if (!solve(p.parameters(), matrix, std::span(move.data(), p.parameters()), 1)) break;
-      bool better = false;
-      for (double length = 1; !better && length > (quick ? 0.3 : 0.9); length /= 2) {  // the whole step, or half of it
-        EffectPopulation next = p;
-        for (std::size_t a = 0; a < p.parameters(); ++a) next.parameter(a) += length * move[a];
-        bool valid = true;
-        for (std::size_t i = 0; i < p.d; ++i)
-          valid = valid && next.root[pair_index(i, i)] > 0.2 * p.root[pair_index(i, i)];
-        if (!valid) continue;
-        scratch = s;
-        const Parameters after = evaluate(scratch, next, method, 4, stop);
-        s.work = scratch.work;
-        better = size_of(after, next) < 0.7 * size_of(score, p);
-        if (!better) continue;
-        std::swap(s, scratch);
-        p = next;
-        score = after;
-      }
-      if (!better) break;
-    }
+    matrix = information_at(s, p, stop);
+    newton(s, p, score, matrix, method, pace, enough, stop);
     if (size_of(score, p) <= enough) return true;
   }
   return size_of(score, p) < 1e-3;
@@ -239,16 +250,20 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
       s = State(table, some);
       s.work = work;
     }
-    maximise(s, p, Method::kLaplace, pace, options.stop);
-    result.converged = maximise(s, p, Method::kPropagation, pace, options.stop);
+    std::vector<double> matrix;
+    maximise(s, p, matrix, Method::kLaplace, pace, options.stop);
+    result.converged = maximise(s, p, matrix, Method::kPropagation, pace, options.stop);
     if (result.converged) break;
   }
   const std::size_t n = p.parameters();
-  std::vector<double> inverse = inverse_information(p, s.posteriors(), information_at(s, p, options.stop));
-  if (inverse.empty()) {
-    result.converged = false;
-    inverse.assign(n * n, 0.0);
-    for (std::size_t a = 0; a < p.d; ++a) inverse[a * n + a] = 1;
+  std::vector<double> inverse;
+  if (options.influence || result.one_step) {
+    inverse = inverse_information(p, s.posteriors(), information_at(s, p, options.stop));
+    if (inverse.empty()) {
+      result.converged = false;
+      inverse.assign(n * n, 0.0);
+      for (std::size_t a = 0; a < p.d; ++a) inverse[a * n + a] = 1;
+    }
   }
   if (result.one_step) {
     const FitWork work = s.work;
@@ -264,13 +279,13 @@ RandomEffectsFit fit_random_effects(const CountTable& table, std::span<const std
   const EffectPairs covariance = p.covariance();
   result.posterior = s.posteriors();
   result.score.resize(all * n);
-  result.influence.resize(all * p.d);
+  if (options.influence) result.influence.resize(all * p.d);
   Parameters mean{};
   for (std::size_t q = 0; q < all; ++q) {
     question_score(p, covariance, result.posterior[q], &result.score[q * n]);
     for (std::size_t a = 0; a < n; ++a) mean[a] += result.score[q * n + a] / static_cast<double>(all);
   }
-  for (std::size_t q = 0; q < all; ++q)
+  for (std::size_t q = 0; options.influence && q < all; ++q)
     for (std::size_t a = 0; a < p.d; ++a) {
       double sum = 0;
       for (std::size_t b = 0; b < n; ++b) sum += inverse[a * n + b] * (result.score[q * n + b] - mean[b]);

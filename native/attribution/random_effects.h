@@ -9,6 +9,7 @@ struct RandomEffectsOptions {
   bool additive = false;                    // lambda23 = 0
   std::size_t exact_questions = 20000;      // above: fitted on so many of the questions, and one Newton step on all
   const EffectPopulation* start = nullptr;  // of all four effects; else from the counts
+  bool influence = true;                    // of the questions on `mean`: else it is left empty
   const StopFlag* stop = nullptr;
 };
 
@@ -24,7 +25,7 @@ struct RandomEffectsFit {
   FitWork work;
   std::vector<QuestionPosterior> posterior;  // [questions]
   std::vector<double> score;                 // [questions, parameters]: E(phi | k) - mean, E(phi phiT | k) - covariance
-  std::vector<double> influence;             // [questions, d]: of a question on `mean`; sum 0
+  std::vector<double> influence;             // [questions, d]: of a question on `mean`; sum 0; or empty
 };
 
 /// Maximum likelihood (Gaussian approximation of each question's posterior, EM, then Newton). The covariance carries a

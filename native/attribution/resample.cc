@@ -9,6 +9,7 @@
 #include <cmath>
 #include <memory>
 
+#include "attribution/blocks.h"
 #include "core/executor.h"
 #include "core/math.h"
 #include "core/random.h"
@@ -146,6 +147,8 @@ Resampler::Resampler(std::size_t units, std::uint64_t seed)
 
 std::uint32_t Resampler::missing_purpose(std::uint32_t attempt) { return kMissing | attempt << 8; }
 
+Words Resampler::words(std::uint32_t draw) const { return {seed_, kCounts, draw, 0}; }
+
 std::uint32_t Resampler::counts(std::uint16_t* counts, std::uint32_t draw, std::uint32_t attempt,
                                 std::size_t block) const {
   const std::size_t own = size(block), all = padded(own);
@@ -171,11 +174,36 @@ std::uint32_t Resampler::counts(std::uint16_t* counts, std::uint32_t draw, std::
   return sum;
 }
 
+namespace {
+
+/// resampled_sums of few units: rows are added as they are drawn, which for a hundred of them is half the time of
+/// counts and products. The same sums.
+std::vector<double> sums_of_rows(const Columns& fixed, const Resampler& resampler, std::size_t draws,
+                                 const StopFlag* stop) {
+  const std::size_t units = resampler.units(), width = fixed.width();
+  std::vector<std::int64_t> rows(units * kRowColumns);
+  for (std::size_t i = 0; i < units; ++i) std::copy_n(fixed.row(i), width, &rows[i * kRowColumns]);
+  std::vector<double> sums(draws * width);
+  constexpr std::size_t kTogether = 128;  // draws, some 10 us
+  for_each_block(draws, kTogether, stop, [&](std::size_t, std::size_t begin, std::size_t end) {
+    std::array<std::int64_t, kRowColumns> own;
+    for (std::size_t d = begin; d < end; ++d) {
+      kernels().drawn_rows(own.data(), rows.data(), units, resampler.words(static_cast<std::uint32_t>(d)).state());
+      for (std::size_t j = 0; j < width; ++j) sums[d * width + j] = fixed.sum(j, own[j]);
+    }
+  });
+  return sums;
+}
+
+}  // namespace
+
 std::vector<double> resampled_sums(std::span<const std::span<const double>> columns, std::size_t draws,
                                    std::uint64_t seed, const StopFlag* stop, const EachDraw* each) {
   const std::size_t units = columns.front().size(), width = columns.size();
   const Columns fixed(columns);
   const Resampler resampler(units, seed);
+  constexpr std::size_t kFew = 512;  // rows that fill the first cache
+  if (units <= kFew && width <= kRowColumns && each == nullptr) return sums_of_rows(fixed, resampler, draws, stop);
   const std::size_t blocks = resampler.blocks(), parts = fixed.parts();
   std::vector<double> sums(draws * width);
 

@@ -21,6 +21,8 @@ class Words {
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
   }
+  /// What the next word is made from.
+  std::uint64_t state() const { return state_; }
 
  private:
   std::uint64_t state_;
@@ -52,6 +54,8 @@ class Resampler {
 
   /// counts [padded(size(block))] of one block, 0 beyond its size; returns their sum.
   std::uint32_t counts(std::uint16_t* counts, std::uint32_t draw, std::uint32_t attempt, std::size_t block) const;
+  /// The words that the indices of a draw's units come from, of fewer than two blocks of units.
+  Words words(std::uint32_t draw) const;
   /// Calls add(unit) for the `missing` ones of a draw.
   template <class Add>
   void add_missing(std::uint32_t draw, std::uint32_t attempt, std::size_t missing, Add add) const {

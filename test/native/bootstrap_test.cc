@@ -51,6 +51,17 @@ std::vector<double> random_column(std::size_t units) {
 
 }  // namespace
 
+TEST("bootstrap: sums of few units, drawn row by row, have the bits of those by counts") {
+  for (const std::size_t units : {std::size_t{1}, std::size_t{2}, std::size_t{99}, std::size_t{512}}) {
+    const std::vector<double> column = random_column(7 * units);
+    std::vector<std::span<const double>> columns;
+    for (std::size_t j = 0; j < 7; ++j) columns.push_back(std::span(column).subspan(j * units, units));
+    const auto nothing = [](std::size_t, std::span<const std::uint16_t>) {};
+    const EachDraw each(nothing);
+    CHECK(resampled_sums(columns, 200, 5, nullptr) == resampled_sums(columns, 200, 5, nullptr, &each));
+  }
+}
+
 TEST("bootstrap: a draw holds as many units as there are") {
   for (const std::size_t units : kSizes) {
     const Resampler resampler(units, 1);
