@@ -35,7 +35,11 @@ const RIGHT: Record<string, number> = { base: 0.2, unified: 0.55, "dart-stop": 0
 /** A study's folder with counts of every cell that `has` takes, and its report. */
 async function reported(
   plan: ExperimentPlan,
-  { has = () => true, right }: { has?: (cell: Cell) => boolean; right?: (cell: Cell) => number } = {},
+  {
+    has = () => true,
+    right,
+    samples: answers = () => 20,
+  }: { has?: (cell: Cell) => boolean; right?: (cell: Cell) => number; samples?: (cell: Cell) => number } = {},
 ): Promise<{ results: ExperimentResults; page: string; text: string }> {
   const folder = temporary();
   const random = new Random(1, "test/experiment-report");
@@ -45,10 +49,19 @@ async function reported(
     const chance = right?.(cell) ?? RIGHT[arm] ?? 0.4;
     const correct = Array.from(
       { length: 40 },
-      () => Array.from({ length: 20 }, () => random.chance(chance)).filter(Boolean).length,
+      () => Array.from({ length: answers(cell) }, () => random.chance(chance)).filter(Boolean).length,
     );
     const counts = {
-      ...{ cell: id, arm, seed, balance, dialect, rate: 1e-3, questions: correct.map((_, q) => `q${q}`), samples: 20 },
+      ...{
+        cell: id,
+        arm,
+        seed,
+        balance,
+        dialect,
+        rate: 1e-3,
+        questions: correct.map((_, q) => `q${q}`),
+        samples: answers(cell),
+      },
       ...{ temperature: 1, correct, retrieved: correct, toolRate: 1, searches: 1, answerRate: 1, tokens: 70 },
       ...{ sampledTokens: 30, finish: { stop: 800, length: 0, budget: 0, error: 0 } },
     };
@@ -108,6 +121,12 @@ t.test("each seed's share stands beside its own null band, whatever the number o
     "outside its band in every seed, on the same side",
   );
   t.end();
+});
+
+t.test("answers a question are said of each variant that has others", async (t) => {
+  const { text } = await reported(quick, { samples: ({ balance }) => (balance === 1 ? 20 : 10) });
+  t.match(text, / w 0\.03 1 40 x 20 \(unified 10\) /);
+  t.match(text, / w 1 1 40 x 20 \d/);
 });
 
 t.test("several seeds decide only outside their bands on the same side", (t) => {

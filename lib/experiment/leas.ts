@@ -13,7 +13,8 @@ export interface LeasResult {
   /** Of the trainings; null: all seeds of the study together. */
   seed: number | null;
   questions: number;
-  samples: number;
+  /** Answers a question, by variant: a setting that is attributed beyond the study's own may have fewer of unified. */
+  samples: Record<Variant, number>;
   /** Accuracy by variant. */
   accuracy: Record<Variant, number>;
   kept: number;
@@ -133,7 +134,10 @@ function resultOf(
     rate,
     seed,
     questions: first.base.questions.length,
-    samples: first.base.samples,
+    samples: Object.fromEntries(variants.map((variant) => [variant, first[variant].samples])) as Record<
+      Variant,
+      number
+    >,
     accuracy: Object.fromEntries(accuracy) as Record<Variant, number>,
     kept: found.kept.length,
     dropped: found.dropped.length,

@@ -50,7 +50,7 @@ export function retrieval({ groups, metric }: ExperimentResults): Html | undefin
           own.title,
           settingText(own),
           own.arm === "base" ? "" : String(own.planned),
-          percent(own.retrieval),
+          own.retrieval === null ? "-" : percent(own.retrieval),
           percent(own.exactMatch.mean),
         ]),
       ),

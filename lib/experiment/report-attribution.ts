@@ -8,6 +8,14 @@ import { cosineOverDialect } from "./report-dose.js";
 import { bounded, estimate, figure, percent, section, settingText, share, signed, table } from "./sections.js";
 import { leasSeeds, shareVerdict } from "./verdict.js";
 
+/** "50 (unified 10)". */
+function samplesText({ base, ...others }: LeasResult["samples"]): string {
+  const own = Object.entries(others).filter(([, samples]) => samples !== base);
+  return own.length === 0
+    ? `${base}`
+    : `${base} (${own.map(([variant, samples]) => `${variant} ${samples}`).join(", ")})`;
+}
+
 export function leas({ leas: list, stamp: text }: ExperimentResults, plan: ExperimentPlan): Html {
   const seedOf = (seed: number | null): string => (seed === null ? "all" : String(seed));
   const shares = table(
@@ -26,7 +34,7 @@ export function leas({ leas: list, stamp: text }: ExperimentResults, plan: Exper
     list.map((own) => [
       settingText(own),
       seedOf(own.seed),
-      `${own.seed === null ? own.questions : own.kept} x ${own.samples}`,
+      `${own.seed === null ? own.questions : own.kept} x ${samplesText(own.samples)}`,
       own.counts === null ? "-" : `${own.counts.negative}, ${own.counts.zero}, ${own.counts.positive}`,
       share(own.share),
       share(own.share.null),

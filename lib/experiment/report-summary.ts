@@ -101,7 +101,7 @@ function retrieved({ groups, measured }: ExperimentResults, plan: ExperimentPlan
     const mean = ({ cells }: { cells: string[] }): number =>
       measured
         .filter(({ id, seed }) => cells.includes(id) && seeds.includes(seed))
-        .reduce((sum, { retrieval }) => sum + retrieval / seeds.length, 0);
+        .reduce((sum, { retrieval }) => sum + (retrieval ?? NaN) / seeds.length, 0);
     return `${percent(mean(one))} to ${percent(mean(other))}`;
   }
   return "-";

@@ -19,8 +19,8 @@ export interface CellResult {
   planned: number | "tuned";
   rate: number;
   exactMatch: number;
-  /** Share of answers for which a call found a passage with a right answer. */
-  retrieval: number;
+  /** Share of answers for which a call found a passage with a right answer; null where no passage has any: of queries, and of marked answers. */
+  retrieval: number | null;
   toolRate: number;
   searches: number;
   answerRate: number;
@@ -42,7 +42,7 @@ export interface GroupResult {
   planned: number | "tuned";
   seeds: number[];
   exactMatch: { mean: number; low: number | null; high: number | null };
-  retrieval: number;
+  retrieval: number | null;
   cells: string[];
 }
 
@@ -125,7 +125,7 @@ export async function experimentResults(directory: string, plan: ExperimentPlan)
     const found = await own.readCounts(cell.id);
     if (found === undefined) continue;
     counts.set(cell.id, found);
-    measured.push(await cellResult(own, cell, found));
+    measured.push(await cellResult(own, cell, found, plan));
     const probe = await readProbe(own, cell.id);
     if (probe !== undefined) probes[cell.id] = probe;
   }
@@ -151,7 +151,12 @@ export async function experimentResults(directory: string, plan: ExperimentPlan)
   };
 }
 
-async function cellResult(directory: ExperimentDirectory, cell: Cell, counts: CountsFile): Promise<CellResult> {
+async function cellResult(
+  directory: ExperimentDirectory,
+  cell: Cell,
+  counts: CountsFile,
+  { world }: ExperimentPlan,
+): Promise<CellResult> {
   const { correct, retrieved, samples, rate } = counts;
   const total = samples * correct.length;
   const sum = (list: readonly number[]): number => list.reduce((all, own) => all + own, 0);
@@ -167,7 +172,7 @@ async function cellResult(directory: ExperimentDirectory, cell: Cell, counts: Co
     planned: cell.rate,
     rate,
     exactMatch: sum(correct) / total,
-    retrieval: sum(retrieved) / total,
+    retrieval: cell.dialect === "aligned" || world.task === "sql" ? null : sum(retrieved) / total,
     toolRate: counts.toolRate,
     searches: counts.searches,
     answerRate: counts.answerRate,
@@ -186,6 +191,13 @@ const keyOf = ({
 }: Pick<CellResult, "arm" | "balance" | "dialect" | "planned">): string =>
   JSON.stringify([arm, balance, dialect, planned]);
 
+function meanOrNull(values: readonly (number | null)[]): number | null {
+  return values.reduce<number | null>(
+    (sum, own) => (sum === null || own === null ? null : sum + own / values.length),
+    0,
+  );
+}
+
 function groupsOf(measured: readonly CellResult[], infer: boolean): GroupResult[] {
   const groups = new Map<string, CellResult[]>();
   for (const cell of measured) groups.set(keyOf(cell), [...(groups.get(keyOf(cell)) ?? []), cell]);
@@ -199,7 +211,7 @@ function groupsOf(measured: readonly CellResult[], infer: boolean): GroupResult[
       planned,
       seeds: cells.map(({ seed }) => seed),
       exactMatch: meanShare(cells.map(({ exactMatch }) => exactMatch), infer), // prettier-ignore
-      retrieval: cells.reduce((sum, { retrieval }) => sum + retrieval, 0) / cells.length,
+      retrieval: meanOrNull(cells.map(({ retrieval }) => retrieval)),
       cells: cells.map(({ id }) => id),
     };
   });

@@ -49,7 +49,7 @@ function groupsOf(name) {
     group.arm === "base" ? "" : String(own[0].rate),
     share(mean),
     own.map(({ exactMatch }) => share(exactMatch)).join(", "),
-    share(own.reduce((sum, { retrieval }) => sum + retrieval, 0) / own.length),
+    group.retrieval === null ? "-" : share(own.reduce((sum, { retrieval }) => sum + retrieval, 0) / own.length),
     share(own.reduce((sum, cell) => sum + cell.between, 0) / own.length),
   ]);
 }
@@ -75,10 +75,11 @@ for (const { name, about, seeds, samples } of plan.studies) {
   parts.push(table(GROUPS, groupsOf(name)), table(DIFFERENCES, differencesOf(name)));
 }
 
-const LEAS = ["setting", "seed", "share of lambda23 < 0", "null band", "p (sign, Wilcoxon)", "mean23, logits", "lambda12", "lambda13", "s_u - max(s_t, s_r)"]; // prettier-ignore
+const LEAS = ["setting", "seed", "answers", "share of lambda23 < 0", "null band", "p (sign, Wilcoxon)", "mean23, logits", "lambda12", "lambda13", "s_u - max(s_t, s_r)"]; // prettier-ignore
 const attribution = leas.map((own) => [
   knobs(own),
   own.seed ?? "all",
+  `${own.samples.base}${own.samples.unified === own.samples.base ? "" : ` (unified ${own.samples.unified})`}`,
   estimate(own.share, share),
   own.share.null === null ? "-" : estimate(own.share.null, share),
   own.pValues === null ? "-" : `${own.pValues.sign.toPrecision(2)}, ${own.pValues.wilcoxon.toPrecision(2)}`,
