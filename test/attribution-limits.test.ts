@@ -126,9 +126,44 @@ t.test("the standard error of mean23 is the spread of the estimates with few sam
 });
 
 t.test("planSamples says much the same for every seed, and refuses what cannot be fitted", async (t) => {
-  const sizes = [0, 1].map((seed) => planSamples({ effect: -0.35, power: 0.8, samples: 5, seed }).questions);
+  const sizes = [0, 1].map((seed) => planSamples({ effect: -0.35, power: 0.8, samples: 20, seed }).questions);
   t.ok(Math.max(...sizes) < 1.25 * Math.min(...sizes), sizes.join(", "));
-  t.throws(() => planSamples({ effect: -0.35, power: 0.8, samples: 1, between: { baseMean: -10, baseSd: 0 } }), {
+  t.throws(() => planSamples({ effect: -0.35, power: 0.8, samples: 20, between: { baseMean: -10, baseSd: 0 } }), {
     code: "ERR_PLAN",
   });
+  t.throws(() => planSamples({ effect: -0.35, power: 0.8, samples: 10 }), {
+    code: "ERR_INVALID_ARGUMENT",
+    message: /20 to 10000 for options\.samples but received 10/,
+  });
+});
+
+t.test("a plan has questions enough off floor and ceiling for the model, or counts that it may not", (t) => {
+  const wanted = { effect: -2, power: 0.8, samples: 50 } as const;
+  const half = planSamples({ ...wanted, between: { baseSd: 10 } });
+  t.ok(half.questions > 35, `${half.questions} questions, of which many have nothing to say`);
+  t.equal(planSamples({ ...wanted, between: { baseMean: 0, baseSd: 0.1, gain: 0 } }).questions, 30, "all have");
+  t.throws(() => planSamples({ ...wanted, questions: 31, between: { baseSd: 10 } }), { code: "ERR_PLAN" });
+  t.end();
+});
+
+t.test("mean23 has no interval of few samples, of one training or several", (t) => {
+  const { table: given } = simulate(truths[1]!, new Random(4, "few samples"), { questions: 100, samples: 10 });
+  const one = computeInterferenceSync(given, { draws: 100 });
+  t.ok(one.model !== null && Number.isFinite(one.mean23.value));
+  t.same([one.mean23.low, one.mean23.high, one.unavailable.mean23], [null, null, "too-few-samples"]);
+  t.ok(one.warnings.some((text) => text.startsWith("Fewer than 20 samples a cell: mean23 has no interval")));
+  const correct = Object.fromEntries(Object.entries(given.correct).map(([name, own]) => [name, [own, own]]));
+  const two = computeInterferenceSync({ ...given, seeds: ["a", "b"], correct } as never, { draws: 100 });
+  t.same([two.mean23.low, two.mean23.high, two.unavailable.mean23], [null, null, "too-few-samples"]);
+  t.equal(two.mean23.value, one.mean23.value);
+  t.end();
+});
+
+t.test("a share of these very questions is wider than its draws", (t) => {
+  const { table: given } = simulate(truths[1]!, new Random(5, "signs again"), { questions: 100, samples: 50 });
+  const { interferenceShare } = computeInterferenceSync(given, { population: "fixed", draws: 4000, model: false });
+  // The draws' own percentiles are .080 to either side; times sqrt(.196 / (1 / 6)) they are .0867.
+  const half = ((interferenceShare.high as number) - (interferenceShare.low as number)) / 2;
+  t.ok(Math.abs(half - 0.0867) < 0.003, `half a width of ${half}`);
+  t.end();
 });

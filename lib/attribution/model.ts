@@ -1,14 +1,12 @@
 // The random-effects model: the primary mean, the null of the share, calibrated tests, the deconvolved share.
 import { type CountArguments, type ModelArguments, type ModelValues, type NullValues } from "../binding.js";
 import type { CountTable } from "./cells.js";
-import { fewestClusters, fewestQuestions } from "./limits.js";
+import { fewestClusters, fewestQuestions, fewestSamples } from "./limits.js";
 import { level } from "./resampling.js";
 import { studentBelow, studentQuantile } from "./student.js";
 import type { Estimate, Interference, InterferenceOptions, Smoothing, TestResult } from "./types.js";
 import { checkSeed, choice, flag, integerFrom } from "./values.js";
 
-/** Below so many samples a cell, on average, a question's posterior of lambda23 is no normal distribution. */
-const fewestSamples = 20;
 /** A wider interval of the true share says nothing. */
 const widestShare = 0.5;
 /** From so many degrees of freedom on, t is the normal distribution to 1e-3. */
@@ -79,8 +77,10 @@ export function applyModel(
   const error = choice.fixed ? values.fixedError : values.questionsError;
   const clusters = clustersOf(given);
   const tooFew = clusters !== null && clusters < fewestClusters;
+  const fewSamples = counts.samples.reduce((sum, n) => sum + n, 0) < fewestSamples * counts.samples.length;
+  if (fewSamples) result.unavailable.mean23 = "too-few-samples";
   result.mean23 =
-    tooFew && !choice.fixed
+    fewSamples || (tooFew && !choice.fixed)
       ? { value: values.mean23, low: null, high: null, level }
       : around(values.mean23, quantile * error);
   result.model = {
@@ -114,7 +114,6 @@ export function applyModel(
   result.calibratedTests = { sign: test(values.sign, degrees), wilcoxon: test(values.ranks, degrees) };
 
   const { value, low, high } = values.trueShare;
-  const fewSamples = counts.samples.reduce((sum, n) => sum + n, 0) < fewestSamples * counts.samples.length;
   // Where additive effects fit as well, "negative" would be a matter of rounding.
   const additive = result.calibratedTests.wilcoxon.pValue >= 1 - level;
   if (additive) result.unavailable.trueShare = "no-effect-seen";

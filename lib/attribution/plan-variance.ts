@@ -66,6 +66,18 @@ export function closedVariance(n: number, effect: number, between: Spread, seed:
     : Math.max(1e-9, variance * simulated - between.lambda23Sd ** 2);
 }
 
+/** The share of questions of which some variant's count is neither 0 nor n. */
+export function informativeShare(n: number, effect: number, between: Spread, seed: number): number {
+  const random = new Random(seed, "planSamples informative");
+  let sum = 0;
+  for (let q = 0; q < simulated; q++)
+    sum += drawLogits(random, effect, between).reduce((product, logit) => {
+      const p = 1 / (1 + Math.exp(-logit));
+      return product * (p ** n + (1 - p) ** n);
+    }, 1);
+  return 1 - sum / simulated;
+}
+
 /** The inverse of a [4, 4] matrix by Gauss and Jordan with pivots; null where it is singular. */
 function invert(matrix: Float64Array): Float64Array | null {
   const rows = Array.from({ length: size }, (_, i) => [

@@ -1,6 +1,7 @@
 // How large a study has to be, from the variance components of lambda23.
 import { fail } from "../errors.js";
-import { closedVariance, fittedVariance, simulated, type Spread } from "./plan-variance.js";
+import { fewestQuestions, fewestSamples } from "./limits.js";
+import { closedVariance, fittedVariance, informativeShare, simulated, type Spread } from "./plan-variance.js";
 import { studentQuantile } from "./student.js";
 import { variants } from "./types.js";
 import { integerFrom, numberFrom, optionsObject, show } from "./values.js";
@@ -27,7 +28,7 @@ export interface SamplePlanOptions {
   power: number;
   /** Of the interval. Default 0.95. */
   level?: number | undefined;
-  /** Fixed numbers; those left out are chosen. */
+  /** Fixed numbers; those left out are chosen. Samples: 20 or more, since mean23 has no interval below. */
   questions?: number | undefined;
   samples?: number | undefined;
   seeds?: number | undefined;
@@ -53,7 +54,7 @@ export interface SamplePlan {
   variance: { question: number; binomial: number; seed: number };
 }
 
-const sampleChoices = [10, 20, 30, 50, 100, 200];
+const sampleChoices = [20, 30, 50, 100, 200];
 /** Questions that the fit of the 14 parameters costs, about: what simulated studies of 40 to 100 questions lose. */
 const fitted = 7;
 const mostQuestions = 1_000_000;
@@ -63,6 +64,8 @@ const mostSeeds = 50;
  * Questions, samples and seeds that a study needs to see a mean lambda23 of `effect` with probability `power`; of several
  * sizes that do, the one with the fewest answers. With one seed the interval is that of the random-effects model over
  * questions; with several it is the t interval over seeds.
+ *
+ * A table with fewer than 30 questions off floor and ceiling has no interval: the power counts how often that happens.
  *
  * The variance of mean23 is question / Q + (seed x question + binomial(N)) / (Q S) + seed / S. What N samples tell of a
  * question, floors and ceilings among them, is searched with the model's Fisher information and found, for the numbers of samples that
@@ -92,7 +95,7 @@ export function planSamples(options: SamplePlanOptions): SamplePlan {
   const seedSd = number("seedSd", options.seedSd ?? 0, 0, 10);
   const seed = integerFrom(0, Number.MAX_SAFE_INTEGER, options.seed ?? 0, "options.seed");
   const questions = whole("questions", 30, mostQuestions);
-  const samples = whole("samples", 1, 10_000);
+  const samples = whole("samples", fewestSamples, 10_000);
   const seeds = whole("seeds", 1, mostSeeds);
   optionsObject(options.between ?? {}, "options.between");
   const given = options.between ?? {};
@@ -105,9 +108,11 @@ export function planSamples(options: SamplePlanOptions): SamplePlan {
     seedByQuestionSd: number("between.seedByQuestionSd", given.seedByQuestionSd ?? 0, 0, 10),
   };
 
+  const towards = Math.sign(options.effect) * effect;
   /** The plan with the fewest answers of studies of n samples that leave `perQuestion` of a question open; null where none will do. */
   const planOf = (n: number, perQuestion: number): SamplePlan | null => {
     let best: SamplePlan | null = null;
+    const informative = informativeShare(n, towards, between, seed);
     const own = between.seedByQuestionSd ** 2 + perQuestion;
     const sizes = seeds === undefined ? range(seedSd > 0 ? 2 : 1, seedSd > 0 ? mostSeeds : 1) : [seeds];
     for (const s of sizes) {
@@ -118,7 +123,7 @@ export function planSamples(options: SamplePlanOptions): SamplePlan {
           seed: seedSd ** 2 / s,
         };
         const total = variance.question + variance.binomial + variance.seed;
-        const seen = powerOf(effect, total, total - variance.question, level, s, q);
+        const seen = powerOf(effect, total, total - variance.question, level, s, q) * fitChance(q, informative);
         return {
           questions: q,
           samples: n,
@@ -136,7 +141,6 @@ export function planSamples(options: SamplePlanOptions): SamplePlan {
   };
 
   // The closed form finds the number of samples, a fit says what it leaves open, and how far off the closed form is elsewhere.
-  const towards = Math.sign(options.effect) * effect;
   const sizes = (samples === undefined ? sampleChoices : [samples]).map((n): Size => {
     const closed = closedVariance(n, towards, between, seed);
     return { n, closed, known: null, plan: closed === null ? null : planOf(n, closed), refused: false };
@@ -188,6 +192,18 @@ interface Size {
   plan: SamplePlan | null;
   /** The model does not converge on its tables. */
   refused: boolean;
+}
+
+/** The probability that of q questions, of which each is off floor and ceiling with probability `share`, enough are so for the model. */
+function fitChance(q: number, share: number): number {
+  if (share >= 1) return 1;
+  let term = q * Math.log1p(-share);
+  let below = 0;
+  for (let k = 0; k < Math.min(fewestQuestions, q + 1); k++) {
+    below += Math.exp(term);
+    term += Math.log((q - k) / (k + 1)) + Math.log(share / (1 - share));
+  }
+  return Math.max(0, 1 - below);
 }
 
 const range = (low: number, high: number): number[] => Array.from({ length: high - low + 1 }, (_, i) => low + i);

@@ -61,6 +61,12 @@ export function widened(
   const none = Float64Array.of(NaN, NaN);
   if (bounds !== null && resampling?.population === "fixed" && paired)
     return { ...bounds, share: none, unsaturated: none, median23: none };
+  if (bounds !== null && resampling?.population === "fixed")
+    return {
+      ...bounds,
+      share: signsAgain(bounds.share, values.counts),
+      unsaturated: signsAgain(bounds.unsaturated, values.unsaturated),
+    };
   if (bounds === null || resampling === null || resampling.population !== "questions") return bounds;
   // One question says nothing of others; a share of 0 or 1 of one still has Wilson's interval.
   if (resampling.units < 2)
@@ -73,9 +79,6 @@ export function widened(
       const centre = centres[i >> 1] as number;
       return Math.min(most, Math.max(most === 1 ? 0 : -Infinity, centre + factor * (bound - centre)));
     });
-  const shareOf = (counts: InterferenceValues["counts"]): number[] => [
-    counts.negative / (counts.negative + counts.zero + counts.positive),
-  ];
   // A share of 0 or 1 has Wilson's interval, of clusters too.
   const share = (pairs: Float64Array, counts: InterferenceValues["counts"]): Float64Array => {
     const centre = shareOf(counts);
@@ -90,6 +93,21 @@ export function widened(
     unsaturated: share(bounds.unsaturated, values.unsaturated),
     median23: clustered ? about(bounds.median23, [values.median23]) : bounds.median23,
   };
+}
+
+const shareOf = ({ negative, zero, positive }: InterferenceValues["counts"]): number[] => [
+  negative / (negative + zero + positive),
+];
+
+/**
+ * Bounds of a share of these very questions, sampled again. A sign that is drawn about its own estimate is surer than it is about the truth: where
+ * lambda23 is 0, Phi(e) (1 - Phi(e)) is 1/6 on average, e normal, and not 1/4. Drawn about an estimate that is itself uncertain by as much again it is
+ * 1/4 - asin(1/3) / (2 pi) = .196: wider by sqrt(.196 / (1/6)).
+ */
+function signsAgain(pairs: Float64Array, counts: InterferenceValues["counts"]): Float64Array {
+  const [centre] = shareOf(counts) as [number];
+  const factor = Math.sqrt((1 / 4 - Math.asin(1 / 3) / (2 * Math.PI)) * 6);
+  return pairs.map((bound) => Math.min(1, Math.max(0, centre + factor * (bound - centre))));
 }
 
 /** What a result says of its intervals. */

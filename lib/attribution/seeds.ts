@@ -158,6 +158,11 @@ export function combineSeeds(
   const mean = (pick: (result: Interference) => number, shared = 0): Estimate =>
     overSeeds(results.map(pick), shared) as Estimate;
   const modelled = results.every(({ model }) => model !== null);
+  const fewSamples = results.some(({ unavailable }) => unavailable.mean23 === "too-few-samples");
+  const without = (estimate: Estimate): Estimate => ({ ...estimate, low: null, high: null });
+  const mean23 = modelled
+    ? mean((result) => result.mean23.value, base?.means.l23)
+    : without(mean((result) => result.smoothedMean23.value));
   const nullShare = averaged(results.map(({ interferenceShare }) => interferenceShare.null));
   const posteriors = results.every((result) => result.posteriors !== null)
     ? {
@@ -195,14 +200,12 @@ export function combineSeeds(
     },
     trueShare: null,
     // One estimand for all: a seed without a model has the smoothed mean alone.
-    mean23: modelled
-      ? mean((result) => result.mean23.value, base?.means.l23)
-      : { ...mean((result) => result.smoothedMean23.value), low: null, high: null },
+    mean23: fewSamples ? without(mean23) : mean23,
     smoothedMean23: mean((result) => result.smoothedMean23.value, base?.means.l23),
     model: null,
     unavailable: {
       model: reasonOf(results, "model"),
-      ...(modelled ? {} : { mean23: reasonOf(results, "mean23") }),
+      ...(modelled && !fewSamples ? {} : { mean23: reasonOf(results, "mean23") }),
       trueShare: reasonOf(results, "trueShare"),
       ...(nullShare === null ? { null: reasonOf(results, "null") } : {}),
       calibratedTests: reasonOf(results, "calibratedTests"),

@@ -98,6 +98,11 @@ const missing: readonly [figure: keyof Missing, why: Unavailable, text: string][
       "near 0 fit as well.",
   ],
   [
+    "mean23",
+    "too-few-samples",
+    "Fewer than 20 samples a cell: mean23 has no interval, since a normal one would miss the mean of lambda23 too often.",
+  ],
+  [
     "trueShare",
     "too-few-samples",
     "Fewer than 20 samples a cell: the share of questions whose underlying lambda23 is negative is not given, since its interval " +

@@ -56,7 +56,8 @@ of the same N shows. **The interval of the smoothed mean is one of its own expec
 column before it shows how seldom that is the mean of lambda23, which is what mean23 is for. The true share is given only where additive
 effects are rejected (calibrated Wilcoxon, 5 %) and its interval is at most 0.5 wide; under additive effects it is hardly ever
 given, and then cannot be right, since no effect is negative there, unless it reaches down to 0. Its interval admits every distribution of
-lambda23 that fits, so where there are effects it covers more than its level.
+lambda23 that fits, so where there are effects it covers more than its level. The median's covers more where ties put many lambda23 at exactly
+0 and the median of such tables with them (gains 0 and 1): an interval that ends at a tie holds it.
 
 ${grid(
   ["truth", "mean lambda23", "bias of mean23", "smoothed mean", "observed share", "no model, of tables"],
