@@ -21,10 +21,11 @@ refuse() {
 
 [ $# -eq 1 ] || refuse "expected one argument, the folder to install into, but received $#"
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || refuse "expected Linux on x86-64 but this is $(uname -s) on $(uname -m)"
-mkdir -p "$1"
-folder=$(cd "$1" && pwd)
+folder=$(realpath -m "$1")
 repository=$(cd "$(dirname "$0")/.." && pwd)
 case "$folder/" in "$repository"/*) refuse "expected a folder outside of the repository (840 MB) but received $folder" ;; esac
+
+mkdir -p "$folder" || refuse "the folder $folder cannot be made"
 
 python=${PYTHON:-python3}
 command -v "$python" >/dev/null || refuse "expected python3 (with venv) on PATH, or PYTHON to name one"
