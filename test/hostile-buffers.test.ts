@@ -49,7 +49,7 @@ t.test("a native object of another class is not taken for one's own", async (t) 
     t.throws(() => new native.Trainer(handle, other, null, false, false, 0), wrong);
     t.throws(() => handle.forward(row.inputIds, row.cuSeqlens, null, other, Int32Array.of(), 1, false, null), wrong);
   }
-  t.throws(() => native.loadModel({}, null as never, [], "cpu", false, null, "exact"), wrong);
+  t.throws(() => native.loadModel({}, null as never, [], "cpu", false, null, "exact", ""), wrong);
   t.throws(() => new native.Adapters(handle, null as never, null, 0), wrong);
 });
 

@@ -61,6 +61,8 @@ export interface EngineNative {
     f32: boolean,
     added: { fresh: Int32Array; known: number } | null,
     precision: string,
+    /** Of device "cuda": the path of its library, or "". */
+    library: string,
   ): NativeJob<NativeModel>;
   /** `tokens`: ids whose rows are trained; they begin as the mean of the first `mean` rows (0: as they are). */
   Adapters: new (

@@ -1,3 +1,4 @@
+export type { Device } from "./device.js";
 export type { ModelConfig, RopeScaling } from "./config.js";
 export type { RecommendedSampling } from "./generation.js";
 export {

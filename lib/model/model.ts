@@ -16,14 +16,18 @@ import { readCheckpoint } from "./checkpoint.js";
 import { parseModelConfig, type ModelConfig } from "./config.js";
 import { addTokens, type AddedTokens } from "./added-tokens.js";
 import { readRecommendedSampling, type RecommendedSampling } from "./generation.js";
+import { resolveDevice, type Device } from "./device.js";
 import { usedTensors } from "./tensors.js";
 import { readTokenizerFiles } from "./tokenizer-files.js";
 import { PRECISIONS, type Precision } from "./precision.js";
 import { Tokenizer } from "./tokenizer.js";
 
 export interface LoadModelOptions {
-  /** "cpu" (default), or "cpu-reference": the plain loops that everything else is tested against (slow). */
-  device?: "cpu" | "cpu-reference";
+  /**
+   * "cpu" (default); "cuda": the first NVIDIA GPU, by the package @rolegrad/cuda-linux-x64 (else ERR_CUDA_UNAVAILABLE, which says what was
+   * found and what is needed); or "cpu-reference": the plain loops that everything else is tested against (slow).
+   */
+  device?: Device;
   /** "auto" (default): weights as they are stored. "float32": bf16 widened; full training needs it. */
   dtype?: "auto" | "float32";
   /**
@@ -194,7 +198,7 @@ export class Model {
  * not known here is refused by name, and so is a tensor that the model would not read, but for `rotary_emb.inv_freq` and a tied
  * `lm_head.weight` that equals the embedding.
  *
- * Errors: ERR_MODEL_NOT_FOUND, ERR_MODEL_CONFIG, ERR_MODEL_UNSUPPORTED, ERR_MODEL_TENSOR, ERR_SAFETENSORS, ERR_DTYPE, ERR_CPU_UNSUPPORTED.
+ * Errors: ERR_MODEL_NOT_FOUND, ERR_MODEL_CONFIG, ERR_MODEL_UNSUPPORTED, ERR_MODEL_TENSOR, ERR_SAFETENSORS, ERR_DTYPE, ERR_DEVICE, ERR_CPU_UNSUPPORTED, ERR_CUDA_UNAVAILABLE.
  *
  * @example
  * const model = await loadModel("checkpoints/Qwen2.5-0.5B");
@@ -216,6 +220,7 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   if (precision === "bf16-multiply" && dtype === "float32")
     fail("ERR_INVALID_ARGUMENT", 'Expected dtype "auto" with precision "bf16-multiply" but received "float32"');
   checkSignal(signal);
+  const { name: deviceName, library } = resolveDevice(device);
   const checkpoint = readCheckpoint(directory);
   const stored = parseModelConfig(checkpoint.config, checkpoint.configFile);
   const tensors = await usedTensors(checkpoint, stored);
@@ -228,7 +233,7 @@ export async function loadModel(directory: string, options: LoadModelOptions = {
   const tokenizer = plan && new Tokenizer(plan.files);
   const { config, added } = grow(stored, texts === undefined ? undefined : plan, tokenizer?.vocabularySize);
   const handle = await abortable(
-    native.loadModel(config, checkpoint.files, tensors, device, dtype === "float32", added, precision),
+    native.loadModel(config, checkpoint.files, tensors, deviceName, dtype === "float32", added, precision, library),
     signal,
     { counts: true },
   ).catch((error: unknown) => {

@@ -10,10 +10,11 @@
 namespace rolegrad::bindings {
 namespace {
 
-std::unique_ptr<Backend> make_backend(const std::string& device, Precision precision) {
+std::unique_ptr<Backend> make_backend(const std::string& device, Precision precision, const std::string& library) {
   if (device == "cpu") return make_cpu_backend(precision);
+  if (device == "cuda") return make_cuda_backend(library, precision);
   if (device == "cpu-reference") return make_reference_backend(precision);
-  throw Error("ERR_DEVICE", "Expected device \"cpu\" or \"cpu-reference\" but received \"" + device + "\"");
+  throw Error("ERR_DEVICE", "Expected device \"cpu\", \"cuda\" or \"cpu-reference\" but received \"" + device + "\"");
 }
 
 ModelConfig config_argument(const Napi::Object& o) {
@@ -52,9 +53,11 @@ struct TensorEntry {
   double begin, end;
 };
 
-/// loadModel(config, files, tensors, device, f32, added, precision): tensors [{ name, file, dtype, shape, begin, end
+/// loadModel(config, files, tensors, device, f32, added, precision, library): tensors [{ name, file, dtype, shape,
+/// begin, end
 /// }], offsets within the file; added null, or { fresh: Int32Array, known }: the vocabulary is larger than the
-/// checkpoint's, the rows `fresh` are the mean of the first `known`; precision "exact" or "bf16-multiply".
+/// checkpoint's, the rows `fresh` are the mean of the first `known`; precision "exact" or "bf16-multiply"; library: of
+/// device "cuda", its path (empty where there is none).
 Napi::Value load_model(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -90,6 +93,7 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
       known = integer_argument(o.Get("known"), "known", 1, int64_t(1) << 31);
     }
     const Precision precision = precision_argument(info[6], "precision");
+    const std::string library = string_argument(info[7], "library");
     auto loaded = std::make_shared<LoadedModel>();
     return run_async(
         env,
@@ -118,7 +122,8 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
           }
           size_t aligned = loaded->copies.size();
           if (adds) add_rows(loaded->tensors, loaded->copies, config, fresh, known);
-          loaded->model = std::make_unique<Model>(make_backend(device, precision), config, loaded->tensors, f32);
+          loaded->model =
+              std::make_unique<Model>(make_backend(device, precision, library), config, loaded->tensors, f32);
           // Full training reads the checkpoint again; it needs f32.
           if (loaded->model->embedding().dtype() != DType::f32) loaded->copies.resize(aligned);
           for (const auto& file : loaded->files) file->release();  // packed: the panels are the only copy

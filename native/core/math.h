@@ -5,14 +5,16 @@
 #include <cstdint>
 #include <limits>
 
+#include "core/host_device.h"
+
 // Our own elementary functions in plain double arithmetic (no libm, no contraction): the same bits with every compiler,
 // C library and CPU. Errors are below 2 ulp in the ranges used; sqrt is IEEE's and exact.
 namespace rolegrad::math {
 
-inline double power_of_two(int n) { return std::bit_cast<double>(uint64_t(n + 1023) << 52); }
+ROLEGRAD_HOST_DEVICE inline double power_of_two(int n) { return std::bit_cast<double>(uint64_t(n + 1023) << 52); }
 
 /// exp(x); exp(0) = 1 and exp(-inf) = 0 exactly.
-inline double exp(double x) {
+ROLEGRAD_HOST_DEVICE inline double exp(double x) {
   if (x != x) return x;
   if (x > 709.7) return std::numeric_limits<double>::infinity();
   if (x < -745.2) return 0.0;
@@ -29,7 +31,7 @@ inline double exp(double x) {
 }
 
 /// Natural logarithm; log(0) = -inf, log(negative) = NaN.
-inline double log(double x) {
+ROLEGRAD_HOST_DEVICE inline double log(double x) {
   if (x != x || x < 0) return std::numeric_limits<double>::quiet_NaN();
   if (x == 0) return -std::numeric_limits<double>::infinity();
   if (x == std::numeric_limits<double>::infinity()) return x;
@@ -53,10 +55,10 @@ inline double log(double x) {
 }
 
 /// x^y for x > 0.
-inline double pow(double x, double y) { return exp(y * log(x)); }
+ROLEGRAD_HOST_DEVICE inline double pow(double x, double y) { return exp(y * log(x)); }
 
 /// x^n by squaring: exact to a few ulp for the decay powers of AdamW.
-inline double powi(double x, uint64_t n) {
+ROLEGRAD_HOST_DEVICE inline double powi(double x, uint64_t n) {
   double r = 1;
   for (; n; n >>= 1, x *= x)
     if (n & 1) r *= x;
@@ -68,7 +70,7 @@ struct SinCos {
 };
 
 /// sin and cos for |x| up to about 1e6 (rope angles: position x frequency).
-inline SinCos sincos(double x) {
+ROLEGRAD_HOST_DEVICE inline SinCos sincos(double x) {
   constexpr double kTwoOverPi = 0.63661977236758134308;
   // pi / 2 in three parts of 33 bits: n * part is exact for n < 2^20.
   constexpr double kA = 1.57079632673412561417e+00, kB = 6.07710050630396597660e-11, kC = 2.02226624879595063154e-21;

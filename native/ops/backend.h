@@ -205,5 +205,8 @@ std::unique_ptr<Backend> make_cpu_backend(const std::string& isa = "");
 /// The same, of a precision. bf16_multiply: ERR_CPU_UNSUPPORTED without AVX512-BF16 or where ROLEGRAD_ISA asks for
 /// other kernels than AVX-512.
 std::unique_ptr<Backend> make_cpu_backend(Precision precision);
+/// A GPU by the CUDA library at this path (cuda/table.h); ERR_CUDA_UNAVAILABLE where there is no such library, driver
+/// or GPU, with what was found and what is needed.
+std::unique_ptr<Backend> make_cuda_backend(const std::string& library, Precision precision = Precision::exact);
 
 }  // namespace rolegrad

@@ -2,11 +2,12 @@
 import path from "node:path";
 import type { Test } from "tap";
 import { createAdapters, loadModel, Trainer } from "rolegrad";
-import type { Adapters, CrossRole, LoadModelOptions, Model } from "rolegrad";
+import type { Adapters, CrossRole, Device, LoadModelOptions, Model } from "rolegrad";
 import { readTensors, relativeError, tensor, type Tensors } from "./tensors.js";
 
-export type Device = "cpu" | "cpu-reference";
 export const devices: Device[] = ["cpu", "cpu-reference"];
+/** The twin of the CUDA library, for tests alone: loadModel knows it where ROLEGRAD_CUDA_EMULATED is set. */
+export const emulated = "cuda-emulated" as Device;
 
 /** Norm of the difference over norm, for f32 against f64. */
 export const TOLERANCE = 1e-4;

@@ -1,10 +1,10 @@
 // Claims that hold whatever is trained: what no bit may depend on, and that a gradient is the derivative.
 import type { Test } from "tap";
 import { Random } from "rolegrad";
-import type { Adapters, Model, Trainer } from "rolegrad";
+import type { Adapters, Device, Model, Trainer } from "rolegrad";
 import { bits, pack, type Row } from "./engine.js";
 import { trajectoriesOf } from "./properties.js";
-import { devices, withModel, type Device } from "./reference.js";
+import { devices, withModel } from "./reference.js";
 import { relativeError } from "./tensors.js";
 
 /** Whether every sequence gets the bits that it gets alone when all are scored together. */

@@ -7,9 +7,7 @@
 #include <cstring>
 #include <map>
 
-#include "core/cpu.h"
 #include "core/error.h"
-#include "core/executor.h"
 
 namespace rolegrad::testing {
 
@@ -174,48 +172,9 @@ void Outputs::add_list(std::string name, std::vector<double> x, const Bound& bou
 
 // ---- backends
 
-const std::vector<std::string>& fast_backends() {
-#if defined(__x86_64__) || defined(_M_X64)
-  static const std::vector<std::string> names{"avx2", "avx512"};
-#elif defined(__aarch64__)
-  static const std::vector<std::string> names{"neon"};
-#else
-  static const std::vector<std::string> names;
-#endif
-  return names;
-}
-
-Backend* fast_backend(size_t i) {
-  static std::map<size_t, std::unique_ptr<Backend>> made;
-  if (auto found = made.find(i); found != made.end()) return found->second.get();
-  std::unique_ptr<Backend> backend;
-  try {
-    backend = make_cpu_backend(fast_backends()[i]);
-  } catch (const Error& error) {
-    if (error.code() != "ERR_CPU_UNSUPPORTED") throw;
-  }
-  return (made[i] = std::move(backend)).get();
-}
-
 Backend& reference_backend() {
   static const std::unique_ptr<Backend> backend = make_reference_backend();
   return *backend;
-}
-
-Backend* bf16_backend() {
-  static const std::unique_ptr<Backend> backend =
-      has_avx512_bf16() ? make_cpu_backend(Precision::bf16_multiply) : nullptr;
-  return backend.get();
-}
-
-Backend& bf16_reference() {
-  static const std::unique_ptr<Backend> backend = make_reference_backend(Precision::bf16_multiply);
-  return *backend;
-}
-
-std::unique_ptr<Backend> another(Backend& backend) {
-  if (&backend == bf16_backend()) return make_cpu_backend(Precision::bf16_multiply);
-  return backend.name() == "reference" ? make_reference_backend() : make_cpu_backend(backend.name().substr(4));
 }
 
 void skip(size_t test, const std::string& why) { tests()[test].claim += " # SKIP " + why; }
@@ -253,10 +212,8 @@ void print_operation_hashes() {
 
 // ---- the three tests of every operation
 
-namespace {
-
 // One failure for each output, with the worst element.
-void compare(const std::string& name, const Outputs& ours, const Outputs& theirs, bool bitwise, double slack = 1) {
+void compare(const std::string& name, const Outputs& ours, const Outputs& theirs, bool bitwise, double slack) {
   if (ours.all().size() != theirs.all().size()) return fail(__FILE__, __LINE__, name + ": not the same outputs");
   for (size_t o = 0; o < ours.all().size(); o++) {
     const auto &a = ours.all()[o], &b = theirs.all()[o];
@@ -287,8 +244,6 @@ void compare(const std::string& name, const Outputs& ours, const Outputs& theirs
   }
 }
 
-}  // namespace
-
 void check_against_reference(Cases cases, Backend& backend) {
   // What the reference says is kept for the next backend: it is the slow one.
   static std::map<Cases, std::vector<Outputs>> known;
@@ -302,16 +257,6 @@ void check_against_reference(Cases cases, Backend& backend) {
 
 void check_against(Cases cases, Backend& backend, Backend& reference, double slack) {
   for (const Case& each : cases()) compare(each.name, each.run(backend), each.run(reference), false, slack);
-}
-
-void check_threads(Cases cases, Backend& backend) {
-  Executor& executor = Executor::shared();
-  for (const Case& each : cases()) {
-    executor.limit_threads(1);
-    const Outputs one = each.run(backend);
-    executor.limit_threads(executor.threads());
-    compare(each.name, each.run(backend), one, true);
-  }
 }
 
 void check_same_bits(Cases cases, Backend& a, Backend& b) {

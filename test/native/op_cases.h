@@ -133,12 +133,15 @@ struct Case {
 };
 using Cases = std::vector<Case> (*)();
 
-/// The fast backends this program was built with: what make_cpu_backend calls them.
+/// The fast backends this program was built with: what make_cpu_backend calls them (op_backends.cc), or the CUDA
+/// library's (cuda_backends.cc).
 const std::vector<std::string>& fast_backends();
 /// The i-th of them; null where this CPU cannot run it.
 Backend* fast_backend(size_t i);
 Backend& reference_backend();
-/// Of the bf16 multiply mode: its backend (null where this CPU cannot run it) and its reference.
+/// Of the bf16 multiply mode, where these backends have one: its backend (null where this CPU cannot run it) and its
+/// reference.
+bool has_bf16_mode();
 Backend* bf16_backend();
 Backend& bf16_reference();
 /// One more of these kernels and this precision: a model owns its backend.
@@ -147,10 +150,14 @@ std::unique_ptr<Backend> another(Backend& backend);
 /// Marks the running test as skipped, and why.
 void skip(size_t test, const std::string& why);
 
+/// Fails for each output that differs from what is expected.
+void compare(const std::string& name, const Outputs& ours, const Outputs& theirs, bool bitwise, double slack = 1);
 void check_against_reference(Cases cases, Backend& backend);
 /// The same against another reference, with bounds `slack` times as wide.
 void check_against(Cases cases, Backend& backend, Backend& reference, double slack = 1);
-void check_threads(Cases cases, Backend& backend);
+/// Bitwise the same in another way of running that must not matter: again_how() names it.
+void check_again(Cases cases, Backend& backend);
+const char* again_how();
 void check_same_bits(Cases cases, Backend& a, Backend& b);
 
 /// A hash of bits, 64-bit words mixed as MurmurHash3 ends. All NaNs are one (their bits are not part of the contract).
@@ -227,6 +234,7 @@ struct OnBf16 {
     }
   }
   static bool add(const std::string& claim) {
+    if (!has_bf16_mode()) return true;
     index = tests().size();
     return testing::add(claim + " (bf16 multiply)", &run);
   }
@@ -253,12 +261,12 @@ struct OnBoth {
 template <Cases cases>
 struct Operation {
   static void reference(Backend& backend) { check_against_reference(cases, backend); }
-  static void threads(Backend& backend) { check_threads(cases, backend); }
+  static void again(Backend& backend) { check_again(cases, backend); }
   static void instruction_sets(Backend& a, Backend& b) { check_same_bits(cases, a, b); }
   static bool add(const std::string& name) {
     operations().push_back({name, cases});
     add_for_each<&reference>(name + " equals the reference within rounding");
-    add_for_each<&threads>(name + " gives the same bits with one thread and with all");
+    add_for_each<&again>(name + " gives the same bits " + again_how());
     OnBoth<&instruction_sets>::add(name + " gives the same bits with AVX2 and AVX-512");
     return true;
   }

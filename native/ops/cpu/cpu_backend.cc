@@ -10,6 +10,7 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "core/math.h"
+#include "ops/host_rows.h"
 
 namespace rolegrad {
 
@@ -212,6 +213,11 @@ void CpuBackend::embed_gradient(const GradTensor& dtable, const Tensor& dx, std:
       for (size_t c = 0; c < sum.size(); c++) to[c] += double(sum[c]);
     }
   }
+}
+
+PolicyLossOutput CpuBackend::policy_loss(std::span<float> coefficient, std::span<float> per_token,
+                                         const Tensor& logprob, const PolicyLossInput& in) {
+  return policy_loss_rows(coefficient, per_token, logprob, in);
 }
 
 void CpuBackend::sum_of_squares(double* sum, const GradTensor& g) {

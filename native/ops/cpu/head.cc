@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "core/abort.h"
-#include "ops/cpu/chunks.h"
+#include "ops/chunks.h"
 #include "ops/cpu/cpu_backend.h"
 
 namespace rolegrad::cpu {

@@ -7,9 +7,8 @@
 // linked for everyone.
 namespace rolegrad::cpu {
 
-/// Rows of keys that one split of attention covers, and columns of logits that one partial sum covers: part of the
-/// numerics.
-constexpr int64_t kKeySplit = 512, kVocabularyChunk = 1024;
+/// Rows of keys that one split of attention covers: part of the numerics.
+constexpr int64_t kKeySplit = 512;
 constexpr int64_t kPage = 64;
 /// Rows of a gradient up to which nothing is packed.
 constexpr int64_t kThinRows = 24;

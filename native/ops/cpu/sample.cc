@@ -1,56 +1,11 @@
 // Sampling. The log-probability is that of the head's chunks (head.cc), so that it is the trainer's to the bit.
 #include <algorithm>
 
-#include "ops/cpu/chunks.h"
+#include "ops/chunks.h"
 #include "ops/cpu/cpu_backend.h"
+#include "ops/host_rows.h"
 
 namespace rolegrad::cpu {
-
-namespace {
-
-/// Draws from what top-k and then top-p keep, `all` being the sum over the whole row. Entries are taken by their
-/// logits, the higher first and the lower id first of equal ones.
-int64_t draw_truncated(const float* logits, int64_t n, const SamplingOptions& o, const ChunkSum& all, double draw,
-                       std::vector<std::pair<float, int32_t>>& entries) {
-  const float temperature = float(o.temperature);
-  auto probability = [&](int64_t v) { return math::exp(double(logits[v] / temperature) - all.max) / all.sum; };
-  auto before = [](const auto& a, const auto& b) {
-    return a.first != b.first ? a.first > b.first : a.second < b.second;
-  };
-  auto after = [&](const auto& a, const auto& b) { return before(b, a); };
-  entries.clear();
-  for (int64_t v = 0; v < n; v++) entries.push_back({logits[v], int32_t(v)});
-  double total = 1;
-  if (o.top_k > 0 && o.top_k < n) {
-    std::nth_element(entries.begin(), entries.begin() + o.top_k, entries.end(), before);
-    entries.resize(size_t(o.top_k));
-    std::sort(entries.begin(), entries.end(), before);
-    total = 0;
-    for (const auto& e : entries) total += probability(e.second);
-  }
-  // What top-p keeps is seldom much of a large vocabulary: a heap gives it in order without sorting the rest.
-  std::make_heap(entries.begin(), entries.end(), after);
-  std::vector<std::pair<int32_t, double>> kept;
-  double sum = 0;
-  while (!entries.empty() && (kept.empty() || o.top_p >= 1 || sum < o.top_p * total)) {
-    std::pop_heap(entries.begin(), entries.end(), after);
-    kept.push_back({entries.back().second, probability(entries.back().second)});
-    sum += kept.back().second;
-    entries.pop_back();
-  }
-  // Drawn in vocabulary order, so that a truncation that keeps everything changes nothing.
-  std::sort(kept.begin(), kept.end());
-  double left = draw * sum;
-  int64_t chosen = kept[0].first;
-  for (const auto& [id, p] : kept) {
-    if (p > 0) chosen = id;
-    left -= p;
-    if (left < 0 && p > 0) break;
-  }
-  return chosen;
-}
-
-}  // namespace
 
 void CpuBackend::sample(std::span<int32_t> token, std::span<float> logprob, const Tensor& logits,
                         std::span<const SamplingOptions> options, std::span<const double> draw) {
