@@ -73,6 +73,7 @@ const oneSeed = {
     if (model === null) return;
     tally.covers("mean23", mean23, truly.mean23);
     tally.value("bias", mean23.value - truly.mean23);
+    if (mean23.high === null) return tally.covers("fixed", mean23, 0); // no interval of these questions either
     const half = ((mean23.high - mean23.value) * model.standardErrors.fixed) / model.standardErrors.questions;
     const { value } = mean23;
     tally.covers("fixed", { low: value - half, high: value + half }, meanOf(result.kept, l23));

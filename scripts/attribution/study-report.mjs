@@ -109,7 +109,7 @@ ${coverage(runs, [
   ...drawn,
 ])}
 
-"of": in the other tables the model is not fitted or did not converge, and the result says so. The share lies outside its null band
+Below 20 samples mean23 has no interval. "of": in the other tables the model is not fitted or did not converge, and the result says so. The share lies outside its null band
 where effects are not additive: that is its power.`,
 
   few: (runs, { samples }) => `## Few questions
@@ -211,7 +211,7 @@ ${grid(
 )}`,
 };
 
-export function markdown(runs, { tables, questions, samples, seed, seconds, cores }) {
+export function markdown(runs, { tables, questions, samples, seed }) {
   const shape = { questions, samples };
   const texts = Object.entries(sections).flatMap(([section, write]) => {
     const own = runs.filter((run) => run.section === section);
@@ -219,8 +219,8 @@ export function markdown(runs, { tables, questions, samples, seed, seconds, core
   });
   return `# What the intervals cover
 
-Written by \`node scripts/attribution/study.mjs --tables ${tables} --questions ${questions} --samples ${samples} --seed ${seed}\`
-(${Math.round(seconds)} s of wall time on ${cores} cores; not a benchmark). ${tables} simulated tables for each row. Truths are in
+Written by \`node scripts/attribution/study.mjs --tables ${tables} --questions ${questions} --samples ${samples} --seed ${seed}\`:
+${tables} simulated tables for each row. Truths are in
 \`scripts/attribution/tables.mjs\`: base logits N(-0.5, 2.5) unless the name says otherwise.
 
 Coverage of the 95 % intervals in %, with its Monte Carlo standard error in brackets; "!" marks what lies outside 93 to 97; "of"

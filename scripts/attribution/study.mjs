@@ -3,7 +3,6 @@
 // Run it after a build. Every table has its own random stream, so that the figures are the same for any number of jobs; with
 // --state what is done is kept there, and the same command goes on where it was stopped.
 import { spawn } from "node:child_process";
-import { cpus } from "node:os";
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -96,10 +95,8 @@ if (values.part !== undefined) {
   const chosen = parts.flatMap(({ section }, i) => (wanted === undefined || wanted.includes(section) ? [i] : []));
   if (values.state !== undefined) mkdirSync(values.state, { recursive: true });
   const settings = { ...shape, tables: number("tables") };
-  const begin = performance.now();
   const runs = await runAll(chosen, settings, { jobs: number("jobs"), state: values.state });
-  const seconds = (performance.now() - begin) / 1000;
-  const text = markdown(runs, { ...settings, seconds, cores: cpus().length });
+  const text = markdown(runs, settings);
   if (values.out === undefined) process.stdout.write(text);
   else writeFileSync(values.out, await (await import("prettier")).format(text, { parser: "markdown" }));
 }
