@@ -95,7 +95,7 @@ async function compute(requests: Requests, options: AsyncInterferenceOptions): P
 }
 
 /**
- * {@link computeInterference} without a promise: a hundred questions take less than a millisecond with `model: false`, else some.
+ * {@link computeInterference} without a promise: a hundred questions take about a millisecond.
  *
  * Throws a RolegradError that names row, question and variant: ERR_TABLE (neither form), ERR_TABLE_ROW, ERR_TABLE_ID,
  * ERR_TABLE_VARIANT (unknown or missing), ERR_TABLE_DUPLICATE, ERR_TABLE_UNMATCHED (an id without all six variants),
