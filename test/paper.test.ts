@@ -3,7 +3,9 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
 import * as rolegrad from "rolegrad";
+import type { ExperimentResults } from "rolegrad";
 import * as attribution from "rolegrad/attribution";
+import { capital } from "../lib/experiment/sections.js";
 import { rolegrad as command } from "./helpers/command.js";
 import { root } from "./helpers/shared.js";
 
@@ -22,12 +24,18 @@ function isSetting(name: string): boolean {
 const correct = { base: [3], reas: [4], tool: [4], unified: [5], hybridTool: [3], hybridReas: [3] };
 const result = attribution.computeInterferenceSync({ samples: 10, correct }) as unknown as Record<string, unknown>;
 
+const metrics = ["exact match", "execution match"] satisfies ExperimentResults["metric"][];
+
 /** Titles of the report that `rolegrad experiment` writes. */
 const folder = path.join(root, "lib/experiment");
 const sections = new Set(
   readdirSync(folder)
     .map((file) => readFileSync(path.join(folder, file), "utf8"))
-    .flatMap((source) => [...source.matchAll(/section\("[a-z-]+", "([^"]+)"/g)].map(([, title]) => title)),
+    .flatMap((source) => [
+      ...[...source.matchAll(/section\("[a-z-]+", "([^"]+)"/g)].map(([, title]) => title),
+      // The main section is called by what is measured.
+      ...(source.includes('section("main-title", capital(results.metric)') ? metrics.map(capital) : []),
+    ]),
 );
 
 const helps = new Map<string, Promise<{ status: number | null; stdout: string }>>();
