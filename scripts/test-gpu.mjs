@@ -1,5 +1,6 @@
 // npm run test:gpu [-- NAME ...]: the operation tables on the real CUDA library, where there is a GPU. Prints one JSON object a line: what was
-// found, each test, and a summary. Exit code: 0 where all passed, or where there is no GPU (and the summary says "skipped"); 1 else.
+// found, each test, and a summary. Exit code: 0 where all passed, or where there is no GPU at all (and the summary says "skipped"); 1 else: also
+// where there is one, and it or the library cannot be used.
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import path from "node:path";
@@ -11,9 +12,13 @@ const program = path.join(root, "build/cmake/Release/rolegrad_cuda_tests");
 const print = (object) => console.log(JSON.stringify(object));
 const needed = { [library]: "npm run build:cuda", [program]: "node native/build.mjs --target rolegrad_cuda_tests" };
 
+// What NVIDIA's driver makes, in containers too.
+const hasGpu = existsSync("/dev/nvidiactl") || existsSync("/dev/dxg");
 const missing = Object.keys(needed).find((file) => !existsSync(file));
 if (missing !== undefined) {
-  print({ test: "summary", skipped: `${path.relative(root, missing)} is not there: ${needed[missing]} makes it` });
+  const why = `${path.relative(root, missing)} is not there: ${needed[missing]} makes it`;
+  print({ test: "summary", ...(hasGpu ? { failed: 1, error: why } : { skipped: why }) });
+  process.exitCode = hasGpu ? 1 : 0;
 } else {
   process.exitCode = await run();
 }
@@ -43,8 +48,9 @@ async function run() {
   }
   const status = await ended;
   if (unavailable !== undefined) {
-    print({ test: "summary", skipped: unavailable });
-    return 0;
+    for (const each of tests) print(each);
+    print({ test: "summary", ...(hasGpu ? { failed: 1, error: unavailable } : { skipped: unavailable }) });
+    return hasGpu ? 1 : 0;
   }
   for (const each of tests) print(each);
   const failed = tests.filter((each) => !each.ok).length;

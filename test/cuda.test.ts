@@ -3,11 +3,21 @@
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import t, { type Test } from "tap";
-import { createAdapters, loadModel, RolegradError, Trainer, type Model } from "rolegrad";
+import {
+  createAdapters,
+  loadModel,
+  RolegradError,
+  Rollout,
+  Trainer,
+  World,
+  WORLD_CHECKPOINT,
+  type Model,
+} from "rolegrad";
 import { checkpoints } from "./helpers/engine.js";
 import { checkForward, checkRouted, checkSupervised, emulated, withModel } from "./helpers/reference.js";
 import { nativePrograms, runNativeTests } from "./helpers/native-tests.js";
 import { needsShared, root, shared } from "./helpers/shared.js";
+import { worldRollout } from "./helpers/world.js";
 
 const linux = process.platform === "linux" ? {} : { skip: "the library is Linux's alone" };
 const twin = path.join(nativePrograms, "librolegrad_cuda_emulated.so");
@@ -49,6 +59,16 @@ t.test("a library that does not open, or is none, is named", linux, async (t) =>
   t.match(await refusal("cuda"), { code: "ERR_CUDA_UNAVAILABLE", message: /no library that opens \(.*none\.so/ });
   withVariables(t, { ROLEGRAD_CUDA_LIBRARY: "libm.so.6" });
   t.match(await refusal("cuda"), { code: "ERR_CUDA_UNAVAILABLE", message: /without rolegrad_cuda_library, libm/ });
+});
+
+t.test("several models in one rollout are refused, whose streams nothing orders", linux, async (t) => {
+  withVariables(t, { ROLEGRAD_CUDA_EMULATED: twin });
+  const load = (): Promise<Model> => loadModel(WORLD_CHECKPOINT, { device: "cuda-emulated" as "cuda" });
+  const [one, two] = await Promise.all([load(), load()]);
+  t.teardown(() => [one, two].forEach((model) => model.close()));
+  const rollout = new Rollout(one, { ...worldRollout(), writers: { tool: { model: two } }, group: 1, seed: 1 });
+  const run = rollout.run(new World({ seed: 1 }).questions("dev", 1, 0))[Symbol.asyncIterator]();
+  await t.rejects(run.next(), { code: "ERR_WRITERS", message: /writers of one model on device cuda.* several models/ });
 });
 
 t.test("a machine without a driver gets an error that says so", linux, async (t) => {

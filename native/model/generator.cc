@@ -74,6 +74,9 @@ Generator::Generator(std::vector<Writer> writers, Options options)
     const std::string device = writers_.front().model->backend().name(), other = model.backend().name();
     if (other != device)
       throw Error("ERR_WRITERS", "Expected writers on one device but received " + device + " and " + other);
+    // Each model has a stream of its own there, and nothing orders one's pages before the other's reads.
+    if (device.starts_with("cuda") && &model.backend() != &writers_.front().model->backend())
+      throw Error("ERR_WRITERS", "Expected writers of one model on device " + device + " but received several models");
     if (w == 0 || !options_.shared_cache) {
       const int64_t pages = page_count(options_);
       IdleDecodeMemory* idle = writers_[w].idle;
