@@ -8,11 +8,11 @@ import { readSafetensors, writeSafetensors } from "../model/safetensors.js";
 import type { AdapterInfo, LoraPair } from "./adapters.js";
 import { readSettings } from "./json.js";
 import { pairSize, patternKey, TARGETS } from "./modules.js";
-import { takeTokens, type SavedTokens, type tokenTensors } from "./tokens.js";
+import { mostTokenId, takeTokens, type SavedTokens, type tokenTensors } from "./tokens.js";
 
 const PREFIX = "base_model.model.";
 
-const tokenId = z.number().int().nonnegative();
+const tokenId = z.number().int().nonnegative().max(mostTokenId);
 const schema = z.looseObject({
   peft_type: z.string(),
   r: z.number().int().positive(),

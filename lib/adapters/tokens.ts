@@ -118,6 +118,9 @@ export function takeTokens(
   };
 }
 
+/** Beyond any vocabulary that a model may have. */
+export const mostTokenId = 2 ** 22;
+
 function readTexts(json: string, file: string): Record<string, number> {
   let texts: unknown;
   try {
@@ -125,7 +128,7 @@ function readTexts(json: string, file: string): Record<string, number> {
   } catch {
     texts = undefined;
   }
-  const known = (id: unknown): boolean => Number.isSafeInteger(id) && (id as number) >= 0;
+  const known = (id: unknown): boolean => Number.isInteger(id) && (id as number) >= 0 && (id as number) <= mostTokenId;
   if (typeof texts !== "object" || texts === null || Array.isArray(texts) || !Object.values(texts).every(known))
     fail("ERR_ADAPTER_INVALID", `Expected ids by text in the metadata "tokens" of ${file}`);
   return texts as Record<string, number>;
