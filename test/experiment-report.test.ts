@@ -1,5 +1,5 @@
 // What the report of `rolegrad experiment` says of hand-made counts and results: nothing is trained here.
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import t from "tap";
@@ -23,6 +23,7 @@ import { cosineOverDialect } from "../lib/experiment/report-dose.js";
 import { summary } from "../lib/experiment/report-summary.js";
 import { bounded, points, rails } from "../lib/experiment/sections.js";
 import { shareVerdict } from "../lib/experiment/verdict.js";
+import { writeCounts } from "./helpers/counts.js";
 import { launch, needsChromium, violations, withPages } from "./helpers/browser.js";
 import { temporary } from "./helpers/world.js";
 
@@ -45,27 +46,7 @@ async function reported(
   const random = new Random(1, "test/experiment-report");
   mkdirSync(path.join(folder, "counts"));
   for (const cell of expandPlan(plan).filter((own) => own.samples > 0 && has(own))) {
-    const { id, arm, seed, balance, dialect } = cell;
-    const chance = right?.(cell) ?? RIGHT[arm] ?? 0.4;
-    const correct = Array.from(
-      { length: 40 },
-      () => Array.from({ length: answers(cell) }, () => random.chance(chance)).filter(Boolean).length,
-    );
-    const counts = {
-      ...{
-        cell: id,
-        arm,
-        seed,
-        balance,
-        dialect,
-        rate: 1e-3,
-        questions: correct.map((_, q) => `q${q}`),
-        samples: answers(cell),
-      },
-      ...{ temperature: 1, correct, retrieved: correct, toolRate: 1, searches: 1, answerRate: 1, tokens: 70 },
-      ...{ sampledTokens: 30, finish: { stop: 800, length: 0, budget: 0, error: 0 } },
-    };
-    writeFileSync(path.join(folder, "counts", `${id}.json`), JSON.stringify(counts));
+    writeCounts(folder, cell, random, right?.(cell) ?? RIGHT[cell.arm] ?? 0.4, answers(cell));
   }
   const page = readFileSync(await writeExperimentReport(folder, plan), "utf8");
   const results = JSON.parse(readFileSync(path.join(folder, "results.json"), "utf8")) as ExperimentResults;

@@ -38,6 +38,7 @@ import { pairedDifference } from "../lib/experiment/paired.js";
 import { studentQuantile } from "../lib/attribution/student.js";
 import { declaredSeedsOf, expandPlan } from "../lib/experiment/plan.js";
 import { rolegrad } from "./helpers/command.js";
+import { writeCounts } from "./helpers/counts.js";
 import { experimentStatus } from "../lib/experiment/runner.js";
 import { baseTokensLeft, cellWorld, makeBase, writeWorlds } from "../lib/experiment/worlds.js";
 import { root } from "./helpers/shared.js";
@@ -468,37 +469,8 @@ t.test("only a study that is not stamped has intervals over seeds and a primary 
   for (const plan of [experimentPlans["quick"] as ExperimentPlan, declared]) {
     const folder = temporary();
     mkdirSync(path.join(folder, "counts"));
-    for (const { id, arm, seed, balance, dialect } of expandPlan(plan)) {
-      const right = arm === "unified" ? 0.8 : arm === "base" ? 0.2 : 0.6;
-      const correct = Array.from(
-        { length: 40 },
-        () => Array.from({ length: 20 }, () => random.chance(right)).filter(Boolean).length,
-      );
-      const counts = {
-        ...{
-          cell: id,
-          arm,
-          seed,
-          balance,
-          dialect,
-          rate: 1e-3,
-          questions: correct.map((_, q) => `q${q}`),
-          samples: 20,
-        },
-        ...{
-          temperature: 1,
-          correct,
-          retrieved: correct,
-          toolRate: 1,
-          searches: 1,
-          answerRate: 1,
-          tokens: 70,
-          sampledTokens: 30,
-        },
-        finish: { stop: 800, length: 0, budget: 0, error: 0 },
-      };
-      writeFileSync(path.join(folder, "counts", `${id}.json`), JSON.stringify(counts));
-    }
+    for (const cell of expandPlan(plan))
+      writeCounts(folder, cell, random, cell.arm === "unified" ? 0.8 : cell.arm === "base" ? 0.2 : 0.6);
     await writeExperimentReport(folder, plan);
     made.push(resultsOf(folder));
     t.equal(read(folder, "report.html").includes(SMOKE), plan.stamp !== undefined);
