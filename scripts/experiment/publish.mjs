@@ -141,11 +141,15 @@ Norm of a role's gradient in the other's adapter against that in its own (reason
 
 ${table(["arm", "rate", "seed", "flow", "as trained"], leaks)}
 
-## Rates
+${
+  plan.sweep === undefined
+    ? "The rate was given, so there was no sweep of rates."
+    : `## Rates
 
-${results.metric === "exact match" ? "Exact match" : "Execution match"} at the end of the sweep in world ${plan.world.tuningSeed}, seeds ${plan.sweep?.seeds.join(", ")} (thrown away).
+${results.metric === "exact match" ? "Exact match" : "Execution match"} at the end of the sweep in world ${plan.world.tuningSeed}, seeds ${plan.sweep.seeds.join(", ")} (thrown away).
 
-${table(["arm", ...(plan.sweep?.rates ?? []), "chosen"], swept)}
+${table(["arm", ...plan.sweep.rates, "chosen"], swept)}`
+}
 `;
 writeFileSync(path.join(out, "README.md"), await format(text, { parser: "markdown", printWidth: 160 }));
 
