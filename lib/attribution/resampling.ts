@@ -48,7 +48,7 @@ export const normalQuantile = 1.959963984540054;
  * The drawn bounds of values that are means over n questions or clusters, wider by t_(n-1) / 1.96 sqrt(n / (n - 1)): their percentiles
  * have the spread of a sample about its own mean, and a normal distribution's tails, which for 5 questions covers 83 % and not 95.
  * Bounds that are not percentiles of draws over `questions` are as they were, but for signs and order of these questions with paired
- * samples: pairs are drawn from the observed ones, in which a floor has no noise, and such bounds covered 85 to 91 % in simulations.
+ * samples, which are refused: in simulations under additivity bounds of the share covered 92.5 %, those of the median 97.5 %.
  * The larger of two means is not normal where the two are near, nor is it unbiased: below 30 units `overBest` has no bounds, which covered
  * 91 to 94 %.
  */

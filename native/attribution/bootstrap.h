@@ -56,8 +56,8 @@ Contrasts contrasts(const CountTable& table, std::size_t question);
 Intervals bootstrap(const CountTable& table, const Sample& sample, const BootstrapOptions& options);
 
 /// The part of `bootstrap` for Population::kFixed: the counts of every cell are drawn again from Binomial(n, (k + 1/2)
-/// / (n + 1)), or samples of the same stream from the observed ones where there are outcomes; intervals are the spread
-/// of the draws about their mean, put about the figure itself.
+/// / (n + 1)), or, where there are outcomes, samples of the same stream from the observed ones and one of fair coins,
+/// which has the same marginals; intervals are the spread of the draws about their mean, put about the figure itself.
 Intervals redraw(const CountTable& table, const Sample& sample, const BootstrapOptions& options);
 
 /// The 2.5 % and 97.5 % points of values, interpolated between neighbours (the usual type 7). Reorders them.

@@ -170,11 +170,14 @@ Intervals redraw(const CountTable& table, const Sample& sample, const BootstrapO
         correct[(v + 1) * kept + i] = cell.draws[own[v + 1]](static_cast<std::uint32_t>(bits >> 32), words);
       }
       if (!paired) continue;
-      // Samples of one stream stay together: drawn with replacement from the observed ones.
+      // Samples of one stream stay together: drawn with replacement from the observed ones and one more whose outcomes
+      // are fair coins, so that each variant's own draws are those of CellDraw, with noise at a floor or ceiling.
       const std::uint8_t* patterns = &options.outcomes[static_cast<std::size_t>(sample.kept[i]) * n0];
       std::array<std::int32_t, kTrained.size()> k{};
       for (std::size_t j = 0; j < n0; ++j) {
-        const std::uint8_t pattern = patterns[(words.next() >> 32) * n0 >> 32];
+        const std::uint64_t bits = words.next();
+        const std::size_t at = (bits >> 32) * (n0 + 1) >> 32;
+        const std::uint8_t pattern = at < n0 ? patterns[at] : static_cast<std::uint8_t>(bits);
         for (std::size_t v = 0; v < kTrained.size(); ++v) k[v] += pattern >> v & 1;
       }
       for (std::size_t v = 0; v < kTrained.size(); ++v) correct[kTrained[v] * kept + i] = k[v];
