@@ -200,9 +200,13 @@ t.test("measureVariants counts k of N; streams are each variant's own, or all va
     "outcomes are what is counted",
   );
   t.strictSame(Array.from(common.outcomes!.tool), outcomes, "sample by sample");
-  // Paired: equal answers have no noise of their own.
-  const paired = computeInterferenceSync(common, { commonRandomNumbers: true, population: "fixed" });
-  t.same([paired.contrasts.overBest.low, paired.contrasts.overBest.high], [0, 0]);
+  // Paired: equal answers share their noise; what stays is that of the one sample of fair coins.
+  const widthOf = (commonRandomNumbers: boolean): number => {
+    const { low, high } = computeInterferenceSync(common, { commonRandomNumbers, population: "fixed" }).contrasts
+      .additive;
+    return high - low;
+  };
+  t.ok(widthOf(true) > 0 && widthOf(true) < 0.7 * widthOf(false), `${widthOf(true)} < 0.7 * ${widthOf(false)}`);
   const { reas: _, ...five } = policies;
   await t.rejects(measureVariants(five as typeof policies, questions, { streams: "common" }), {
     code: "ERR_TABLE_VARIANT",
