@@ -204,7 +204,7 @@ t.test("measureVariants counts k of N; streams are each variant's own, or all va
   const widthOf = (commonRandomNumbers: boolean): number => {
     const { low, high } = computeInterferenceSync(common, { commonRandomNumbers, population: "fixed" }).contrasts
       .additive;
-    return high - low;
+    return high! - low!;
   };
   t.ok(widthOf(true) > 0 && widthOf(true) < 0.7 * widthOf(false), `${widthOf(true)} < 0.7 * ${widthOf(false)}`);
   const { reas: _, ...five } = policies;
